@@ -1,0 +1,206 @@
+"""All settings, with their units and defaults; docs/settings.md is held against this module by a test.
+
+A setting comes, strongest first, from the connection file of a running system, the environment (`DRAWBAR_`, nested by
+`__`: `DRAWBAR_ERP__BASE_URL`), `drawbar.toml` in the working folder (or the file named by DRAWBAR_SETTINGS_FILE).
+Secrets come from the environment or from a file (`…_FILE`), are kept as SecretStr and never printed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from schemas.errors import SettingsError
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BusSettings(_Part):
+    bootstrap_servers: str = Field("", description="Kafka brokers, `host:port,…`; blank: `drawbar up` starts one here")
+    partitions: int = Field(24, ge=1, description="partitions of the pair topics, fixed when they are made")
+    replication_factor: int = Field(1, ge=1, description="replicas of each topic, for topics that are made")
+    group_prefix: str = Field("drawbar", description="first part of every consumer group and transactional id")
+    extra: dict[str, str] = Field(
+        default_factory=dict, description="further librdkafka options (TLS, SASL), as librdkafka names them"
+    )
+
+
+class SignInSettings(_Part):
+    authority: str = Field(
+        "https://login.microsoftonline.com/organizations", description="address of the sign-in service and tenant"
+    )
+    tenant_id: str = Field("", description="tenant; part of `authority` already where that names one")
+    instance_discovery: bool = Field(
+        default=True, description="whether msal checks the authority against Microsoft's list; off for the sandbox"
+    )
+
+
+class SystemSettings(_Part):
+    base_url: str = Field("", description="service root, as a client library is given it")
+    scope: str = Field("", description="scope of the token, `<resource>/.default`")
+    client_id: str = Field("", description="application id")
+    client_secret: SecretStr | None = Field(None, description="secret of the application")
+    client_secret_file: Path | None = Field(None, description="file that holds the secret")
+    client_certificate_file: Path | None = Field(None, description="PEM file with private key and certificate")
+    max_parallel: int = Field(4, ge=1, le=40, description="requests under way at once, per process")
+    requests_per_5_min: int = Field(5400, ge=1, description="own budget, below the service's 6,000 per user")
+    timeout_s: float = Field(120, gt=0, description="how long one request may take")
+
+
+class ErpSettings(SystemSettings):
+    company_id: str = Field("", description="the company that is kept in step")
+    max_parallel: int = Field(4, ge=1, le=40, description="requests under way at once; the service runs 5 per user")
+
+
+class CaptureSettings(_Part):
+    poll_min_s: float = Field(0.25, gt=0, description="pause between polls of an entity that is changing")
+    poll_max_s: float = Field(1.0, gt=0, description="pause between polls of a quiet entity that flows")
+    reference_poll_s: float = Field(5.0, gt=0, description="pause between polls of an entity that is only looked up")
+    overlap_s: float = Field(5.0, ge=0, description="how far each ERP poll reads back, for late commits")
+    sweep_interval_s: float = Field(15.0, gt=0, description="pause between sweeps of all ids of an ERP entity")
+    sweep_requests_per_5_min: int = Field(300, ge=1, description="request budget of the sweeps of one entity")
+    page_size: int = Field(5000, ge=1, le=20000, description="rows per page")
+    max_deletes: int = Field(20, ge=0, description="more deletes than this, and than the share below, stop an entity")
+    max_deletes_share: float = Field(0.01, ge=0, le=1, description="share of an entity's records, with `max_deletes`")
+    webhook_listen: str = Field("", description="`host:port` of the webhook receiver; blank: no webhooks")
+    webhook_public_url: str = Field("", description="address of the receiver as the two systems reach it")
+    webhook_secret: SecretStr | None = Field(None, description="shared secret of the webhooks")
+
+
+class DecideSettings(_Part):
+    command_timeout_s: float = Field(60, gt=0, description="an unanswered command is sent again after this")
+    release_per_s: float = Field(200, gt=0, description="waiting records that are released per second and process")
+    batch_size: int = Field(200, ge=1, description="messages decided in one go")
+    session_timeout_s: float = Field(6, ge=6, description="how long a killed worker blocks its partitions")
+
+
+class SinkSettings(_Part):
+    attempts: int = Field(5, ge=1, description="tries of one request before an outage is assumed")
+    backoff_base_s: float = Field(0.2, gt=0, description="first pause before a try is repeated")
+    backoff_cap_s: float = Field(60, gt=0, description="longest pause between tries during an outage")
+    busy_retries: int = Field(3, ge=0, description="refusals for a new version, nothing mapped changed, tried at once")
+
+
+class LogSettings(_Part):
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
+    format: Literal["auto", "console", "json"] = Field("auto", description="auto: console on a terminal, else JSON")
+    metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus port of a stage; 0: none")
+
+
+class Settings(BaseSettings):
+    """Everything that can be set."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="DRAWBAR_", env_nested_delimiter="__", frozen=True, extra="ignore", toml_file="drawbar.toml"
+    )
+
+    bus: BusSettings = Field(default_factory=BusSettings)
+    sign_in: SignInSettings = Field(default_factory=SignInSettings)
+    erp: ErpSettings = Field(default_factory=ErpSettings)
+    crm: SystemSettings = Field(default_factory=SystemSettings)
+    ca_file: Path | None = Field(None, description="certificate authorities to trust instead of the machine's")
+    mappings_dir: Path | None = Field(None, description="folder of the mapping files; default: those shipped")
+    state_dir: Path = Field(Path(".drawbar"), description="local state: logs, Kafka's data, Faust's tables")
+    connection_file: Path | None = Field(None, description="connection file of a running system")
+    compat: Literal["drawbar", "microsoft"] = Field(
+        "drawbar", description="microsoft: creates, matches, conflicts as the built-in integration's defaults"
+    )
+    ownership: Literal["person", "team"] = Field("person", description="who owns records that are made in the CRM")
+    fingerprint_key: SecretStr = Field(
+        SecretStr("drawbar"), description="key of the field fingerprints; the same for all decide processes"
+    )
+    observe: bool = Field(default=False, description="decide and journal, write nothing")
+    capture: CaptureSettings = Field(default_factory=CaptureSettings)
+    decide: DecideSettings = Field(default_factory=DecideSettings)
+    sink: SinkSettings = Field(default_factory=SinkSettings)
+    log: LogSettings = Field(default_factory=LogSettings)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the interface of pydantic-settings
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        toml_file = os.environ.get("DRAWBAR_SETTINGS_FILE", "drawbar.toml")
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file)
+
+
+def load_settings(connection_file: Path | None = None, **overrides: Any) -> Settings:
+    """Read the settings; what `connection_file` (or DRAWBAR_CONNECTION_FILE) says of a running system stands.
+
+    Raises SettingsError naming each setting at fault, never its value.
+    """
+    path = connection_file or (
+        Path(os.environ["DRAWBAR_CONNECTION_FILE"]) if os.environ.get("DRAWBAR_CONNECTION_FILE") else None
+    )
+    values: dict[str, Any] = dict(overrides)
+    if path is not None:
+        values = _merge(from_connection(read_connection(path)), values) | {"connection_file": path}
+    try:
+        return Settings(**values)
+    except ValidationError as fault:
+        named = "; ".join(f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}" for error in fault.errors())
+        raise SettingsError(f"settings are wrong: {named}", where="environment, drawbar.toml") from fault
+
+
+def read_connection(path: Path) -> dict[str, Any]:
+    """The connection file of a running system.
+
+    Raises SettingsError when it is not there or not JSON.
+    """
+    try:
+        loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as fault:
+        raise SettingsError(
+            "there is no connection file", where=str(path), next_step="start a system: drawbar up --connection-file"
+        ) from fault
+    except (OSError, ValueError) as fault:
+        raise SettingsError("the connection file cannot be read", where=str(path)) from fault
+    return loaded
+
+
+def from_connection(connection: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a connection file stands for."""
+
+    def system(part: Mapping[str, Any]) -> dict[str, Any]:
+        known = ("base_url", "scope", "client_id", "client_secret", "company_id")
+        return {name: part[name] for name in known if part.get(name)}
+
+    values: dict[str, Any] = {
+        "bus": {"bootstrap_servers": connection["bootstrap_servers"]},
+        "erp": system(connection.get("erp", {})),
+        "crm": system(connection.get("crm", {})),
+        "state_dir": connection.get("state_dir", ".drawbar"),
+    }
+    if connection.get("sign_in"):
+        values["sign_in"] = {**connection["sign_in"], "instance_discovery": False}
+    if connection.get("ca_file"):
+        values["ca_file"] = connection["ca_file"]
+    if connection.get("partitions"):
+        values["bus"]["partitions"] = connection["partitions"]
+    return values
+
+
+def _merge(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(left)
+    for name, value in right.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
+        merged[name] = _merge(merged[name], value) if both else value
+    return merged
+
+
+def interpreter() -> list[str]:
+    """How `drawbar up` starts its stages: this Python, this package."""
+    return [sys.executable, "-m", "drawbar"]

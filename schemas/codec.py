@@ -1,0 +1,304 @@
+"""Carry the record types into bytes and back: Avro for the topics, JSON text for the rows of decide's table.
+
+Pure after import; the `.avsc` files are read once. Avro values are in single-object encoding: C3 01, the CRC-64
+fingerprint of the schema, the body (Avro specification 1.11, "Single object encoding"). A reader that meets another
+first byte or an unknown fingerprint raises `Undecodable`, and the message becomes a dead letter with its bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from datetime import datetime, timezone
+from decimal import Decimal
+from enum import Enum
+from functools import cache
+from importlib import resources
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+import fastavro
+import fastavro.schema
+
+from schemas.coupling import Row
+from schemas.errors import Undecodable
+from schemas.records import (
+    ChangeEvent,
+    Command,
+    DeadLetter,
+    JournalLine,
+    Outcome,
+    Value,
+    Watermark,
+    Work,
+)
+
+T = TypeVar("T")
+
+MARKER = b"\xc3\x01"
+# Every type with an `.avsc` file of its own: file name -> class.
+FILES: dict[str, type] = {
+    "change_event": ChangeEvent,
+    "command": Command,
+    "outcome": Outcome,
+    "work": Work,
+    "coupling": Row,
+    "dead_letter": DeadLetter,
+    "journal_line": JournalLine,
+    "watermark": Watermark,
+}
+
+
+def encode(record: object) -> bytes:
+    """`record` in single-object encoding. Raises KeyError for a class that has no schema."""
+    schema, header = _writer(cast("Any", type(record)))
+    out = io.BytesIO()
+    out.write(header)
+    fastavro.schemaless_writer(out, schema, to_datum(record))
+    return out.getvalue()
+
+
+def decode(cls: type[T], data: bytes | None) -> T:
+    """The record in `data`.
+
+    Raises Undecodable when the bytes are not one of `cls` in single-object encoding.
+    """
+    schema, header = _writer(cast("Any", cls))
+    if not data or data[:10] != header:
+        raise Undecodable(f"not a {cls.__name__} in single-object encoding")
+    try:
+        datum: Any = fastavro.schemaless_reader(io.BytesIO(data[10:]), schema, None)
+        return from_datum(cls, datum)
+    except Undecodable:
+        raise
+    except Exception as fault:
+        # fastavro raises whatever its reading runs into; to us all of it means the same.
+        raise Undecodable(f"broken {cls.__name__}: {type(fault).__name__}") from fault
+
+
+def to_json(record: object) -> str:
+    """`record` as JSON text, of the same shape as its Avro datum; times are ISO 8601, in UTC."""
+    return json.dumps(to_datum(record), default=_json_default, ensure_ascii=False, separators=(",", ":"))
+
+
+def from_json(cls: type[T], text: str | bytes) -> T:
+    """Raises Undecodable when the text is not JSON of the shape of `cls`."""
+    try:
+        return from_datum(cls, json.loads(text))
+    except Exception as fault:
+        raise Undecodable(f"broken {cls.__name__}: {type(fault).__name__}") from fault
+
+
+def to_datum(record: object) -> dict[str, Any]:
+    """Plain dicts, lists and scalars, as the Avro libraries take them."""
+    datum: dict[str, Any] = _encoder(cast("Any", type(record)))(record)
+    return datum
+
+
+def from_datum(cls: type[T], datum: Mapping[str, Any]) -> T:
+    record: T = _decoder(cast("Any", cls))(datum)
+    return record
+
+
+def avro_schema(cls: type) -> dict[str, Any]:
+    """The Avro schema of a record type, as its `.avsc` file must say it."""
+    schema: dict[str, Any] = _schema_of(cls, set())
+    return schema
+
+
+def schema_text(name: str) -> str:
+    """The text of the `.avsc` file called `name`."""
+    return resources.files("schemas").joinpath(f"{name}.avsc").read_text(encoding="utf-8")
+
+
+# --- schemas ------------------------------------------------------------------------------------------------------
+
+_AMOUNT = {
+    "type": "record",
+    "name": "Amount",
+    "namespace": "drawbar",
+    "doc": "A decimal number as text, exact.",
+    "fields": [{"name": "amount", "type": "string"}],
+}
+
+
+def _schema_of(hint: Any, seen: set[str]) -> Any:
+    if hint == Value:
+        return ["null", "boolean", "long", "string", _named("Amount", _AMOUNT, seen)]
+    scalars = {str: "string", int: "long", bool: "boolean"}
+    if hint in scalars:
+        return scalars[hint]
+    if hint is datetime:
+        return {"type": "long", "logicalType": "timestamp-micros"}
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        (inner,) = (arg for arg in get_args(hint) if arg is not type(None))
+        return ["null", _schema_of(inner, seen)]
+    if origin is tuple:
+        return {"type": "array", "items": _schema_of(get_args(hint)[0], seen)}
+    if origin in (Mapping, dict):
+        return {"type": "map", "values": _schema_of(get_args(hint)[1], seen)}
+    if issubclass(hint, Enum):
+        members = [member.value for member in hint]
+        return _named(
+            hint.__name__,
+            {"type": "enum", "name": hint.__name__, "namespace": "drawbar", "symbols": members},
+            seen,
+        )
+    return _record_schema(hint, seen)
+
+
+def _record_schema(cls: type, seen: set[str]) -> Any:
+    if cls.__name__ in seen:
+        return f"drawbar.{cls.__name__}"
+    seen.add(cls.__name__)
+    hints = get_type_hints(cls)
+    members = []
+    for member in fields(cls):
+        entry: dict[str, Any] = {"name": member.name, "type": _schema_of(hints[member.name], seen)}
+        if member.default is None:
+            entry["default"] = None
+        elif member.default is not MISSING and not isinstance(member.default, Enum):
+            entry["default"] = list(member.default) if isinstance(member.default, tuple) else member.default
+        elif member.default is not MISSING:
+            entry["default"] = member.default.value
+        elif member.default_factory is not MISSING:
+            entry["default"] = {}
+        members.append(entry)
+    doc = (cls.__doc__ or "").split("\n\n", maxsplit=1)[0].replace("\n    ", " ").strip()
+    if doc.startswith(f"{cls.__name__}("):
+        doc = ""  # what dataclass makes up where nobody wrote one
+    return {"type": "record", "name": cls.__name__, "namespace": "drawbar", "doc": doc, "fields": members}
+
+
+def _named(name: str, schema: dict[str, Any], seen: set[str]) -> Any:
+    if name in seen:
+        return f"drawbar.{name}"
+    seen.add(name)
+    return schema
+
+
+@cache
+def _writer(cls: Any) -> tuple[Any, bytes]:
+    (name,) = (name for name, known in FILES.items() if known is cls)
+    raw = json.loads(schema_text(name))
+    canonical = fastavro.schema.to_parsing_canonical_form(raw)
+    fingerprint = fastavro.schema.fingerprint(canonical, "CRC-64-AVRO")
+    return fastavro.parse_schema(raw), MARKER + bytes.fromhex(fingerprint)
+
+
+# --- values -------------------------------------------------------------------------------------------------------
+
+Convert = Callable[[Any], Any]
+
+
+def _identity(value: Any) -> Any:
+    return value
+
+
+def _value_out(value: Any) -> Any:
+    return {"amount": str(value)} if isinstance(value, Decimal) else value
+
+
+def _value_in(value: Any) -> Any:
+    return Decimal(value["amount"]) if isinstance(value, dict) else value
+
+
+def _time_in(value: Any) -> datetime:
+    if isinstance(value, datetime):
+        return value
+    return datetime.fromisoformat(value).astimezone(timezone.utc)
+
+
+def _json_default(value: Any) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(type(value).__name__)
+
+
+@cache
+def _encoder(cls: Any) -> Convert:
+    hints = get_type_hints(cls)
+    plan = [(member.name, _out(hints[member.name])) for member in fields(cls)]
+    plain = [name for name, convert in plan if convert is _identity]
+    converted = [(name, convert) for name, convert in plan if convert is not _identity]
+
+    def run(record: Any) -> dict[str, Any]:
+        datum = {name: getattr(record, name) for name in plain}
+        for name, convert in converted:
+            datum[name] = convert(getattr(record, name))
+        return datum
+
+    return run
+
+
+@cache
+def _decoder(cls: Any) -> Convert:
+    hints = get_type_hints(cls)
+    plan = [(member.name, _in(hints[member.name])) for member in fields(cls)]
+
+    def run(datum: Mapping[str, Any]) -> Any:
+        return cls(**{name: convert(datum[name]) for name, convert in plan if name in datum})
+
+    return run
+
+
+def _out(hint: Any) -> Convert:
+    return _convert(hint, nested=_encoder, value=_value_out, enum=lambda _: lambda member: member.value, time=_identity)
+
+
+def _in(hint: Any) -> Convert:
+    return _convert(hint, nested=_decoder, value=_value_in, enum=_identity, time=_time_in, sequence=tuple)
+
+
+def _convert(
+    hint: Any,
+    *,
+    nested: Callable[[type], Convert],
+    value: Convert,
+    enum: Callable[[type], Convert],
+    time: Convert,
+    sequence: Callable[[Any], Any] = list,
+) -> Convert:
+    def again(inner: Any) -> Convert:
+        return _convert(inner, nested=nested, value=value, enum=enum, time=time, sequence=sequence)
+
+    if hint == Value:
+        return value
+    if hint in (str, int, bool):
+        return _identity
+    if hint is datetime:
+        return time
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        (inner,) = (arg for arg in get_args(hint) if arg is not type(None))
+        convert = again(inner)
+        return _identity if convert is _identity else lambda item: None if item is None else convert(item)
+    if origin is tuple:
+        convert = again(get_args(hint)[0])
+        if convert is _identity:
+            return sequence
+        return lambda items: sequence([convert(item) for item in items])
+    if origin in (Mapping, dict):
+        convert = again(get_args(hint)[1])
+        if convert is _identity:
+            return dict
+        return lambda items: {key: convert(item) for key, item in items.items()}
+    if is_dataclass(hint):
+        return nested(hint)  # type: ignore[arg-type]
+    return enum(hint)
+
+
+def write_schema_files() -> None:
+    """Write every `.avsc` file anew from its class; run by hand after a change of the contract."""
+    folder = resources.files("schemas")
+    for name, cls in FILES.items():
+        text = json.dumps(avro_schema(cls), indent=2) + "\n"
+        with open(str(folder.joinpath(f"{name}.avsc")), "w", encoding="utf-8") as file:  # noqa: PTH123
+            file.write(text)
+
+
+if __name__ == "__main__":
+    write_schema_files()
