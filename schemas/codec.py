@@ -165,7 +165,9 @@ def _record_schema(cls: type, seen: set[str]) -> Any:
         elif member.default is not MISSING:
             entry["default"] = member.default.value
         elif member.default_factory is not MISSING:
-            entry["default"] = {}
+            entry["default"] = (
+                {} if get_origin(hints[member.name]) in (Mapping, dict) else to_datum(member.default_factory())
+            )
         members.append(entry)
     doc = (cls.__doc__ or "").split("\n\n", maxsplit=1)[0].replace("\n    ", " ").strip()
     if doc.startswith(f"{cls.__name__}("):

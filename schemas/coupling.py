@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 
-from schemas.records import Command, Values
+from schemas.records import Command, DeadLetter, JournalLine, Order, Values, Work
 
 
 class PairState(str, Enum):
     SINGLE = "single"  # one record, no counterpart
-    CLAIMING = "claiming"  # a match was found and its home asked
+    CLAIMING = "claiming"  # the ERP record found its match and asked the match's home
     COUPLED = "coupled"
     UNCOUPLED = "uncoupled"  # by hand: stays so until an order says otherwise
 
@@ -65,16 +65,13 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """A CRM record asked for (at the ERP home) or wanted by another pair (at the CRM home)."""
+class Matched:
+    """What the last look-up of matches found."""
 
-    erp_id: str
-    crm_id: str
-    order_id: str
-    by: str
-    use: str = ""
-    verified: bool = False
-    at: datetime
+    test: str  # fingerprint of the values that were looked for
+    candidates: tuple[str, ...] = ()  # ids in the other system
+    ruled_out: tuple[str, ...] = ()  # of these, those that belong to somebody else
+    ambiguous: bool = False  # a person has to say
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,18 +87,31 @@ class Pair:
     in_flight: InFlight | None = None
     holds: Mapping[str, Hold] = field(default_factory=dict)  # direction -> why
     soft_missing: tuple[str, ...] = ()  # went on without these; decided again when they appear
-    claim: Claim | None = None  # CLAIMING: the CRM record asked for
-    wants_uncouple: str = ""  # order id: uncouple once nothing is in flight
-    no_match_for: str = ""  # fingerprint of the match fields for which no free match was found
-    last_cause: str = ""  # id of the message last absorbed
+    matched: Matched | None = None
+    claiming: str = ""  # CLAIMING: id of the CRM record asked for
+    create_as: str = ""  # id that a restored CRM record is to have; blank: that of the ERP record
+    observed_only: bool = False  # a write was due while Drawbar only observed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Home:
     """To which pair the CRM record with this id belongs."""
 
-    belongs_to: str
-    wanted: Claim | None = None  # a claim that waits until a command of this record is answered
+    belongs_to: str  # id of an ERP home; blank: to none, and the record is `evicted`
+    evicted: Side | None = None  # uncoupled by hand, while the ERP record of the same id has another partner
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Emission:
+    """What the last message made this row send. The message may come again before all of it was confirmed: then just
+    this is sent again, and a command in flight with it.
+    """
+
+    cause_id: str = ""
+    works: tuple[Work, ...] = ()
+    letters: tuple[DeadLetter, ...] = ()
+    lines: tuple[JournalLine, ...] = ()
+    with_command: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +120,9 @@ class Row:
     id: str
     pair: Pair | None = None
     home: Home | None = None
+    deferred: tuple[Order, ...] = ()  # orders that wait until the command in flight is answered
+    last: Emission = field(default_factory=Emission)
 
     @property
     def is_empty(self) -> bool:
-        return self.pair is None and self.home is None
+        return self.pair is None and self.home is None and not self.deferred

@@ -81,6 +81,7 @@ class ChangeEvent:
     captured_at: datetime  # UTC, our clock, when the reply arrived
     after: Values | None  # the full captured state; a field not in it is unknown, not blank; None once deleted
     field_set: str = ""  # names the set of fields that capture asked for
+    skew_ms: int = 0  # the source's clock minus ours, by its Date headers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +173,7 @@ class OrderKind(str, Enum):
     CLAIMED = "claimed"  # to the ERP record's home: the claim is granted, with the last state of the CRM record
     REFUSED = "refused"  # to the ERP record's home: the claim is not granted
     GIVE_BACK = "give_back"  # to the CRM record's home: the claim is not used, or no longer
-    ADOPT = "adopt"  # to any home: take this CRM record as your own pair's
+    ADOPT = "adopt"  # to a home that has no record yet: make an ERP record for this CRM record (a restore)
     UNCOUPLE = "uncouple"  # to the ERP record's home
     RETRY = "retry"
     RESEND = "resend"
@@ -185,13 +186,13 @@ class Order:
 
     order_id: str
     kind: OrderKind
+    root_id: str = ""  # the order of a person that this one serves
     by: str = ""  # who asks: "operator", "match", "release", …; for the journal
     erp_id: str = ""
     crm_id: str = ""
-    verified: bool = False  # COUPLE, CLAIMED: no further look-up is needed on the asking side
     use: str = ""  # RETRY: erp, crm, restore, uncouple, propagate; COUPLE: erp, crm or blank for the mapping's way
     reason: str = ""  # REFUSED, GIVE_BACK, CLOSE: taken, ambiguous, no-match, …
-    holder: str = ""  # REFUSED: the ERP record that holds the claim
+    holder: str = ""  # REFUSED: the ERP record that holds the claim; GIVE_BACK for a restore: the home that adopts
     candidates: tuple[str, ...] = ()  # REFUSED, GIVE_BACK: refs of ambiguous candidates
     record: Observed | None = None  # COUPLE, CLAIMED, GIVE_BACK, ADOPT: last state of the CRM record
     letter_id: str = ""  # CLOSE, RETRY
@@ -204,6 +205,7 @@ class Work:
     message_id: str
     mapping: str
     home: str
+    hops: int = 0  # how often one home has handed this change to another
     change: ChangeEvent | None = None
     outcome: Outcome | None = None
     order: Order | None = None

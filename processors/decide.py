@@ -1,0 +1,554 @@
+"""Decide what the two sides of a pair mean for each other.
+
+Pure: no clock, no network, no log. All that a decision needs comes in as arguments; all that it means goes out as the
+return value. A decision is taken on the latest state of both sides, never on one event: so it does not matter how often
+it is taken, and whatever was parked, waiting or replayed is decided by the same lines.
+
+The rules in the order of reading: `decide` (which kind of pair is it), `_decide_pair` (two coupled records),
+`_decide_single` (one record without counterpart), `_decide_deleted` (a record that lost its counterpart).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Union
+
+from processors.coupling import Fingerprints, agree, form, side_of
+from processors.mapping import (
+    DIRECTIONS,
+    Bad,
+    Carried,
+    Direction,
+    EntityMapping,
+    FieldMapping,
+    Known,
+    Leave,
+    Missing,
+    carry,
+    equal,
+    passes,
+    source_of,
+    target_of,
+)
+from processors.view import ReferenceView
+from schemas.coupling import Hold, Matched, Pair, PairState, Side
+from schemas.errors import (
+    AmbiguousMatch,
+    CounterpartDeleted,
+    RecordError,
+    ReferenceNotCoupled,
+    RequiredFieldBlank,
+    UpdateConflict,
+    by_code,
+)
+from schemas.records import CommandKind, MatchTest, RecordRef, System, Value
+
+# Two clocks that are read in whole seconds cannot tell apart what is closer than this.
+TIE = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What is true of this decision besides the row: who asks, and how."""
+
+    prints: Fingerprints
+    company_id: str = ""
+    retry: bool = False  # decide anew what is held
+    use: str = ""  # a person's choice: erp, crm, restore, uncouple, propagate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issue:
+    """Write to the target."""
+
+    direction: str
+    kind: CommandKind
+    values: Mapping[str, Value] = field(default_factory=dict)
+    tests: tuple[MatchTest, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skip:
+    """Nothing is to be written, for this reason."""
+
+    direction: str
+    reason: str
+    fields: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Park:
+    """A command is under way; decided again when it is answered."""
+
+    direction: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """Something it refers to is not coupled; decided again when it is."""
+
+    direction: str
+    error: type[RecordError]
+    missing: tuple[str, ...]
+    fields: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reject:
+    """The record cannot go on until somebody acts."""
+
+    direction: str
+    error: type[RecordError]
+    fields: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """One counterpart was found that may be free: ask its home."""
+
+    direction: str
+    candidate: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settle:
+    """The pair comes apart: `uncouple` it, or `restore` the record that is gone."""
+
+    direction: str
+    how: str
+
+
+Decision = Union[Issue, Skip, Park, Wait, Reject, Claim, Settle]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """The pair with what it now agrees on, and one decision per direction, in the order they are to be acted on."""
+
+    pair: Pair
+    decisions: tuple[Decision, ...]
+    soft_missing: tuple[str, ...] = ()
+
+
+def decide(pair: Pair, mapping: EntityMapping, view: ReferenceView, context: Context) -> Decided:
+    """What is to be done about the pair as it stands."""
+    if pair.in_flight is not None or pair.state is PairState.CLAIMING:
+        return Decided(pair=pair, decisions=(Park(),))
+    if mapping.role != "pair":
+        return _nothing(pair, "only-looked-up")
+    if pair.state is PairState.UNCOUPLED:
+        return _nothing(pair, "uncoupled-by-hand")
+    if _needs_company(mapping) and view.company_crm_id is None:
+        missing = f"crm:bcbi_company:{context.company_id}"
+        if context.retry:
+            waits = Wait(direction="to_crm", error=ReferenceNotCoupled, missing=(missing, "company"))
+            return Decided(pair=pair, decisions=(waits,), soft_missing=("company",))
+        return Decided(pair=pair, decisions=(Skip(direction="", reason="company-unknown"),), soft_missing=("company",))
+    if pair.state is PairState.SINGLE:
+        return _decide_single(pair, mapping, view, context)
+    if pair.erp is None or pair.crm is None or pair.erp.deleted or pair.crm.deleted:
+        return _decide_deleted(pair, mapping, context)
+    if pair.key_id and pair.key_id != context.prints.key_id:
+        # What was agreed cannot be read any more: what both hold now is the new agreement; nothing is written.
+        rebased = agree(pair, _all_lines(mapping), context.prints, company=view.company_crm_id)
+        return _nothing(rebased, "rebased-under-new-key")
+    return _decide_pair(pair, mapping, view, context)
+
+
+def _nothing(pair: Pair, reason: str) -> Decided:
+    return Decided(pair=pair, decisions=(Skip(direction="", reason=reason),))
+
+
+def _needs_company(mapping: EntityMapping) -> bool:
+    return any(line.company and line.enabled for line in mapping.fields)
+
+
+def _all_lines(mapping: EntityMapping) -> tuple[FieldMapping, ...]:
+    return tuple(line for line in mapping.fields if line.enabled)
+
+
+# --- two coupled records ------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Way:
+    """What one direction comes to, while the lines are read."""
+
+    values: dict[str, Value] = field(default_factory=dict)
+    missing: list[tuple[type[RecordError], str, str]] = field(default_factory=list)  # error, what, field
+    bad: list[tuple[type[RecordError], str]] = field(default_factory=list)
+    blank: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """One line with both values."""
+
+    line: FieldMapping
+    erp: Value
+    crm: Value
+    erp_changed: bool
+    crm_changed: bool
+    first: bool  # the sides never agreed on this line
+
+    def value(self, system: System) -> Value:
+        return self.erp if system is System.ERP else self.crm
+
+    def changed(self, system: System) -> bool:
+        return self.erp_changed if system is System.ERP else self.crm_changed
+
+
+def _decide_pair(pair: Pair, mapping: EntityMapping, view: ReferenceView, context: Context) -> Decided:
+    erp, crm = pair.erp, pair.crm
+    assert erp is not None
+    assert crm is not None
+    lines = _lines(pair, mapping, view, context.prints)
+    news = {
+        direction: context.retry
+        or (
+            mapping.flows(direction)
+            and any(item.changed(source_of(direction)) for item in lines if item.line.goes(direction))
+        )
+        for direction in DIRECTIONS
+    }
+    ways: dict[str, _Way] = {direction: _Way() for direction in DIRECTIONS}
+    settled: list[FieldMapping] = []
+    conflicts: list[str] = []
+    soft: list[str] = []
+    for item in lines:
+        direction = _winner(item, pair, mapping, view, context, news)
+        if direction is None:
+            continue
+        if direction == "agree":
+            settled.append(item.line)
+            continue
+        if direction == "conflict":
+            conflicts.append(item.line.name_in(System.CRM))
+            continue
+        target = side_of(pair, target_of(direction))
+        assert target is not None
+        carried = carry(item.line, item.value(source_of(direction)), _as_direction(direction), view, creating=False)
+        if _note(ways[direction], item.line, target_of(direction), carried, target, soft, context.prints):
+            settled.append(item.line)
+    pair = agree(pair, settled, context.prints, company=view.company_crm_id)
+    decisions: list[Decision] = []
+    if conflicts:
+        decisions.append(Reject(direction="conflict", error=UpdateConflict, fields=tuple(conflicts)))
+        if mapping.conflict == "record":
+            # The built-in integration's way (R175): the record fails as a whole.
+            return Decided(pair=pair, decisions=tuple(decisions), soft_missing=tuple(soft))
+    decisions.extend(
+        _sum_up(direction, ways[direction], pair, mapping, view, context)
+        for direction in DIRECTIONS
+        if mapping.flows(direction)
+    )
+    return Decided(pair=pair, decisions=tuple(decisions), soft_missing=tuple(soft))
+
+
+def _lines(pair: Pair, mapping: EntityMapping, view: ReferenceView, prints: Fingerprints) -> tuple[_Line, ...]:
+    """Every enabled line whose values are known on both sides: absent is not blank."""
+    erp, crm = pair.erp, pair.crm
+    assert erp is not None
+    assert crm is not None
+    found = []
+    for line in _all_lines(mapping):
+        erp_name, crm_name = line.name_in(System.ERP), line.name_in(System.CRM)
+        if crm_name not in crm.state or (erp_name not in erp.state and not line.company):
+            continue
+        erp_value: Value = view.company_crm_id if line.company else erp.state.get(erp_name)
+        crm_value = crm.state[crm_name]
+        found.append(
+            _Line(
+                line,
+                erp_value,
+                crm_value,
+                erp.base.get(erp_name) != prints.of(erp_value),
+                crm.base.get(crm_name) != prints.of(crm_value),
+                erp_name not in erp.base and crm_name not in crm.base,
+            )
+        )
+    return tuple(found)
+
+
+def _winner(
+    item: _Line,
+    pair: Pair,
+    mapping: EntityMapping,
+    view: ReferenceView,
+    context: Context,
+    news: Mapping[Direction, bool],
+) -> str | None:
+    """Which way the line goes: a direction, `agree`, `conflict`, or None for not at all."""
+    ways = [way for way in DIRECTIONS if mapping.flows(way) and item.line.goes(way)]
+    if len(ways) == 1:
+        # R182: on a one-way line the target's own edits stand until the source changes again.
+        return ways[0] if news[ways[0]] else None
+    if not ways or not (item.erp_changed or item.crm_changed):
+        return None
+    if item.first or (item.erp_changed and item.crm_changed):
+        if _same_both_ways(item, view):
+            return "agree"
+        return _first_winner(item, pair, mapping) if item.first else _conflict_winner(item, pair, mapping, context)
+    return "to_crm" if item.erp_changed else "to_erp"
+
+
+def _same_both_ways(item: _Line, view: ReferenceView) -> bool:
+    """Whether one side already holds what the other would send."""
+    to_crm = carry(item.line, item.erp, "to_crm", view, creating=False)
+    if isinstance(to_crm, Known) and equal(item.line, to_crm.value, item.crm):
+        return True
+    to_erp = carry(item.line, item.crm, "to_erp", view, creating=False)
+    return isinstance(to_erp, Known) and equal(item.line, to_erp.value, item.erp)
+
+
+def _first_winner(item: _Line, pair: Pair, mapping: EntityMapping) -> str:
+    """At the first agreement a blank gives way to a value; two values: the authority's stands."""
+    if pair.first_use:
+        return "to_crm" if pair.first_use == "erp" else "to_erp"
+    if item.erp is None:
+        return "to_erp"
+    if item.crm is None:
+        return "to_crm"
+    return "to_crm" if mapping.authority is System.ERP else "to_erp"
+
+
+def _conflict_winner(item: _Line, pair: Pair, mapping: EntityMapping, context: Context) -> str:
+    if context.use in ("erp", "crm"):
+        return "to_crm" if context.use == "erp" else "to_erp"
+    policy: str = "record" if mapping.conflict == "record" else item.line.conflict or mapping.conflict
+    if policy in ("dead_letter", "record"):
+        return "conflict"
+    if policy == "latest":
+        policy = _later(item, pair) or mapping.authority.value
+    return "to_crm" if policy == "erp" else "to_erp"
+
+
+def _later(item: _Line, pair: Pair) -> str | None:
+    """The side that touched the field later; None for a tie."""
+    erp, crm = pair.erp, pair.crm
+    assert erp is not None
+    assert crm is not None
+    erp_at: datetime = erp.touched.get(item.line.name_in(System.ERP), erp.modified_at)
+    crm_at: datetime = crm.touched.get(item.line.name_in(System.CRM), crm.modified_at)
+    if abs(erp_at - crm_at) < TIE:
+        return None
+    return "erp" if erp_at > crm_at else "crm"
+
+
+def _as_direction(text: str) -> Direction:
+    return "to_crm" if text == "to_crm" else "to_erp"
+
+
+def _note(
+    way: _Way,
+    line: FieldMapping,
+    system: System,
+    carried: Carried,
+    target: Side | None,
+    soft: list[str],
+    prints: Fingerprints,
+) -> bool:
+    """Put one carried value where it belongs. True when the line needs no write: both sides agree as they are."""
+    name = line.name_in(system)
+    if isinstance(carried, Missing):
+        way.missing.append((carried.error, carried.missing, name))
+        return False
+    if isinstance(carried, Bad):
+        way.bad.append((carried.error, name))
+        return False
+    soft.extend(carried.soft)
+    if isinstance(carried, Leave):
+        way.left.append(f"{name}:{carried.reason}")
+        return True
+    if target is not None:
+        held = target.state.get(name)
+        if equal(line, carried.value, held) or target.forms.get(name) == form(prints, carried.value, held):
+            return True
+    if line.required and carried.value is None:
+        way.blank.append(name)
+        return False
+    way.values[name] = carried.value
+    return False
+
+
+def _sum_up(
+    direction: str, way: _Way, pair: Pair, mapping: EntityMapping, view: ReferenceView, context: Context
+) -> Decision:
+    if not (way.values or way.missing or way.bad or way.blank):
+        return Skip(direction=direction, reason="unchanged", fields=tuple(way.left))
+    stopped = _stopped(direction, way, pair, mapping, view, context)
+    if stopped is not None:
+        return stopped
+    return Issue(direction=direction, kind=CommandKind.UPDATE, values=way.values)
+
+
+def _stopped(
+    direction: str, way: _Way, pair: Pair, mapping: EntityMapping, view: ReferenceView, context: Context
+) -> Decision | None:
+    """Why this direction cannot be written now, if so: filter, an earlier refusal, or its own values."""
+    source = side_of(pair, source_of(direction))
+    assert source is not None
+    if not passes(source.state, mapping.conditions(source_of(direction)), view):
+        return Skip(direction=direction, reason="outside-filter")
+    hold = pair.holds.get(direction)
+    if hold is not None and _still_held(hold, source, context):
+        return Skip(direction=direction, reason="held", fields=hold.fields)
+    if way.bad:
+        return Reject(direction=direction, error=way.bad[0][0], fields=tuple(name for _, name in way.bad))
+    if way.blank:
+        return Reject(direction=direction, error=RequiredFieldBlank, fields=tuple(way.blank))
+    if way.missing:
+        return Wait(
+            direction=direction,
+            error=way.missing[0][0],
+            missing=tuple(dict.fromkeys(missing for _, missing, _ in way.missing)),
+            fields=tuple(name for _, _, name in way.missing),
+        )
+    return None
+
+
+def _still_held(hold: Hold, source: Side, context: Context) -> bool:
+    """A refusal by the target stands until the source changes or somebody asks again. Our own reasons (a missing
+    reference, a blank field) are looked at anew each time.
+    """
+    ours = issubclass(by_code(hold.code), RecordError) and hold.slug != CounterpartDeleted.slug
+    return not ours and not context.retry and source.order <= hold.order
+
+
+# --- one record without counterpart -------------------------------------------------------------------------------
+
+
+def _decide_single(pair: Pair, mapping: EntityMapping, view: ReferenceView, context: Context) -> Decided:
+    system = System.ERP if pair.erp is not None else System.CRM
+    source = side_of(pair, system)
+    if source is None or source.deleted:
+        return _nothing(pair, "deleted-before-coupling")
+    direction: Direction = "to_crm" if system is System.ERP else "to_erp"
+    tests = match_tests(source, mapping, direction, view)
+    test = test_print(tests, context.prints)
+    if not mapping.creates(direction) and not tests:
+        return _nothing(pair, "not-coupled")
+    if not passes(source.state, mapping.conditions(system), view):
+        return Decided(pair=pair, decisions=(Skip(direction=direction, reason="outside-filter"),))
+    hold = pair.holds.get(direction)
+    if hold is not None and _still_held(hold, source, context):
+        return Decided(pair=pair, decisions=(Skip(direction=direction, reason="held", fields=hold.fields),))
+    matched = pair.matched if pair.matched is not None and pair.matched.test == test else None
+    if matched is not None:
+        found = _from_match(matched, mapping, direction, view)
+        if found is not None:
+            return Decided(pair=pair, decisions=(found,))
+        tests = ()
+    if not mapping.creates(direction):
+        if matched is not None or not tests:
+            return _nothing(pair, "not-coupled")
+        return Decided(pair=pair, decisions=(Issue(direction=direction, kind=CommandKind.MATCH, tests=tests),))
+    return _create(pair, source, mapping, direction, view, context, tests)
+
+
+def match_tests(
+    source: Side, mapping: EntityMapping, direction: Direction, view: ReferenceView
+) -> tuple[MatchTest, ...]:
+    """The criteria to look for in the other system, in order of priority. A group with a blank value does not take
+    part (R106).
+    """
+    target = target_of(direction)
+    by_name = {line.name_in(System.ERP): line for line in mapping.fields if line.erp is not None}
+    tests = []
+    for group in mapping.match:
+        equals: dict[str, Value] = {}
+        for pair in group:
+            here, there = (pair.erp, pair.crm) if target is System.CRM else (pair.crm, pair.erp)
+            line = by_name.get(pair.erp) or FieldMapping(erp=pair.erp, crm=pair.crm)
+            value = source.state.get(here)
+            carried = carry(line, value, direction, view, creating=False)
+            equals[there] = carried.value if isinstance(carried, Known) else None
+        if equals and all(value is not None for value in equals.values()):
+            tests.append(MatchTest(equals=equals))
+    return tuple(tests)
+
+
+def test_print(tests: tuple[MatchTest, ...], prints: Fingerprints) -> str:
+    """Fingerprint of what is looked for: a look-up answers for just these values."""
+    return prints.of_values(
+        (f"{number}.{name}", str(value).upper())
+        for number, test in enumerate(tests)
+        for name, value in sorted(test.equals.items())
+    )
+
+
+def free_candidates(matched: Matched, mapping: EntityMapping, direction: str, view: ReferenceView) -> tuple[str, ...]:
+    system = target_of(direction)
+    if len(matched.candidates) == 1:
+        return tuple(found for found in matched.candidates if found not in matched.ruled_out)
+    return tuple(
+        found
+        for found in matched.candidates
+        if found not in matched.ruled_out and view.coupled_to(mapping.name, system, found) is None
+    )
+
+
+def _from_match(matched: Matched, mapping: EntityMapping, direction: Direction, view: ReferenceView) -> Decision | None:
+    """R107: exactly one hit that is free: claim it. Several: a person decides, unless all belong to others."""
+    free = free_candidates(matched, mapping, direction, view)
+    if matched.ambiguous or (free and len(matched.candidates) > 1):
+        entity = mapping.entity_in(target_of(direction))
+        refs = tuple(f"{target_of(direction).value}:{entity}:{found}" for found in matched.candidates)
+        return Reject(direction=direction, error=AmbiguousMatch, missing=refs)
+    return Claim(direction=direction, candidate=free[0]) if free else None
+
+
+def _create(
+    pair: Pair,
+    source: Side,
+    mapping: EntityMapping,
+    direction: Direction,
+    view: ReferenceView,
+    context: Context,
+    tests: tuple[MatchTest, ...],
+) -> Decided:
+    target = target_of(direction)
+    way, soft = _Way(), list[str]()
+    for line in mapping.lines(direction):
+        name = line.name_in(source_of(direction))
+        if not line.company and name not in source.state:
+            continue
+        carried = carry(line, source.state.get(name), direction, view, creating=True)
+        _note(way, line, target, carried, None, soft, context.prints)
+    stopped = _stopped(direction, way, pair, mapping, view, context)
+    if stopped is not None:
+        return Decided(pair=pair, decisions=(stopped,), soft_missing=tuple(soft))
+    defaults = mapping.defaults.crm if target is System.CRM else mapping.defaults.erp
+    # Blanks are not sent: the target's own defaults and templates fill what nobody said (R239, R240).
+    values = {**defaults, **{name: value for name, value in way.values.items() if value is not None}}
+    issue = Issue(direction=direction, kind=CommandKind.CREATE, values=values, tests=tests)
+    return Decided(pair=pair, decisions=(issue,), soft_missing=tuple(soft))
+
+
+# --- a record that lost its counterpart ---------------------------------------------------------------------------
+
+
+def _decide_deleted(pair: Pair, mapping: EntityMapping, context: Context) -> Decided:
+    gone = System.ERP if pair.erp is None or pair.erp.deleted else System.CRM
+    toward: Direction = "to_erp" if gone is System.ERP else "to_crm"
+    lost = side_of(pair, gone)
+    survivor = side_of(pair, gone.other)
+    if survivor is None or survivor.deleted:
+        return Decided(pair=pair, decisions=(Settle(direction=toward, how="dissolve"),))
+    how = context.use if context.use in ("restore", "uncouple", "propagate") else mapping.deletes
+    if how in ("restore", "uncouple"):
+        return Decided(pair=pair, decisions=(Settle(direction=toward, how=how),))
+    away = "to_crm" if gone is System.ERP else "to_erp"
+    if how == "propagate":
+        hold = pair.holds.get(away)
+        if hold is not None and lost is not None and _still_held(hold, lost, context):
+            return Decided(pair=pair, decisions=(Skip(direction=away, reason="held"),))
+        return Decided(pair=pair, decisions=(Issue(direction=away, kind=CommandKind.DELETE),))
+    ref = RecordRef(gone, str(mapping.entity_in(gone)), lost.id if lost else "")
+    reject = Reject(direction=toward, error=CounterpartDeleted, detail=f"deleted: {ref}")
+    return Decided(pair=pair, decisions=(reject,))
