@@ -414,9 +414,9 @@ def _stopped(
 
 def _still_held(hold: Hold, source: Side, context: Context) -> bool:
     """A refusal by the target stands until the source changes or somebody asks again. Our own reasons (a missing
-    reference, a blank field) are looked at anew each time.
+    reference, a blank field, a lost counterpart) are looked at anew each time.
     """
-    ours = issubclass(by_code(hold.code), RecordError) and hold.slug != CounterpartDeleted.slug
+    ours = issubclass(by_code(hold.code), RecordError)
     return not ours and not context.retry and source.order <= hold.order
 
 
@@ -438,17 +438,16 @@ def _decide_single(pair: Pair, mapping: EntityMapping, view: ReferenceView, cont
     hold = pair.holds.get(direction)
     if hold is not None and _still_held(hold, source, context):
         return Decided(pair=pair, decisions=(Skip(direction=direction, reason="held", fields=hold.fields),))
-    matched = pair.matched if pair.matched is not None and pair.matched.test == test else None
-    if matched is not None:
-        found = _from_match(matched, mapping, direction, view)
+    if tests:
+        # Looking and making are two commands: one that does both, carried out twice, might find first and make then.
+        if pair.matched is None or pair.matched.test != test:
+            return Decided(pair=pair, decisions=(Issue(direction=direction, kind=CommandKind.MATCH, tests=tests),))
+        found = _from_match(pair.matched, mapping, direction, view)
         if found is not None:
             return Decided(pair=pair, decisions=(found,))
-        tests = ()
     if not mapping.creates(direction):
-        if matched is not None or not tests:
-            return _nothing(pair, "not-coupled")
-        return Decided(pair=pair, decisions=(Issue(direction=direction, kind=CommandKind.MATCH, tests=tests),))
-    return _create(pair, source, mapping, direction, view, context, tests)
+        return _nothing(pair, "not-coupled")
+    return _create(pair, source, mapping, direction, view, context)
 
 
 def match_tests(
@@ -510,7 +509,6 @@ def _create(
     direction: Direction,
     view: ReferenceView,
     context: Context,
-    tests: tuple[MatchTest, ...],
 ) -> Decided:
     target = target_of(direction)
     way, soft = _Way(), list[str]()
@@ -526,7 +524,7 @@ def _create(
     defaults = mapping.defaults.crm if target is System.CRM else mapping.defaults.erp
     # Blanks are not sent: the target's own defaults and templates fill what nobody said (R239, R240).
     values = {**defaults, **{name: value for name, value in way.values.items() if value is not None}}
-    issue = Issue(direction=direction, kind=CommandKind.CREATE, values=values, tests=tests)
+    issue = Issue(direction=direction, kind=CommandKind.CREATE, values=values)
     return Decided(pair=pair, decisions=(issue,), soft_missing=tuple(soft))
 
 

@@ -48,6 +48,8 @@ from schemas.records import (
     DeadLetter,
     JournalLine,
     LetterState,
+    Observed,
+    Operation,
     Order,
     OrderKind,
     Outcome,
@@ -161,13 +163,13 @@ class _Turn:
                 return True
             self.quiet = True
             if not self._keep_for_claim(event):
-                self._forward(record)  # it was given back while this change was on its way here
+                self._forward(event, record)  # it was given back while this change was on its way here
             return False
         if home is None or home.belongs_to == self.row.id:
             return True
         self.quiet = True
         if home.belongs_to:
-            self._forward(home.belongs_to)
+            self._forward(event, home.belongs_to)
             return False
         side, absorbed = absorb_event(home.evicted, event, self.world.prints)
         self.row = replace(self.row, home=replace(home, evicted=side))
@@ -186,14 +188,21 @@ class _Turn:
                 return True
         return False
 
-    def _forward(self, home: str) -> None:
+    def _forward(self, event: ChangeEvent, home: str) -> None:
         if self.work.hops >= MAX_HOPS:
-            letter = self._hold_for_homes_that_disagree()
-            self.letters.append(letter)
+            self.letters.append(self._homes_disagree())
             return
-        self.works.append(replace(self.work, home=home, hops=self.work.hops + 1))
+        self.works.append(
+            Work(
+                message_id=f"{event.event_id}:{self.work.hops + 1}",
+                mapping=self.mapping.name,
+                home=home,
+                hops=self.work.hops + 1,
+                change=event,
+            )
+        )
 
-    def _hold_for_homes_that_disagree(self) -> DeadLetter:
+    def _homes_disagree(self) -> DeadLetter:
         """Two rows that each name the other: nothing decides for the record, so a person must."""
         hold = Hold(
             code=AlreadyCoupled.code,
@@ -280,7 +289,7 @@ class _Turn:
             return True
         if home.belongs_to != self.row.id:
             if home.belongs_to == order.erp_id:
-                self._send(order.erp_id, self._answer(order, OrderKind.CLAIMED))
+                self._send(order.erp_id, replace(self._answer(order, OrderKind.CLAIMED), claim=home.claim))
             else:
                 self._refuse(order, "taken", holder=home.belongs_to)
             return True
@@ -340,14 +349,15 @@ class _Turn:
         if pair is not None:
             pair = self._release_all(pair, reason="coupled-elsewhere")
             pair = replace(pair, crm=None, matched=None) if pair.erp is not None else None
-        self.row = replace(self.row, pair=pair, home=Home(belongs_to=order.erp_id))
-        self._send(order.erp_id, replace(self._answer(order, OrderKind.CLAIMED), record=observed_from(side)))
+        self.row = replace(self.row, pair=pair, home=Home(belongs_to=order.erp_id, claim=order.order_id))
+        answer = replace(self._answer(order, OrderKind.CLAIMED), record=observed_from(side), claim=order.order_id)
+        self._send(order.erp_id, answer)
         self._line("claim-granted", self._ref(System.CRM, order.crm_id), reason=f"to {order.erp_id}")
 
     def _reserve(self, order: Order) -> None:
         """A CRM record that does not exist yet belongs to this pair from now on."""
-        self.row = replace(self.row, home=Home(belongs_to=order.erp_id))
-        self._send(order.erp_id, self._answer(order, OrderKind.CLAIMED))
+        self.row = replace(self.row, home=Home(belongs_to=order.erp_id, claim=order.order_id))
+        self._send(order.erp_id, replace(self._answer(order, OrderKind.CLAIMED), claim=order.order_id))
 
     def _refuse(self, order: Order, reason: str, *, holder: str = "") -> None:
         answer = replace(self._answer(order, OrderKind.REFUSED), reason=reason, holder=holder)
@@ -388,7 +398,7 @@ class _Turn:
             return False
         if order.by == "restore":
             if pair.claiming == order.crm_id:
-                fresh = replace(pair, state=PairState.SINGLE, claiming="", create_as=order.crm_id)
+                fresh = replace(pair, state=PairState.SINGLE, claiming="", create_as=order.crm_id, claim=order.claim)
                 self.row = replace(self.row, pair=fresh)
             return True
         if order.record is None:
@@ -396,6 +406,8 @@ class _Turn:
             return True
         side = side_from(order.record)
         if pair.state is PairState.CLAIMING:
+            if order.by != "match" and pair.claiming != order.crm_id:
+                return False
             if pair.claiming != order.crm_id:
                 self._give_back(order, "no-match")
             else:
@@ -437,6 +449,7 @@ class _Turn:
             first_use=order.use,
             matched=None,
             claiming="",
+            claim=order.claim,
             key_id=self.world.prints.key_id,
         )
         self.row = replace(self.row, pair=pair, home=home)
@@ -472,7 +485,9 @@ class _Turn:
     def _given_back(self, order: Order) -> bool:
         """At the CRM record's home: it is on its own again, or goes to the home that restores its partner."""
         home = self.row.home
-        if home is None or home.belongs_to != order.erp_id:
+        if home is None or home.belongs_to != order.erp_id or home.claim != order.claim:
+            if order.record is not None:
+                self.take_change(self._as_change(order.crm_id, order.record))  # it may have seen more than we did
             return True
         if order.record is None:
             self.row = replace(self.row, home=None)
@@ -494,6 +509,19 @@ class _Turn:
         )
         self.row = replace(self.row, home=None, pair=Pair(state=state, crm=side, matched=matched))
         return True
+
+    def _as_change(self, record_id: str, record: Observed) -> ChangeEvent:
+        ref = RecordRef(System.CRM, str(self.mapping.crm), record_id)
+        return ChangeEvent(
+            event_id=derived_id("event", ref, record.version),
+            ref=ref,
+            operation=Operation.CHANGE,
+            version=record.version,
+            order=record.order,
+            modified_at=record.modified_at,
+            captured_at=self.now,
+            after=record.state,
+        )
 
     def _test_of(self, side: Side, direction: Direction) -> str:
         """The look-up that these values would lead to, as `Matched.test` names it."""
@@ -533,7 +561,9 @@ class _Turn:
         if crm is not None and crm.id != self.row.id:
             pair = replace(pair, crm=None)
             self._give_back(
-                replace(order, crm_id=crm.id, erp_id=self.row.id), "uncoupled", record=None if crm.deleted else crm
+                replace(order, crm_id=crm.id, erp_id=self.row.id, claim=pair.claim),
+                "uncoupled",
+                record=None if crm.deleted else crm,
             )
         elif crm is not None and crm.deleted:
             pair = replace(pair, crm=None)
@@ -575,6 +605,7 @@ class _Turn:
         for order in waiting:
             if not self._handle(order):
                 self.row = replace(self.row, deferred=(*self.row.deferred, order))
+        self._forget_the_deleted()
         pair = self.row.pair
         if pair is None:
             return
@@ -595,6 +626,20 @@ class _Turn:
         )
         if self.row.pair is not None and not conflicted and not isinstance(decided.decisions[0], Park):
             self.row = replace(self.row, pair=self._release(self._pair, "conflict", reason="resolved"))
+
+    def _forget_the_deleted(self) -> None:
+        """A record that is on its own and deleted leaves nothing to decide."""
+        pair = self.row.pair
+        if pair is None or pair.in_flight is not None or pair.state not in (PairState.SINGLE, PairState.UNCOUPLED):
+            return
+        kept = replace(
+            pair,
+            erp=None if pair.erp is not None and pair.erp.deleted else pair.erp,
+            crm=None if pair.crm is not None and pair.crm.deleted else pair.crm,
+        )
+        if kept != pair:
+            kept = self._release_all(kept, reason="deleted")
+        self.row = replace(self.row, pair=kept if kept.erp is not None or kept.crm is not None else None)
 
     @staticmethod
     def _same_id(pair: Pair) -> bool:
@@ -622,8 +667,10 @@ class _Turn:
                 self._claim(pair, direction, candidate)
             case Settle(how=how):
                 self._settle_deleted(pair, how)
-            case Issue(direction=direction):
-                if pair.in_flight is None:
+            case Issue(direction=direction, kind=kind):
+                if pair.in_flight is None and kind is CommandKind.CREATE and self._crm_id_is_taken(pair, direction):
+                    self._reserve_crm_id(pair)
+                elif pair.in_flight is None:
                     self._issue(pair, decision)
                 else:
                     self._line("parked", self._source_ref(direction), direction, reason="other-direction-first")
@@ -646,7 +693,7 @@ class _Turn:
         if how == "dissolve":
             self._release_all(pair, reason="both-deleted")
             if pair.crm is not None and pair.crm.id != self.row.id:
-                self._give_back(replace(order, crm_id=pair.crm.id, erp_id=self.row.id), "deleted")
+                self._give_back(replace(order, crm_id=pair.crm.id, erp_id=self.row.id, claim=pair.claim), "deleted")
             self.row = replace(self.row, pair=None)
             self._line("uncoupled", self._ref(System.ERP, self.row.id), reason="both-deleted")
         elif how == "uncouple":
@@ -657,25 +704,26 @@ class _Turn:
             self._restore_in_erp(pair)
 
     def _restore_in_crm(self, pair: Pair) -> None:
-        """A restored record takes a new id, and the home of that id must know its pair before it is made."""
-        fresh = derived_id("restore", self.work.key, self.work.message_id)
+        """A restored record takes a new id."""
         pair = forget_agreement(replace(self._release_all(pair, reason="restored"), crm=None))
         assert pair.erp is not None
-        self.row = replace(
-            self.row,
-            pair=replace(
-                pair,
-                state=PairState.CLAIMING,
-                claiming=fresh,
-                coupled_at=None,
-                matched=Matched(test=self._test_of(pair.erp, "to_crm")),
-            ),
-        )
+        matched = Matched(test=self._test_of(pair.erp, "to_crm"))
+        self._reserve_crm_id(replace(pair, coupled_at=None, matched=matched))
+        self._line("restores", self._ref(System.CRM, self._pair.claiming), "to_crm", reason="counterpart-deleted")
+
+    def _crm_id_is_taken(self, pair: Pair, direction: str) -> bool:
+        """The CRM record of our own id belongs to another pair, or to none by hand."""
+        home = self.row.home
+        return direction == "to_crm" and not pair.create_as and home is not None and home.belongs_to != self.row.id
+
+    def _reserve_crm_id(self, pair: Pair) -> None:
+        """Have a new id for a CRM record: its home must know its pair before the record is made."""
+        fresh = derived_id("fresh", self.work.key, self.work.message_id)
         order = Order(
             order_id=derived_id("reserve", fresh), kind=OrderKind.COUPLE, by="restore", erp_id=self.row.id, crm_id=fresh
         )
+        self.row = replace(self.row, pair=replace(pair, state=PairState.CLAIMING, claiming=fresh))
         self._send(fresh, order)
-        self._line("restores", self._ref(System.CRM, fresh), "to_crm", reason="counterpart-deleted")
 
     def _restore_in_erp(self, pair: Pair) -> None:
         """The new ERP record gets a home of its own, which takes the CRM record over."""
@@ -692,7 +740,9 @@ class _Turn:
             self.row = replace(self.row, home=Home(belongs_to=fresh))
             self._send(fresh, replace(order, erp_id=fresh))
         else:
-            back = replace(order, kind=OrderKind.GIVE_BACK, erp_id=self.row.id, reason="restore", holder=fresh)
+            back = replace(
+                order, kind=OrderKind.GIVE_BACK, erp_id=self.row.id, claim=pair.claim, reason="restore", holder=fresh
+            )
             self._send(crm.id, back)
         self._line("restores", self._ref(System.ERP, fresh), "to_erp", reason="counterpart-deleted")
 
@@ -867,6 +917,7 @@ class _Turn:
             kind=kind,
             root_id=order.root_id or order.order_id,
             by=order.by,
+            claim=order.claim,
             erp_id=order.erp_id,
             crm_id=order.crm_id,
             use=order.use,

@@ -88,6 +88,7 @@ class Pair:
     holds: Mapping[str, Hold] = field(default_factory=dict)  # direction -> why
     soft_missing: tuple[str, ...] = ()  # went on without these; decided again when they appear
     matched: Matched | None = None
+    claim: str = ""  # the claim by which the CRM record came
     claiming: str = ""  # CLAIMING: id of the CRM record asked for
     create_as: str = ""  # id that a restored CRM record is to have; blank: that of the ERP record
     observed_only: bool = False  # a write was due while Drawbar only observed
@@ -98,6 +99,7 @@ class Home:
     """To which pair the CRM record with this id belongs."""
 
     belongs_to: str  # id of an ERP home; blank: to none, and the record is `evicted`
+    claim: str = ""  # the claim that was granted; only this one can be given back
     evicted: Side | None = None  # uncoupled by hand, while the ERP record of the same id has another partner
 
 

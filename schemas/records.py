@@ -92,7 +92,7 @@ class MatchTest:
 
 
 class CommandKind(str, Enum):
-    """CREATE looks for matches first when the command carries tests; MATCH only looks; READ reports the record."""
+    """MATCH looks for records that equal the tests; READ reports the record."""
 
     CREATE = "create"
     UPDATE = "update"
@@ -113,7 +113,7 @@ class Command:
     values: Values = field(default_factory=dict)  # only what is to change
     expected_version: str | None = None  # the version the decision was based on
     seen: Values = field(default_factory=dict)  # the target's mapped fields as the decision saw them
-    tests: tuple[MatchTest, ...] = ()  # in order of priority
+    tests: tuple[MatchTest, ...] = ()  # MATCH: in order of priority
     within: Values = field(default_factory=dict)  # every match must also hold these: the mapping's filter
     within_blank_or: Values = field(default_factory=dict)  # … and these, or be blank: the company stamp
     cause_id: str = ""  # the message that led to the decision
@@ -190,6 +190,7 @@ class Order:
     by: str = ""  # who asks: "operator", "match", "release", …; for the journal
     erp_id: str = ""
     crm_id: str = ""
+    claim: str = ""  # CLAIMED, GIVE_BACK: which claim
     use: str = ""  # RETRY: erp, crm, restore, uncouple, propagate; COUPLE: erp, crm or blank for the mapping's way
     reason: str = ""  # REFUSED, GIVE_BACK, CLOSE: taken, ambiguous, no-match, …
     holder: str = ""  # REFUSED: the ERP record that holds the claim; GIVE_BACK for a restore: the home that adopts
