@@ -426,6 +426,9 @@ class TwoWorlds:
         found = []
         erp_side, crm_side = self.sides[System.ERP], self.sides[System.CRM]
         for erp_id, crm_id in self.coupled():
+            if erp_id not in erp_side.records or crm_id not in crm_side.records:
+                found.append(f"{erp_id} is coupled with a record that does not exist")
+                continue
             erp, crm = erp_side.records[erp_id], crm_side.records[crm_id]
             if erp.deleted or crm.deleted:
                 continue
