@@ -36,10 +36,11 @@
     │   ├── BusStartFailed         5002  the broker started here died
     │   ├── TopicMismatch          5003  a topic differs from the table in what must not change
     │   └── JarMismatch            5004  a jar is not the one that was pinned
-    └── CaptureError       DRW-6xxx  a source cannot be read
-        ├── MassDelete             6001  too many deletes at once: capture of the entity stops until confirmed
-        ├── PositionExpired        6002  retriable: the source forgot our position; a snapshot follows
-        └── SourceBroken           6003  retriable: the source answers what it must not
+    ├── CaptureError       DRW-6xxx  a source cannot be read
+    │   ├── MassDelete             6001  too many deletes at once: capture of the entity stops until confirmed
+    │   ├── PositionExpired        6002  retriable: the source forgot our position; a snapshot follows
+    │   └── SourceBroken           6003  retriable: the source answers what it must not
+    └── DemoFailed             7001  the demo saw something that is not as it must be
 
 A code never changes its meaning. `retriable` says whether the same attempt may succeed without anybody acting.
 """
@@ -296,6 +297,11 @@ class SourceBroken(CaptureError):
     code = "DRW-6003"
     slug = "source-broken"
     retriable = True
+
+
+class DemoFailed(DrawbarError):
+    code = "DRW-7001"
+    slug = "demo-failed"
 
 
 def all_errors() -> tuple[type[DrawbarError], ...]:
