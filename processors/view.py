@@ -37,7 +37,7 @@ class _Known:
     mapping: EntityMapping
     keys: dict[System, dict[str, str]] = field(default_factory=lambda: {System.ERP: {}, System.CRM: {}})
     key_of: dict[System, dict[str, str]] = field(default_factory=lambda: {System.ERP: {}, System.CRM: {}})
-    coupled: dict[System, dict[str, str]] = field(default_factory=lambda: {System.ERP: {}, System.CRM: {}})
+    coupled: dict[System, dict[str, tuple[str, ...]]] = field(default_factory=lambda: {System.ERP: {}, System.CRM: {}})
     rows: dict[str, _Entry] = field(default_factory=dict)
 
 
@@ -70,7 +70,8 @@ class ReferenceView:
 
     def coupled_to(self, mapping: str, system: System, record_id: str) -> str | None:
         """Id in the other system of the record coupled to this one."""
-        return self._known[mapping].coupled[system].get(record_id)
+        partners = self._known[mapping].coupled[system].get(record_id)
+        return partners[-1] if partners else None
 
     def is_known(self, mapping: str, system: System, record_id: str) -> bool:
         return record_id in self._known[mapping].key_of[system]
@@ -109,8 +110,10 @@ class ReferenceView:
                     news.append(f"currency:{key}")
         if now.coupled:
             erp_id, crm_id = now.ids[System.ERP], now.ids[System.CRM]
-            known.coupled[System.ERP][erp_id] = crm_id
-            known.coupled[System.CRM][crm_id] = erp_id
+            # Rows are read partition by partition, so an old row may still couple what a newer one couples: both count
+            # until the old one's successor is read.
+            for system, record_id, partner in ((System.ERP, erp_id, crm_id), (System.CRM, crm_id, erp_id)):
+                known.coupled[system][record_id] = (*known.coupled[system].get(record_id, ()), partner)
             if not before.coupled or before.ids != now.ids:
                 news += [f"erp:{known.mapping.erp}:{erp_id}", f"crm:{known.mapping.crm}:{crm_id}"]
         return (*news, *self._role_news(known.mapping, row.pair))
@@ -148,10 +151,17 @@ def _entry(mapping: EntityMapping, pair: Pair | None) -> _Entry:
 
 
 def _forget(known: _Known, before: _Entry) -> None:
+    """Take back what one row said; another row may say the same of a record, and that stands."""
+    if before.coupled:
+        for system, record_id in before.ids.items():
+            partners = list(known.coupled[system].pop(record_id, ()))
+            if before.ids[system.other] in partners:
+                partners.remove(before.ids[system.other])
+            if partners:
+                known.coupled[system][record_id] = tuple(partners)
     for system, record_id in before.ids.items():
+        if record_id in known.coupled[system]:
+            continue
         key = known.key_of[system].pop(record_id, "")
         if key and known.keys[system].get(key) == record_id:
             del known.keys[system][key]
-        partner = known.coupled[system].pop(record_id, None)
-        if partner is not None and known.coupled[system.other].get(partner) == record_id:
-            del known.coupled[system.other][partner]
