@@ -1,0 +1,132 @@
+"""Dataverse's values, addresses and filters."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from drawbar.dataverse import Dataverse
+from drawbar.entities import with_query
+from drawbar.odata import to_json
+from schemas.records import MatchTest
+
+CRM = Dataverse()
+ACCOUNT = CRM.entity("account")
+GUID = "44444444-0000-4000-8000-0000000000aa"
+ZERO = "00000000-0000-0000-0000-000000000000"
+
+
+def a_row(**values):
+    return {
+        "@odata.etag": 'W/"48211903"',
+        "accountid": GUID.upper(),
+        "modifiedon": "2026-03-02T09:15:27Z",
+        **values,
+    }
+
+
+class TestToObserved:
+    def test_takes_the_order_from_the_row_or_the_etag(self):
+        """`versionnumber` grows with each write; the ETag holds the same number."""
+        assert CRM.to_observed(ACCOUNT, a_row(), ()).order == 48211903
+        assert CRM.to_observed(ACCOUNT, a_row(versionnumber=7), ()).order == 7
+
+    @pytest.mark.parametrize(
+        ("field", "columns", "expected"),
+        [
+            ("name", {"name": None}, None),
+            ("name", {"name": ""}, None),
+            ("name", {"name": " Nordwind "}, " Nordwind "),
+            ("customertypecode", {"customertypecode": 3}, 3),
+            ("creditlimit", {"creditlimit": Decimal("25000.00")}, Decimal(25000)),
+            ("creditlimit", {"creditlimit": 0}, Decimal(0)),
+            ("creditonhold", {"creditonhold": True}, True),
+            ("transactioncurrencyid", {"_transactioncurrencyid_value": GUID.upper()}, GUID),
+            ("bcbi_companyid", {"_bcbi_companyid_value": ZERO}, None),
+            ("bcbi_companyid", {"_bcbi_companyid_value": None}, None),
+            ("ownerid", {"_owninguser_value": GUID, "_owningteam_value": None}, f"systemuser:{GUID}"),
+            ("ownerid", {"_owninguser_value": None, "_owningteam_value": GUID}, f"team:{GUID}"),
+        ],
+    )
+    def test_makes_values_neutral(self, field, columns, expected):
+        """A lookup is the id of its target under its logical name; an owner says also what it is."""
+        value = CRM.to_observed(ACCOUNT, a_row(**columns), (field,)).state[field]
+
+        assert (value, type(value)) == (expected, type(expected))
+
+    def test_leaves_out_what_the_row_does_not_have(self):
+        """Absent is not blank."""
+        assert CRM.to_observed(ACCOUNT, a_row(), ("ownerid", "name")).state == {}
+
+    def test_refuses_a_row_that_no_api_sends(self):
+        """A row without an order is a broken answer."""
+        with pytest.raises(ValueError, match="versionnumber"):
+            CRM.to_observed(ACCOUNT, a_row() | {"@odata.etag": "x"}, ())
+
+
+class TestToBody:
+    def test_binds_lookups(self):
+        """Lookups are written by their navigation, whose letter case counts."""
+        body = CRM.to_body(
+            ACCOUNT,
+            {"ownerid": f"team:{GUID}", "bcbi_companyid": GUID, "transactioncurrencyid": None, "name": None},
+        )
+
+        assert body == {
+            "ownerid@odata.bind": f"/teams({GUID})",
+            "bcbi_CompanyId@odata.bind": f"/bcbi_companies({GUID})",
+            "transactioncurrencyid@odata.bind": None,
+            "name": None,
+        }
+
+    def test_sends_an_amount_with_exactly_its_digits(self):
+        """No rounding, no exponent."""
+        assert to_json(CRM.to_body(ACCOUNT, {"creditlimit": Decimal("2.5E+4")})) == '{"creditlimit":25000}'
+
+    @pytest.mark.parametrize("value", [GUID, f"contact:{GUID}", "systemuser:Jane"])
+    def test_refuses_an_owner_that_is_none(self, value):
+        """The fault names the field, not the value."""
+        with pytest.raises(ValueError, match="ownerid takes") as fault:
+            CRM.to_body(ACCOUNT, {"ownerid": value})
+
+        assert value not in str(fault.value)
+
+
+class TestMatchQueries:
+    def test_ask_all_tests_in_one_request(self):
+        """The CRM may `or` them; GUIDs stand bare, texts quoted, blank is null."""
+        (query,) = CRM.match_queries(
+            ACCOUNT,
+            (MatchTest(equals={"accountnumber": "C-10"}), MatchTest(equals={"name": "O'Hara", "fax": None})),
+            within={"statecode": 0, "ownerid": f"systemuser:{GUID}"},
+            within_blank_or={"bcbi_companyid": GUID},
+        )
+
+        assert query.tests == (0, 1)
+        assert query.filter == (
+            "((accountnumber eq 'C-10') or (name eq 'O''Hara' and fax eq null))"
+            f" and statecode eq 0 and _ownerid_value eq {GUID}"
+            f" and (_bcbi_companyid_value eq {GUID} or _bcbi_companyid_value eq null)"
+        )
+
+    def test_asks_nothing_without_tests(self):
+        """No test, no match: not every record of the table."""
+        assert CRM.match_queries(ACCOUNT, (), within={"statecode": 0}, within_blank_or={}) == ()
+
+
+class TestSelect:
+    def test_asks_for_the_columns_that_hold_the_fields(self):
+        """What `to_observed` reads is what is selected, also in a delta request, which takes no annotations."""
+        assert (
+            CRM.select(ACCOUNT, ("name", "ownerid", "bcbi_companyid"))
+            == "accountid,name,_owninguser_value,_owningteam_value,_bcbi_companyid_value,modifiedon,versionnumber"
+        )
+
+
+class TestWithQuery:
+    def test_encodes_values(self):
+        """Spaces, ampersands and non-Latin letters must not end a query option."""
+        path = with_query("accounts", {"$filter": "name eq 'Müller & Söhne #1'", "$select": ""})
+
+        assert path == "accounts?$filter=name%20eq%20'M%C3%BCller%20%26%20S%C3%B6hne%20%231'"
