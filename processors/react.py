@@ -32,6 +32,7 @@ from processors.homes import crm_id_is_taken, grant, handle, join, reserve_crm_i
 from processors.mapping import target_of
 from processors.turn import Step, Turn, World
 from schemas.coupling import Matched, Pair, PairState, Row
+from schemas.errors import Rejected
 from schemas.records import (
     CommandKind,
     Order,
@@ -85,6 +86,7 @@ def take_outcome(turn: Turn, outcome: Outcome) -> None:
         turn.line("ignored", str(outcome.target), reason="answers-no-command", command_id=outcome.command_id)
         turn.quiet = True
         return
+    outcome = _as_far_as_ours(outcome, flight.command.kind)
     pair = absorb_outcome(pair, outcome, turn.mapping, turn.world.prints)
     command, direction = flight.command, flight.direction
     target = target_of(direction)
@@ -107,6 +109,15 @@ def take_outcome(turn: Turn, outcome: Outcome) -> None:
     if outcome.status in (OutcomeStatus.WRITTEN, OutcomeStatus.OBSERVED, OutcomeStatus.DELETED):
         pair = turn.release(pair, direction, reason="succeeded")
     turn.row = replace(turn.row, pair=pair)
+
+
+def _as_far_as_ours(outcome: Outcome, kind: CommandKind) -> Outcome:
+    """A record made under another id than ours would have a home of its own and a twin here: a person must see it."""
+    made = outcome.observed
+    if kind is not CommandKind.CREATE or made is None or made.id == outcome.target.id:
+        return outcome
+    detail = f"the target made {made.id} instead of the id that was sent"
+    return replace(outcome, status=OutcomeStatus.REJECTED, code=Rejected.code, detail=detail, observed=None)
 
 
 def take_order(turn: Turn, order: Order) -> None:

@@ -104,7 +104,7 @@ class Side:
         self.counter += 1
         old = self.records.get(record_id)
         merged = {**(old.values if old else dict.fromkeys(FIELDS[self.system])), **self._own_form(values)}
-        name, phone, city, _ = FIELDS[self.system]
+        _, phone, city, _ = FIELDS[self.system]
         if self.odds.fills_in and city in values and merged[city] and not merged[phone]:
             merged[phone] = "0555"
         if old is not None and not old.deleted and old.values == merged:
@@ -115,7 +115,7 @@ class Side:
         return record
 
     def _own_form(self, values: dict[str, Value]) -> dict[str, Value]:
-        name, phone, city, _ = FIELDS[self.system]
+        name, phone, _, _ = FIELDS[self.system]
         own = dict(values)
         for key, value in values.items():
             if isinstance(value, str) and self.odds.trims:
@@ -373,9 +373,8 @@ class TwoWorlds:
     def settle(self, *, limit: int = 4000) -> TwoWorlds:
         """Run until nothing is left to do. Raises AssertionError when that does not come."""
         for _ in range(limit):
-            if not self._one_step():
-                if not self._resend_unanswered():
-                    return self
+            if not self._one_step() and not self._resend_unanswered():
+                return self
         raise AssertionError("never falls quiet")
 
     def _resend_unanswered(self) -> bool:
