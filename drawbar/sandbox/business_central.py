@@ -1,0 +1,1022 @@
+"""A Business Central: API v2.0 over the rows of a store.
+
+A request is one transaction. Rules of the platform are written once for every entity set (`erp_model` has the
+sets as data); rules of the application that the sets need are methods named after what they keep.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from drawbar.sandbox.erp_model import (
+    EMPTY_GUID,
+    Column,
+    EntitySet,
+    ErpError,
+    ErpSchema,
+    entity_sets,
+    etag,
+    etag_version,
+    milliseconds,
+    shown_time,
+    time_text,
+    to_stored,
+)
+from drawbar.sandbox.erp_webhooks import ErpWebhooks
+from drawbar.sandbox.grants import Grants, Operation
+from drawbar.sandbox.limits import Refusal
+from drawbar.sandbox.odata import (
+    GUID,
+    Binary,
+    Node,
+    Not,
+    Order,
+    Predicate,
+    QueryError,
+    Segment,
+    comes_after,
+    compile_filter,
+    names_in,
+    parse_expand,
+    parse_filter,
+    parse_options,
+    parse_order,
+    parse_path,
+    sort_rows,
+    sort_values,
+    split_list,
+    unquote_key,
+)
+from drawbar.sandbox.sign_in import SignIn
+from drawbar.sandbox.store import Store, Stored, Values
+from drawbar.sandbox.wire import Reply, Request, to_json
+
+AUDIENCE = "https://api.businesscentral.dynamics.com"
+PAGE = 20_000
+BATCH = 100
+_JSON = "application/json; odata.metadata=minimal"
+_OPTIONS = frozenset(
+    ("$filter", "$select", "$orderby", "$top", "$skip", "$count", "$expand", "$skiptoken", "$schemaversion")
+)
+
+
+@dataclass(slots=True)
+class ErpSwitches:
+    """Behaviour the references leave open, or that depends on how a company is set up."""
+
+    post_codes: bool = True  # a post code or city with one match fills the rest of the address
+    customer_template: dict[str, Any] = field(default_factory=dict)  # for fields a POST does not name
+
+
+@dataclass(slots=True)
+class _Call:
+    """One request, or one part of a batch."""
+
+    request: Request
+    app: str
+    options: dict[str, str]
+    company: str | None = None
+
+
+class BusinessCentral:
+    system = "erp"
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        sign_in: SignIn,
+        grants: Grants,
+        origin: str,
+        environment: str,
+        webhooks: ErpWebhooks,
+    ) -> None:
+        self.store = store
+        self.switches = ErpSwitches()
+        self.webhooks = webhooks
+        self.base_path = f"/v2.0/{sign_in.tenant_id}/{environment}/api/v2.0"
+        self.base_url = origin + self.base_path
+        self._short_path = f"/v2.0/{environment}/api/v2.0"
+        self._sign_in = sign_in
+        self._grants = grants
+        self._sets = entity_sets()
+        self._last_ms = max(
+            (
+                milliseconds(stored.values["lastModifiedDateTime"])
+                for company in store.fact("companies", [])
+                for set_name in self._sets
+                for stored in store.table(f"{company['id']}/{set_name}").rows.values()
+            ),
+            default=0,
+        )
+        self._now = ""
+        self._predicates: dict[tuple[str, str, str], Predicate] = {}
+
+    # ------------------------------------------------------------ as a service
+
+    def caller(self, request: Request) -> str | None:
+        return self._sign_in.admitted(request, AUDIENCE)
+
+    def target(self, request: Request) -> str:
+        segments = [part.partition("(")[0] for part in self._relative(request.path).split("/") if part]
+        if segments and segments[0] == "companies" and len(segments) > 1:
+            segments = segments[1:]
+        return segments[0] if segments else ""
+
+    def refused(self, request: Request, refusal: Refusal) -> Reply:  # noqa: ARG002
+        return self._error(
+            ErpError(
+                429,
+                "Application_TooManyRequests",
+                f"Too many requests reached. Actual ({refusal.limit + 1}). Maximum ({refusal.limit}).",
+            )
+        )
+
+    def failed(self, request: Request) -> Reply:  # noqa: ARG002
+        return self._error(ErpError(500, "Internal_ServerError", "An unexpected error occurred."))
+
+    def handle(self, request: Request) -> Reply | Awaitable[Reply]:
+        if request.app is None or not self._grants.is_member("erp", request.app):
+            return self._error(
+                ErpError(
+                    401,
+                    "Authentication_InvalidCredentials",
+                    "The server has rejected the client credentials.",
+                    headers={"WWW-Authenticate": "Bearer"},
+                )
+            )
+        try:
+            return self._dispatch(request, request.app)
+        except ErpError as error:
+            return self._error(error)
+        except QueryError as error:
+            return self._error(ErpError(400, "BadRequest", str(error)))
+
+    def _relative(self, path: str) -> str:
+        for prefix in (self.base_path, self._short_path):
+            if path.startswith(prefix):
+                return path[len(prefix) :]
+        return ""
+
+    def _dispatch(self, request: Request, app: str) -> Reply | Awaitable[Reply]:
+        if not request.path.startswith((self.base_path, self._short_path)):
+            raise ErpError(404, "BadRequest_ResourceNotFound", "Resource not found for the given address.")
+        if request.method == "PUT":
+            raise ErpError(405, "BadRequest_MethodNotAllowed", "Method not allowed.")
+        if request.method != "GET" and request.headers.get("data-access-intent", "").lower() == "readonly":
+            raise ErpError(400, "BadRequest", "The data access intent 'ReadOnly' is not valid for this method.")
+        segments = parse_path(self._relative(request.path))
+        call = _Call(request, app, parse_options(request.query))
+        if segments and segments[0].name == "subscriptions":
+            return self._subscriptions(call, segments)
+        self.begin()
+        if segments and segments[0].name == "$batch":
+            return self._batch(call)
+        with self.store.transaction():
+            return self._answer(call, segments)
+
+    def begin(self) -> None:
+        """The time every write of this transaction bears; strictly after that of the one before."""
+        self._last_ms = max(int(time.time() * 1000), self._last_ms + 1)
+        self._now = time_text(self._last_ms)
+
+    # ------------------------------------------------------------ addresses
+
+    def _answer(self, call: _Call, segments: list[Segment]) -> Reply:
+        if not segments:
+            return self._service_document()
+        first = segments[0]
+        if first.name == "$metadata":
+            return Reply(200, self._metadata(), {"Content-Type": "application/xml", "OData-Version": "4.0"})
+        if first.name == "companies":
+            if len(segments) == 1:
+                return self._companies(call, first.key)
+            if first.key is None:
+                raise ErpError(404, "BadRequest_ResourceNotFound", "Resource not found for the segment 'companies'.")
+            call.company = self._company_by_id(first.key)["id"]
+            segments = segments[1:]
+        else:
+            call.company = self._named_company(call)
+        entity_set = self._sets.get(segments[0].name)
+        if entity_set is None:
+            raise ErpError(
+                404, "BadRequest_ResourceNotFound", f"Resource not found for the segment '{segments[0].name}'."
+            )
+        return self._in_set(call, entity_set, segments)
+
+    def _in_set(self, call: _Call, entity_set: EntitySet, segments: list[Segment]) -> Reply:
+        method, key = call.request.method, segments[0].key
+        if key is None:
+            if len(segments) == 2 and segments[1].name == "$count":
+                return self._count(call, entity_set)
+            if len(segments) > 1:
+                raise ErpError(404, "BadRequest_ResourceNotFound", "Resource not found for the address.")
+            match method:
+                case "GET":
+                    return self._list(call, entity_set)
+                case "POST":
+                    return self._create(call, entity_set)
+                case _:
+                    raise ErpError(405, "BadRequest_MethodNotAllowed", f"'{method}' is not allowed on a set.")
+        row_id = self._row_id(key)
+        if len(segments) > 1:
+            if method != "GET" or len(segments) > 2:
+                raise ErpError(405, "BadRequest_MethodNotAllowed", f"'{method}' is not allowed here.")
+            return self._part(call, entity_set, row_id, segments[1].name)
+        match method:
+            case "GET":
+                return self._read(call, entity_set, row_id)
+            case "PATCH":
+                return self._update(call, entity_set, row_id)
+            case "DELETE":
+                return self._delete(call, entity_set, row_id)
+            case _:
+                raise ErpError(405, "BadRequest_MethodNotAllowed", f"'{method}' is not allowed on an entity.")
+
+    @staticmethod
+    def _row_id(key: str) -> str:
+        text = key.strip().removeprefix("id=")
+        if not GUID.match(text):
+            raise ErpError(400, "BadRequest_NotFound", f"Bad Request - Error in query syntax: '{key}'.")
+        return text.lower()
+
+    def companies(self) -> list[dict[str, Any]]:
+        companies: list[dict[str, Any]] = self.store.fact("companies", [])
+        return companies
+
+    def _company_by_id(self, key: str) -> dict[str, Any]:
+        wanted = unquote_key(key).lower()
+        for company in self.companies():
+            if wanted in (company["id"], company["name"].lower()):
+                return company
+        raise ErpError(404, "Internal_CompanyNotFound", f"The company '{unquote_key(key)}' does not exist.")
+
+    def _named_company(self, call: _Call) -> str:
+        """The company of a path without one: by query, by header, or the only one there is."""
+        given = call.options.get("company") or call.request.headers.get("company")
+        if given:
+            return str(self._company_by_id(given)["id"])
+        companies = self.companies()
+        if len(companies) != 1:
+            raise ErpError(404, "Internal_CompanyNotFound", "Cannot find the company. No company was given.")
+        return str(companies[0]["id"])
+
+    def _rows(self, company: str, set_name: str) -> dict[str, Stored]:
+        table = self.store.table(f"{company}/{set_name}")
+        key = self._sets[set_name].key
+        if key != "id":
+            table.index(key)
+        return table.rows
+
+    # ------------------------------------------------------------ reading
+
+    def _service_document(self) -> Reply:
+        names = ["companies", "subscriptions", *self._sets]
+        return self._ok(
+            {
+                "@odata.context": f"{self.base_url}/$metadata",
+                "value": [{"name": name, "kind": "EntitySet", "url": name} for name in names],
+            }
+        )
+
+    def _companies(self, call: _Call, key: str | None) -> Reply:
+        if call.request.method != "GET":
+            raise ErpError(405, "BadRequest_MethodNotAllowed", "Entity does not support this method.")
+        if key is not None:
+            company = self._company_by_id(key)
+            return self._ok({"@odata.context": f"{self.base_url}/$metadata#companies/$entity", **company})
+        return self._ok({"@odata.context": f"{self.base_url}/$metadata#companies", "value": self.companies()})
+
+    def _allow(self, call: _Call, entity_set: EntitySet, operation: Operation) -> None:
+        verb = {"read": "GET", "create": "POST", "write": "PATCH", "delete": "DELETE"}[operation]
+        if verb not in entity_set.verbs:
+            raise ErpError(405, "BadRequest_MethodNotAllowed", f"Entity does not support {verb}.")
+        if not self._grants.allows("erp", call.app, entity_set.name, operation):
+            right = {"read": "Read", "create": "Insert", "write": "Modify", "delete": "Delete"}[operation]
+            raise ErpError(
+                403,
+                "Authorization_RequestDenied",
+                "Sorry, the current permissions prevented the action."
+                f" (TableData {entity_set.source} {right}: Base Application)",
+            )
+
+    def local_currency(self, company: str) -> str:
+        return str(self.store.fact(f"local_currency/{company}", "USD"))
+
+    def _candidates(self, company: str, entity_set: EntitySet) -> Iterable[Stored]:
+        if entity_set.view_of is None:
+            return self._rows(company, entity_set.name).values()
+        rows = self._rows(company, entity_set.view_of).values()
+        return [self._financial_detail(stored) for stored in rows]
+
+    @staticmethod
+    def _financial_detail(stored: Stored) -> Stored:
+        customer = stored.values
+        return Stored(
+            {
+                "id": customer["id"],
+                "number": customer["number"],
+                "balance": customer["balanceDue"],
+                "totalSalesExcludingTax": customer.get("totalSalesExcludingTax", 0),
+                "overdueAmount": customer.get("overdueAmount", 0),
+                "lastModifiedDateTime": customer["lastModifiedDateTime"],
+            },
+            stored.version,
+        )
+
+    def _find(self, company: str, entity_set: EntitySet, row_id: str) -> Stored | None:
+        stored = self._rows(company, entity_set.view_of or entity_set.name).get(row_id)
+        if stored is None or entity_set.view_of is None:
+            return stored
+        return self._financial_detail(stored)
+
+    def _must_find(self, company: str, entity_set: EntitySet, row_id: str) -> Stored:
+        stored = self._find(company, entity_set, row_id)
+        if stored is None:
+            raise ErpError(
+                404,
+                "BadRequest_ResourceNotFound",
+                f"The {entity_set.source} does not exist. Identification fields and values: SystemId='{row_id}'",
+            )
+        return stored
+
+    def _schema(self, company: str, entity_set: EntitySet) -> ErpSchema:
+        return ErpSchema(entity_set, self.local_currency(company))
+
+    def _predicate(self, company: str, entity_set: EntitySet, text: str) -> Predicate:
+        key = (company, entity_set.name, text)
+        known = self._predicates.get(key)
+        if known is None:
+            node = parse_filter(text)
+            _refuse_wide_or(node)
+            _refuse_long_text(node, entity_set)
+            known = compile_filter(node, self._schema(company, entity_set))
+            if len(self._predicates) > 1000:
+                self._predicates.clear()
+            self._predicates[key] = known
+        return known
+
+    def _selected(self, call: _Call, entity_set: EntitySet) -> list[Stored]:
+        for option in call.options:
+            if option.startswith("$") and option not in _OPTIONS:
+                raise ErpError(400, "BadRequest", f"The query parameter '{option}' is not supported.")
+        company = _given(call.company)
+        rows = self._candidates(company, entity_set)
+        text = call.options.get("$filter")
+        if text is None:
+            return list(rows)
+        predicate = self._predicate(company, entity_set, text)
+        return [stored for stored in rows if predicate(stored.values)]
+
+    def _count(self, call: _Call, entity_set: EntitySet) -> Reply:
+        self._allow(call, entity_set, "read")
+        return Reply(
+            200,
+            str(len(self._selected(call, entity_set))).encode(),
+            {"Content-Type": "text/plain", "OData-Version": "4.0"},
+        )
+
+    def _list(self, call: _Call, entity_set: EntitySet) -> Reply:
+        self._allow(call, entity_set, "read")
+        company = _given(call.company)
+        options = call.options
+        size = _whole(call.request.preferences().get("odata.maxpagesize", str(PAGE)), "odata.maxpagesize")
+        if size > PAGE:
+            raise ErpError(413, "BadRequest", f"The page size must not exceed {PAGE}.")
+        schema = self._schema(company, entity_set)
+        orders = parse_order(options["$orderby"], schema) if "$orderby" in options else []
+        orders.append(Order(schema.property((entity_set.key,))[0], False))
+        orders.append(Order(schema.property(("id",))[0], False))
+        rows = self._selected(call, entity_set)
+        total = len(rows)
+        sort_rows(rows, orders, row_of=_values_of)
+        token = options.get("$skiptoken")
+        left: int | None = _whole(options["$top"], "$top") if "$top" in options else None
+        if token is not None:
+            last, left = _read_token(token)
+            rows = [stored for stored in rows if comes_after(sort_values(stored.values, orders), last, orders)]
+        elif "$skip" in options:
+            rows = rows[_whole(options["$skip"], "$skip") :]
+        if left is not None:
+            rows = rows[:left]
+        page = rows[: max(1, size)]
+        shape = self._shape(company, entity_set, options)
+        context = f"{self.base_url}/$metadata#companies({company})/{entity_set.name}"
+        if "$select" in options:
+            context += f"({options['$select']})"
+        body: dict[str, Any] = {"@odata.context": context}
+        if options.get("$count") == "true":
+            body["@odata.count"] = total
+        body["value"] = [shape(stored) for stored in page]
+        if len(page) < len(rows):
+            rest = None if left is None else left - len(page)
+            token = _write_token(sort_values(page[-1].values, orders), rest)
+            kept = "&".join(
+                part
+                for part in call.request.query.split("&")
+                if part and not part.startswith(("$skiptoken=", "%24skiptoken=", "aid=", "$skip=", "%24skip="))
+            )
+            body["@odata.nextLink"] = (
+                f"{self.base_url}/companies({company})/{entity_set.name}?"
+                f"{kept + '&' if kept else ''}aid=FIN&$skiptoken={token}"
+            )
+        return self._ok(body)
+
+    def _read(self, call: _Call, entity_set: EntitySet, row_id: str) -> Reply:
+        self._allow(call, entity_set, "read")
+        company = _given(call.company)
+        stored = self._must_find(company, entity_set, row_id)
+        return self._entity(call, entity_set, stored, 200)
+
+    def _entity(self, call: _Call, entity_set: EntitySet, stored: Stored, status: int) -> Reply:
+        company = _given(call.company)
+        shown = self._shape(company, entity_set, call.options)(stored)
+        context = f"{self.base_url}/$metadata#companies({company})/{entity_set.name}/$entity"
+        reply = self._ok({"@odata.context": context, **shown}, status)
+        reply.headers["ETag"] = etag(stored.version)
+        if status == 201:
+            reply.headers["Location"] = f"{self.base_url}/companies({company})/{entity_set.name}({stored.values['id']})"
+        return reply
+
+    def _part(self, call: _Call, entity_set: EntitySet, row_id: str, name: str) -> Reply:
+        """A navigation or a single property of an entity."""
+        self._allow(call, entity_set, "read")
+        company = _given(call.company)
+        stored = self._must_find(company, entity_set, row_id)
+        if name in entity_set.navigations:
+            set_name, column = entity_set.navigations[name]
+            other = self._sets[set_name]
+            self._allow(call, other, "read")
+            found = self._find(company, other, stored.values[column])
+            if found is None:
+                return Reply(204, b"", {"OData-Version": "4.0"})
+            return self._entity(call, other, found, 200)
+        column_of = entity_set.columns.get(name)
+        if column_of is None:
+            raise ErpError(404, "BadRequest_ResourceNotFound", f"Resource not found for the segment '{name}'.")
+        context = f"{self.base_url}/$metadata#companies({company})/{entity_set.name}({row_id})/{name}"
+        return self._ok({"@odata.context": context, "value": self._shown(company, entity_set, stored)[name]})
+
+    def _shown(self, company: str, entity_set: EntitySet, stored: Stored) -> Values:
+        """The whole entity as it goes out, kept with the row until it is written again."""
+        if stored.wire is None:
+            shown: Values = {"@odata.etag": etag(stored.version)}
+            values = stored.values
+            for name, column in entity_set.columns.items():
+                if column.type == "Stream":
+                    link = f"{self.base_url}/companies({company})/{entity_set.name}({values['id']})/{name}"
+                    shown[f"{name}@odata.mediaEditLink"] = link
+                    shown[f"{name}@odata.mediaReadLink"] = link
+                elif column.type == "DateTimeOffset":
+                    shown[name] = shown_time(values[name])
+                elif name == "currencyCode" and "currencyId" in entity_set.columns:
+                    shown[name] = values[name] or self.local_currency(company)
+                else:
+                    shown[name] = values[name]
+            stored.wire = shown
+        return stored.wire
+
+    def _shape(self, company: str, entity_set: EntitySet, options: dict[str, str]) -> Callable[[Stored], Values]:
+        whole = partial(self._shown, company, entity_set)
+        names = split_list(options.get("$select", ""))
+        schema = self._schema(company, entity_set)
+        expands = parse_expand(options["$expand"]) if "$expand" in options else []
+        for name in names:
+            if name not in entity_set.navigations and name != "*":
+                schema.property((name,))
+        for name, _ in expands:
+            if name not in entity_set.navigations:
+                raise QueryError(
+                    f"Could not find a property named '{name}' on type 'Microsoft.NAV.{entity_set.entity}'."
+                )
+        if not expands and (not names or "*" in names):
+            return whole
+        kept = {"@odata.etag", *names} if names and "*" not in names else None
+
+        def shaped(stored: Stored) -> Values:
+            shown = whole(stored)
+            chosen = dict(shown) if kept is None else {name: value for name, value in shown.items() if name in kept}
+            for name, inner in expands:
+                set_name, column = entity_set.navigations[name]
+                other = self._sets[set_name]
+                found = self._find(company, other, stored.values[column])
+                chosen[name] = None if found is None else self._shape(company, other, inner)(found)
+            return chosen
+
+        return shaped
+
+    # ------------------------------------------------------------ writing
+
+    def _body(self, call: _Call) -> dict[str, Any]:
+        try:
+            body = json.loads(call.request.body or b"{}")
+        except ValueError as error:
+            raise ErpError(400, "BadRequest", "The payload is not valid JSON.") from error
+        if not isinstance(body, dict):
+            raise ErpError(400, "BadRequest", "The payload is not a JSON object.")
+        return body
+
+    def _create(self, call: _Call, entity_set: EntitySet) -> Reply:
+        self._allow(call, entity_set, "create")
+        stored = self.insert(_given(call.company), entity_set.name, self._body(call), app=call.app)
+        if "return-no-content" in call.request.preferences():
+            return Reply(204, b"", {"OData-Version": "4.0", "Preference-Applied": "return-no-content"})
+        return self._entity(call, entity_set, stored, 201)
+
+    def insert(self, company: str, set_name: str, body: Values, *, app: str) -> Stored:
+        """One new row, within a transaction that has started."""
+        entity_set = self._sets[set_name]
+        table = self.store.table(f"{company}/{set_name}")
+        row = entity_set.blank()
+        body = dict(body)
+        given_id = body.pop("id", None)
+        row_id = self._given_id(entity_set, table.rows, given_id)
+        row["id"] = row_id
+        self._assign(company, entity_set, row, body)
+        if entity_set.name == "customers" and self.switches.customer_template:
+            template = {name: value for name, value in self.switches.customer_template.items() if name not in body}
+            self._assign(company, entity_set, row, template)
+        if entity_set.series is not None and not row[entity_set.key]:
+            row[entity_set.key] = self._next_number(company, entity_set)
+        if not row[entity_set.key]:
+            raise ErpError(
+                400,
+                "Application_FieldValidationException",
+                f"{entity_set.key_caption} must have a value in {entity_set.source}: {entity_set.key_caption}=."
+                " It cannot be zero or empty.",
+            )
+        for name in entity_set.required:
+            if name not in body:
+                raise ErpError(400, "Application_DialogException", f'A "{name}" must be provided.')
+            if not row[name]:
+                raise ErpError(400, "Application_DialogException", f'The blank "{name}" is not allowed.')
+        self._key_is_free(company, entity_set, row[entity_set.key], row_id)
+        row["lastModifiedDateTime"] = self._now
+        return self.store.put(f"{company}/{set_name}", row_id, row, note=app)
+
+    @staticmethod
+    def _given_id(entity_set: EntitySet, rows: dict[str, Stored], given: Any) -> str:
+        row_id = to_stored(entity_set.columns["id"], given) if given is not None else EMPTY_GUID
+        if row_id == EMPTY_GUID:
+            return str(uuid.uuid4())
+        if row_id in rows:
+            raise ErpError(
+                400,
+                "Internal_EntityWithSameKeyExists",
+                f"The {entity_set.source} already exists. Identification fields and values: SystemId='{row_id}'",
+            )
+        return str(row_id)
+
+    def _key_is_free(self, company: str, entity_set: EntitySet, key: str, row_id: str) -> None:
+        if entity_set.key == "id":
+            return
+        holder = self.store.table(f"{company}/{entity_set.name}").index(entity_set.key).get(key)
+        if holder is not None and holder != row_id:
+            raise ErpError(
+                400,
+                "Internal_EntityWithSameKeyExists",
+                f"The {entity_set.source} already exists."
+                f" Identification fields and values: {entity_set.key_caption}='{key}'",
+            )
+
+    def blank_row(self, set_name: str) -> Values:
+        return self._sets[set_name].blank()
+
+    def _next_number(self, company: str, entity_set: EntitySet) -> str:
+        taken = self.store.table(f"{company}/{entity_set.name}").index(entity_set.key)
+        series = f"series/{company}/{entity_set.series}"
+        last = str(self.store.fact(series, f"{(entity_set.series or 'x')[0].upper()}00000"))
+        while True:
+            digits = len(last) - len(last.rstrip("0123456789"))
+            last = last[: len(last) - digits] + str(int(last[len(last) - digits :]) + 1).rjust(digits, "0")
+            if last not in taken:
+                self.store.set_fact(series, last)
+                return last
+
+    def _update(self, call: _Call, entity_set: EntitySet, row_id: str) -> Reply:
+        self._allow(call, entity_set, "write")
+        company = _given(call.company)
+        stored = self._must_find(company, entity_set, row_id)
+        tag = call.request.headers.get("if-match")
+        if not tag:
+            raise ErpError(400, "BadRequest_InvalidToken", "The If-Match header is required for this request.")
+        self._match(tag, stored, entity_set)
+        stored = self.change(company, entity_set.name, row_id, self._body(call), app=call.app)
+        return self._entity(call, entity_set, stored, 200)
+
+    @staticmethod
+    def _match(tag: str, stored: Stored, entity_set: EntitySet) -> None:
+        if tag.strip() == "*":
+            return
+        version = etag_version(tag.strip())
+        if version is None:
+            raise ErpError(400, "BadRequest_InvalidToken", "The If-Match header is not a valid entity tag.")
+        if version != stored.version:
+            raise ErpError(
+                409,
+                "Request_EntityChanged",
+                "Another user has already changed the record."
+                f" The changes to the {entity_set.source} record cannot be saved.",
+            )
+
+    def change(self, company: str, set_name: str, row_id: str, body: Values, *, app: str, late_ms: int = 0) -> Stored:
+        """Write fields of a row; nothing happens when none of them really changes.
+
+        `late_ms` dates the write back, as a transaction that commits after its time stamp was taken.
+        """
+        entity_set = self._sets[set_name]
+        name = f"{company}/{set_name}"
+        before = self.store.table(name).rows[row_id]
+        row = dict(before.values)
+        body = dict(body)
+        if str(body.pop("id", row_id)).lower() != row_id:
+            raise ErpError(400, "BadRequest_InvalidOperation", "Control 'id' is read-only.")
+        self._assign(company, entity_set, row, body)
+        for required in entity_set.required:
+            if not row[required]:
+                raise ErpError(400, "Application_DialogException", f'The blank "{required}" is not allowed.')
+        if row == before.values:
+            return before
+        key = entity_set.key
+        if row[key] != before.values[key]:
+            if not row[key]:
+                raise ErpError(
+                    400, "BadRequest_RequiredParamNotProvided", f"{entity_set.key_caption} must have a value."
+                )
+            self._key_is_free(company, entity_set, row[key], row_id)
+        row["lastModifiedDateTime"] = time_text(self._last_ms - late_ms) if late_ms else self._now
+        stored = self.store.put(name, row_id, row, note=app)
+        if row[key] != before.values[key]:
+            self._rename(company, entity_set, before.values[key], row[key], app)
+        return stored
+
+    def _rename(self, company: str, entity_set: EntitySet, old: str, new: str, app: str) -> None:
+        """Rows that name the old key follow."""
+        for other in self._sets.values():
+            for column in other.columns.values():
+                if column.relation == (entity_set.name, entity_set.key):
+                    for row_id, stored in list(self._rows(company, other.name).items()):
+                        if stored.values[column.name] == old:
+                            row = {**stored.values, column.name: new, "lastModifiedDateTime": self._now}
+                            self.store.put(f"{company}/{other.name}", row_id, row, note=app)
+
+    def _delete(self, call: _Call, entity_set: EntitySet, row_id: str) -> Reply:
+        self._allow(call, entity_set, "delete")
+        company = _given(call.company)
+        stored = self._must_find(company, entity_set, row_id)
+        tag = call.request.headers.get("if-match")
+        if tag:
+            self._match(tag, stored, entity_set)
+        self.store.remove(f"{company}/{entity_set.name}", row_id, note=call.app)
+        return Reply(204, b"", {"OData-Version": "4.0"})
+
+    def _assign(self, company: str, entity_set: EntitySet, row: Values, body: Values) -> None:
+        """Validate the fields of a body one by one, in the order they came, each into `row`."""
+        for name, value in body.items():
+            if "@odata." in name:
+                continue
+            column = entity_set.columns.get(name)
+            if column is None:
+                raise ErpError(
+                    400,
+                    "BadRequest",
+                    f"The property '{name}' does not exist on type 'Microsoft.NAV.{entity_set.entity}'."
+                    " Make sure to only use property names that are defined by the type.",
+                )
+            if column.access != "write":
+                raise ErpError(400, "BadRequest_InvalidOperation", f"Control '{name}' is read-only.")
+            stored = to_stored(column, value)
+            if column.relation is not None and stored not in ("", EMPTY_GUID):
+                self._must_relate(company, entity_set, column, stored)
+            if name in ("currencyId", "currencyCode") and "currencyId" in entity_set.columns:
+                self._assign_currency(company, row, body, name, stored)
+            elif name in ("postalCode", "city") and "country" in entity_set.columns:
+                changed = row[name] != stored
+                row[name] = stored
+                if changed and stored and self.switches.post_codes:
+                    self._fill_address(company, row, name)
+            else:
+                row[name] = stored
+
+    def _must_relate(self, company: str, entity_set: EntitySet, column: Column, value: str) -> None:
+        set_name, key = column.relation or ("", "")
+        other = self._sets[set_name]
+        if key == "id":
+            if value not in self._rows(company, set_name):
+                raise ErpError(
+                    400, "Application_DialogException", f'The "{column.name}" does not match to a {other.source}.'
+                )
+        elif value not in self.store.table(f"{company}/{set_name}").index(key):
+            raise ErpError(
+                400,
+                "Internal_InvalidTableRelation",
+                f"The field {column.caption} of table {entity_set.source} contains a value ({value})"
+                f" that cannot be found in the related table ({other.source}).",
+            )
+
+    def _assign_currency(self, company: str, row: Values, body: Values, name: str, value: str) -> None:
+        """Code and id say the same currency; the local one is blank, whatever was sent."""
+        currencies = self.store.table(f"{company}/currencies")
+        if name == "currencyId":
+            found = currencies.rows.get(value)
+            code = found.values["code"] if found else ""
+            row["currencyId"], row["currencyCode"] = value, code
+            return
+        if value in ("", self.local_currency(company)):
+            row["currencyId"], row["currencyCode"] = EMPTY_GUID, ""
+        else:
+            found_id = currencies.index("code").get(value)
+            if found_id is None:
+                raise ErpError(400, "Application_DialogException", 'The "currencyCode" does not match to a Currency.')
+            row["currencyId"], row["currencyCode"] = found_id, value
+        sent = body.get("currencyId")
+        if sent is not None and str(sent).lower() != row["currencyId"]:
+            raise ErpError(400, "Application_DialogException", 'The "currencyId" does not match to a Currency.')
+
+    def _fill_address(self, company: str, row: Values, name: str) -> None:
+        """Where the post code table knows exactly one place, the rest of the address follows from it."""
+        column = {"postalCode": "code", "city": "city"}[name]
+        wanted = row[name].casefold()
+        matches = [
+            place for place in self.store.fact(f"post_codes/{company}", []) if place[column].casefold() == wanted
+        ]
+        if len(matches) == 1:
+            row["postalCode"], row["city"] = matches[0]["code"], matches[0]["city"]
+            row["state"], row["country"] = matches[0]["county"], matches[0]["country"]
+
+    # ------------------------------------------------------------ subscriptions
+
+    def _subscriptions(self, call: _Call, segments: list[Segment]) -> Reply | Awaitable[Reply]:
+        method, key = call.request.method, segments[0].key
+        table = self.store.table("subscriptions")
+        context = f"{self.base_url}/$metadata#subscriptions"
+        if key is None:
+            if method == "GET":
+                rows = [self.webhooks.shown(stored) for stored in table.rows.values()]
+                return self._ok({"@odata.context": context, "value": rows})
+            if method == "POST":
+                return self._subscribe(call, self._body(call), None)
+            raise ErpError(405, "BadRequest_MethodNotAllowed", f"'{method}' is not allowed on a set.")
+        stored = table.rows.get(unquote_key(key))
+        if stored is None:
+            raise ErpError(404, "BadRequest_ResourceNotFound", "The subscription does not exist.")
+        if method == "GET":
+            return self._ok({"@odata.context": f"{context}/$entity", **self.webhooks.shown(stored)})
+        tag = call.request.headers.get("if-match")
+        if not tag and method == "PATCH":
+            raise ErpError(400, "BadRequest_InvalidToken", "The If-Match header is required for this request.")
+        if tag and tag.strip() != "*" and etag_version(tag.strip()) != stored.version:
+            raise ErpError(409, "Request_EntityChanged", "Another user has already changed the record.")
+        if method == "PATCH":
+            return self._subscribe(call, {**stored.values, **self._body(call)}, stored)
+        if method == "DELETE":
+            self.webhooks.drop([unquote_key(key)])
+            return Reply(204, b"", {"OData-Version": "4.0"})
+        raise ErpError(405, "BadRequest_MethodNotAllowed", f"'{method}' is not allowed on an entity.")
+
+    async def _subscribe(self, call: _Call, body: Values, stored: Stored | None) -> Reply:
+        try:
+            kept = await self.webhooks.subscribe(body, stored, user=call.app)
+        except ErpError as error:
+            return self._error(error)
+        context = f"{self.base_url}/$metadata#subscriptions/$entity"
+        return self._ok({"@odata.context": context, **self.webhooks.shown(kept)}, 200 if stored else 201)
+
+    # ------------------------------------------------------------ batches
+
+    def _batch(self, call: _Call) -> Reply:
+        requests = self._body(call).get("requests")
+        if not isinstance(requests, list):
+            raise ErpError(400, "BadRequest", "The batch has no list of requests.")
+        if len(requests) > BATCH:
+            raise ErpError(500, "Internal_ServerError", f"The batch exceeds the maximum of {BATCH} operations.")
+        preferences = call.request.preferences()
+        snapshot = call.request.headers.get("isolation", "").lower() == "snapshot"
+        go_on = preferences.get("odata.continue-on-error", "false") != "false"
+        responses: list[dict[str, Any]] = []
+
+        def run(part: Any) -> bool:
+            response, fine = self._batch_part(call, part)
+            responses.append(response)
+            return fine
+
+        if not snapshot:
+            for part in requests:
+                self.begin()
+                if not run(part) and not go_on:
+                    break
+            return self._ok({"responses": responses})
+        with self.store.transaction():
+            roll_back = self.store.savepoint()
+            fine = True
+            for index, part in enumerate(requests):
+                if not run(part):
+                    fine = False
+                    if index == 0:
+                        break
+            if not fine:
+                roll_back()
+        return self._ok({"responses": responses})
+
+    def _batch_part(self, outer: _Call, part: Any) -> tuple[dict[str, Any], bool]:
+        given = part if isinstance(part, dict) else {}
+        url = str(given.get("url", "")).removeprefix(self.base_url).removeprefix(self.base_path)
+        path, _, query = url.partition("?")
+        headers = {str(name).lower(): str(value) for name, value in (given.get("headers") or {}).items()}
+        if "company" in outer.request.headers and "company" not in headers:
+            headers["company"] = outer.request.headers["company"]
+        request = Request(
+            method=str(given.get("method", "GET")).upper(),
+            path=f"{self.base_path}/{path.lstrip('/')}",
+            query=query,
+            headers=headers,
+            body=to_json(given["body"]) if "body" in given else b"",
+            app=outer.app,
+        )
+        try:
+            segments = parse_path(self._relative(request.path))
+            inner = _Call(request, outer.app, parse_options(query))
+            with self.store.transaction():
+                undo = self.store.savepoint()
+                try:
+                    reply = self._answer(inner, segments)
+                except (ErpError, QueryError):
+                    undo()
+                    raise
+        except ErpError as error:
+            reply = self._error(error)
+        except QueryError as error:
+            reply = self._error(ErpError(400, "BadRequest", str(error)))
+        response: dict[str, Any] = {
+            "id": given.get("id"),
+            "status": reply.status,
+            "headers": {name.lower(): value for name, value in reply.headers.items()},
+        }
+        if reply.body:
+            is_json = reply.headers.get("Content-Type", "").startswith("application/json")
+            response["body"] = json.loads(reply.body) if is_json else reply.body.decode()
+        return response, reply.status < 400
+
+    # ------------------------------------------------------------ the control endpoint's way in
+
+    def edit(self, change: Values, *, app: str) -> Values:
+        """One edit by an application outside the API: `set`, and `id` or `key`, and `values` or `delete`."""
+        self.begin()
+        company = str(change.get("company") or self.companies()[0]["id"])
+        set_name = str(change["set"])
+        entity_set = self._sets[set_name]
+        with self.store.transaction():
+            table = self.store.table(f"{company}/{set_name}")
+            row_id = change.get("id") or table.index(entity_set.key).get(change.get("key"))
+            if change.get("delete"):
+                self.store.remove(f"{company}/{set_name}", self._existing(table.rows, row_id), note=app)
+                return {"id": row_id}
+            values = change.get("values", {})
+            if row_id is None or row_id not in table.rows:
+                body = {**values, "id": row_id} if row_id else values
+                stored = self.insert(company, set_name, body, app=app)
+            elif change.get("silent"):
+                row = {**table.rows[row_id].values, **values}
+                stored = self.store.put(f"{company}/{set_name}", row_id, row, note=app, silent=True)
+            else:
+                late_ms = int(change.get("late_ms", 0))
+                stored = self.change(company, set_name, row_id, values, app=app, late_ms=late_ms)
+            return self._shown(company, entity_set, stored)
+
+    @staticmethod
+    def _existing(rows: dict[str, Stored], row_id: Any) -> str:
+        if row_id not in rows:
+            raise ErpError(404, "BadRequest_ResourceNotFound", "The record does not exist.")
+        return str(row_id)
+
+    def truth(self, set_name: str) -> list[Values]:
+        """Every row of a set, of every company, as the API would show it."""
+        if set_name not in self._sets:
+            raise ErpError(404, "BadRequest_ResourceNotFound", f"There is no set '{set_name}'.")
+        entity_set = self._sets[set_name]
+        rows: list[Values] = []
+        for company in self.companies():
+            stored_rows = self._candidates(company["id"], entity_set)
+            rows.extend(self._shown(company["id"], entity_set, stored) for stored in stored_rows)
+        return rows
+
+    # ------------------------------------------------------------ shapes
+
+    def _metadata(self) -> bytes:
+        lines = [
+            '<?xml version="1.0" encoding="utf-8"?>',
+            '<edmx:Edmx Version="4.0" xmlns:edmx="http://docs.oasis-open.org/odata/ns/edmx"><edmx:DataServices>',
+            '<Schema Namespace="Microsoft.NAV" xmlns="http://docs.oasis-open.org/odata/ns/edm">',
+        ]
+        for entity_set in self._sets.values():
+            lines.append(f'<EntityType Name="{entity_set.entity}"><Key><PropertyRef Name="id"/></Key>')
+            for column in entity_set.columns.values():
+                edm = {"Enum": f"Microsoft.NAV.{entity_set.entity}_{column.name}", "DateFormula": "Edm.String"}.get(
+                    column.type, f"Edm.{column.type}"
+                )
+                length = f' MaxLength="{column.max}"' if column.max else ""
+                lines.append(f'<Property Name="{column.name}" Type="{edm}"{length}/>')
+            for name, (set_name, _) in entity_set.navigations.items():
+                lines.append(f'<NavigationProperty Name="{name}" Type="Microsoft.NAV.{self._sets[set_name].entity}"/>')
+            lines.append("</EntityType>")
+            for column in entity_set.columns.values():
+                if column.type == "Enum":
+                    members = "".join(
+                        f'<Member Name="{option}" Value="{index}"/>' for index, option in enumerate(column.options)
+                    )
+                    lines.append(f'<EnumType Name="{entity_set.entity}_{column.name}">{members}</EnumType>')
+        lines.append('<EntityContainer Name="NAV">')
+        lines += [f'<EntitySet Name="{s.name}" EntityType="Microsoft.NAV.{s.entity}"/>' for s in self._sets.values()]
+        lines.append("</EntityContainer></Schema></edmx:DataServices></edmx:Edmx>")
+        return "".join(lines).encode()
+
+    @staticmethod
+    def _ok(body: Values, status: int = 200) -> Reply:
+        return Reply(status, to_json(body), {"Content-Type": _JSON, "OData-Version": "4.0"})
+
+    @staticmethod
+    def _error(error: ErpError) -> Reply:
+        correlation = str(uuid.uuid4())
+        text = f"{error.message}  CorrelationId:  {correlation}."
+        return Reply(
+            error.status,
+            to_json({"error": {"code": error.code, "message": text}}),
+            {"Content-Type": _JSON, "OData-Version": "4.0", "request-id": correlation, **error.headers},
+        )
+
+
+def _given(company: str | None) -> str:
+    if company is None:
+        raise ErpError(404, "Internal_CompanyNotFound", "Cannot find the company.")
+    return company
+
+
+def _values_of(stored: Stored) -> Values:
+    return stored.values
+
+
+def _whole(text: str, name: str) -> int:
+    if not text.isdigit():
+        raise ErpError(400, "BadRequest", f"The value of '{name}' is not a whole number.")
+    return int(text)
+
+
+def _write_token(last: list[Any], left: int | None) -> str:
+    return base64.urlsafe_b64encode(to_json([last, left])).decode().rstrip("=")
+
+
+def _read_token(token: str) -> tuple[list[Any], int | None]:
+    try:
+        last, left = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+    except ValueError as error:
+        raise ErpError(400, "BadRequest", "The skip token is not valid.") from error
+    return list(last), left
+
+
+def _refuse_wide_or(node: Node) -> None:
+    match node:
+        case Binary("or", left, right):
+            if len(names_in(left) | names_in(right)) > 1:
+                raise ErpError(
+                    400,
+                    "BadRequest",
+                    "The OR operator is not supported on distinct fields in a filter expression.",
+                )
+            _refuse_wide_or(left)
+            _refuse_wide_or(right)
+        case Binary("and", left, right):
+            _refuse_wide_or(left)
+            _refuse_wide_or(right)
+        case Not(operand):
+            _refuse_wide_or(operand)
+        case _:
+            pass
+
+
+def _refuse_long_text(node: Node, entity_set: EntitySet) -> None:
+    """A text longer than its field is an error of the filter, not merely no match."""
+    match node:
+        case Binary("and" | "or", left, right):
+            _refuse_long_text(left, entity_set)
+            _refuse_long_text(right, entity_set)
+        case Not(operand):
+            _refuse_long_text(operand, entity_set)
+        case Binary(_, left, right):
+            for name in names_in(left):
+                column = entity_set.columns.get(name)
+                text = getattr(right, "value", None)
+                if column and column.max and isinstance(text, str) and len(text) > column.max:
+                    raise ErpError(
+                        400,
+                        "Application_FilterErrorException",
+                        f"The filter value is longer than the {column.max} characters of '{name}'.",
+                    )
+        case _:
+            pass

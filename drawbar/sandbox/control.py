@@ -1,0 +1,250 @@
+"""The control endpoint: faults, latency, expiry, limits, rights, webhooks, edits and the truth, for tests and demos.
+
+JSON over the same port as the sign-in, behind a bearer token of its own. Described in `docs/sandbox.md`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from drawbar.sandbox.business_central import BusinessCentral
+from drawbar.sandbox.crm_model import CrmError
+from drawbar.sandbox.crm_webhooks import CrmWebhookSettings
+from drawbar.sandbox.dataverse import Dataverse
+from drawbar.sandbox.erp_model import ErpError
+from drawbar.sandbox.erp_webhooks import ErpWebhookSettings
+from drawbar.sandbox.faults import FaultRuleError, Faults
+from drawbar.sandbox.grants import Grants
+from drawbar.sandbox.limits import BusinessCentralLimits, DataverseLimits
+from drawbar.sandbox.odata import QueryError
+from drawbar.sandbox.sign_in import SignIn
+from drawbar.sandbox.store import Change, Values
+from drawbar.sandbox.wire import Latency, Reply, Request, Traffic, to_json
+
+PATH = "/control"
+
+
+class ControlError(Exception):
+    """The request cannot be followed; the text says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Automation:
+    """After an application's write to `field` of a set, another application writes `values` there, ms later."""
+
+    system: str
+    set: str
+    field: str
+    after_app: str
+    by_app: str
+    values: dict[str, Any]
+    delay_ms: int = 5
+    times: int | None = None
+
+
+class Control:
+    def __init__(
+        self,
+        *,
+        token: str,
+        sign_in: SignIn,
+        erp: BusinessCentral,
+        crm: Dataverse,
+        faults: Faults,
+        traffic: Traffic,
+        latencies: dict[str, Latency],
+        limits: dict[str, BusinessCentralLimits | DataverseLimits],
+        grants: Grants,
+    ) -> None:
+        self._token = token
+        self._sign_in = sign_in
+        self._erp = erp
+        self._crm = crm
+        self._faults = faults
+        self._traffic = traffic
+        self._latencies = latencies
+        self._limits = limits
+        self._grants = grants
+        self._automations: list[Automation] = []
+        self._runs: list[int] = []
+        erp.store.listeners.append(self._after_erp)
+        crm.store.listeners.append(self._after_crm)
+
+    def handle(self, request: Request) -> Reply:
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if not hmac.compare_digest(given.encode(), self._token.encode()):
+            return _json(401, {"error": "the control token is missing or wrong"})
+        parts = request.path.removeprefix(PATH).strip("/").split("/")
+        routes: dict[tuple[str, str], Callable[[Any], Any]] = {
+            ("POST", "faults"): self._add_faults,
+            ("GET", "faults"): lambda _: [asdict(rule) for rule in self._faults.rules],
+            ("DELETE", "faults"): lambda _: self._faults.rules.clear(),
+            ("POST", "latency"): self._set_latency,
+            ("POST", "expire"): self._expire,
+            ("POST", "limits"): self._set_limits,
+            ("POST", "grants"): self._set_grants,
+            ("GET", "grants"): lambda _: self._grants.rows(),
+            ("POST", "webhooks"): self._set_webhooks,
+            ("POST", "switches"): self._set_switches,
+            ("POST", "edit"): self._edit,
+            ("POST", "automations"): self._set_automations,
+            ("GET", "automations"): lambda _: [asdict(rule) for rule in self._automations],
+            ("DELETE", "automations"): lambda _: self._set_automations([]),
+            ("GET", "requests"): lambda _: self._traffic.rows(),
+            ("DELETE", "requests"): lambda _: self._traffic.counts.clear(),
+        }
+        try:
+            if request.method == "GET" and parts[0] == "truth" and len(parts) == 3:
+                return _json(200, self._truth(parts[1], parts[2]))
+            route = routes.get((request.method, "/".join(parts)))
+            if route is None:
+                return _json(404, {"error": "there is no such control call"})
+            answer = route(json.loads(request.body) if request.body else {})
+        except (ControlError, FaultRuleError, QueryError) as error:
+            return _json(400, {"error": str(error)})
+        except (ErpError, CrmError) as error:
+            return _json(error.status, {"error": {"code": error.code, "message": error.message}})
+        except (KeyError, TypeError, ValueError) as error:
+            return _json(400, {"error": f"{type(error).__name__}: {error}"})
+        return _json(200, {} if answer is None else answer)
+
+    # ------------------------------------------------------------ what may be asked
+
+    def _add_faults(self, rules: Any) -> Any:
+        return [asdict(rule) for rule in self._faults.add(rules if isinstance(rules, list) else [rules])]
+
+    def _set_latency(self, body: Any) -> Any:
+        for system in self._systems(body):
+            self._latencies[system].seconds = float(body.get("ms", 0)) / 1000
+        return {system: latency.seconds * 1000 for system, latency in self._latencies.items()}
+
+    def _expire(self, body: Any) -> None:
+        what = body.get("what", ["tokens", "delta_links"])
+        for name in [what] if isinstance(what, str) else what:
+            match name:
+                case "tokens":
+                    self._sign_in.expire_tokens()
+                case "delta_links":
+                    self._crm.expire_delta_links()
+                case _:
+                    raise ControlError(f"'{name}' is neither tokens nor delta_links")
+
+    def _set_limits(self, body: Any) -> Any:
+        for system in self._systems(body):
+            settings = self._limits[system].settings
+            settings.on = bool(body.get("on", settings.on))
+            settings.scale = float(body.get("scale", settings.scale))
+            settings.window_s = float(body.get("window_s", settings.window_s))
+            self._limits[system].forget()
+        return {system: asdict(limits.settings) for system, limits in self._limits.items()}
+
+    def _set_grants(self, body: Any) -> Any:
+        for system in self._systems(body):
+            self._grants.set(
+                system,
+                str(body["app"]),
+                str(body.get("entity", "*")),
+                str(body.get("operation", "*")),
+                allowed=bool(body["allowed"]),
+            )
+        return self._grants.rows()
+
+    def _set_webhooks(self, body: Any) -> Any:
+        settings: dict[str, ErpWebhookSettings | CrmWebhookSettings] = {
+            "erp": self._erp.webhooks.settings,
+            "crm": self._crm.webhooks.settings,
+        }
+        for system in self._systems(body):
+            for name in ("delay_s", "drop", "retry_scale", "max_notifications"):
+                if name in body and hasattr(settings[system], name):
+                    setattr(settings[system], name, body[name])
+        return {system: asdict(chosen) for system, chosen in settings.items()}
+
+    def _set_switches(self, body: Any) -> Any:
+        switches = self._erp.switches
+        unknown = set(body) - {"post_codes", "customer_template"}
+        if unknown:
+            raise ControlError(f"there is no switch {', '.join(sorted(unknown))}")
+        switches.post_codes = bool(body.get("post_codes", switches.post_codes))
+        switches.customer_template = dict(body.get("customer_template", switches.customer_template))
+        return asdict(switches)
+
+    def _edit(self, body: Any) -> Any:
+        edits = body if isinstance(body, list) else [body]
+        return [self._one_edit(edit) for edit in edits]
+
+    def _one_edit(self, edit: Values) -> Values:
+        app = str(edit["app"])
+        if edit["system"] == "erp":
+            return self._erp.edit(edit, app=app)
+        if edit["system"] == "crm":
+            return self._crm.edit(edit, user=self._crm.application_user(app))
+        raise ControlError("system is neither erp nor crm")
+
+    def _truth(self, system: str, set_name: str) -> list[Values]:
+        if system == "erp":
+            return self._erp.truth(set_name)
+        if system == "crm":
+            return self._crm.truth(set_name)
+        raise ControlError("system is neither erp nor crm")
+
+    @staticmethod
+    def _systems(body: Any) -> list[str]:
+        system = body.get("system")
+        if system is None:
+            return ["erp", "crm"]
+        if system not in ("erp", "crm"):
+            raise ControlError("system is neither erp nor crm")
+        return [system]
+
+    # ------------------------------------------------------------ automations
+
+    def _set_automations(self, rules: Any) -> Any:
+        given = [Automation(**rule) for rule in (rules if isinstance(rules, list) else [rules])]
+        self._automations = given
+        self._runs = [0] * len(given)
+        return [asdict(rule) for rule in given]
+
+    def _after_erp(self, changes: list[Change]) -> None:
+        for change in changes:
+            if isinstance(change.note, str):
+                self._react("erp", change.table.rpartition("/")[2], change, change.note, _moved(change))
+
+    def _after_crm(self, changes: list[Change]) -> None:
+        for change in changes:
+            if change.table in self._crm.sets and change.note is not None:
+                app = str(change.note.user.get("applicationid"))
+                self._react("crm", self._crm.sets[change.table], change, app, set(change.note.columns))
+
+    def _react(self, system: str, set_name: str, change: Change, app: str, fields: set[str]) -> None:
+        if change.after is None:
+            return
+        for index, rule in enumerate(self._automations):
+            if (rule.system, rule.set, rule.after_app) != (system, set_name, app) or rule.field not in fields:
+                continue
+            if rule.times is not None and self._runs[index] >= rule.times:
+                continue
+            self._runs[index] += 1
+            edit = {"system": system, "set": set_name, "id": change.id, "app": rule.by_app, "values": rule.values}
+            asyncio.get_running_loop().call_later(rule.delay_ms / 1000, self._automatic, edit)
+
+    def _automatic(self, edit: Values) -> None:
+        """The record may be gone by now."""
+        try:
+            self._one_edit(edit)
+        except (ErpError, CrmError):
+            return
+
+
+def _moved(change: Change) -> set[str]:
+    before, after = change.before or {}, change.after or {}
+    return {name for name, value in after.items() if before.get(name) != value}
+
+
+def _json(status: int, body: Any) -> Reply:
+    return Reply(status, to_json(body), {"Content-Type": "application/json; charset=utf-8"})

@@ -1,0 +1,336 @@
+"""Dataverse's tables as data, and its values: what may be written and how it is shown. Pure.
+
+Source of the attribute lists: the published table references, in `dataverse.json`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+from drawbar.sandbox.odata import GUID, Getter, Literal, Predicate, QueryError, QueryFunction
+
+LOOKUPS = frozenset(("Lookup", "Customer", "Owner"))
+NUMBERS = frozenset(("Integer", "BigInt", "Decimal", "Double", "Money"))
+CHOICES = frozenset(("Picklist", "State", "Status"))
+
+
+class CrmError(Exception):
+    """An answer that is no success: status, platform code, text."""
+
+    def __init__(self, status: int, code: str, message: str, *, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.headers = headers or {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attribute:
+    name: str
+    type: str
+    min: int | None = None
+    max: int | None = None  # length of text, or highest number
+    targets: tuple[str, ...] = ()
+    required: str = ""  # S system, A business, R recommended; only S is enforced
+    write: str = "CU"
+    options: Mapping[int, str]
+    states: Mapping[int, int]  # of a status: which state it belongs to
+    default: Any = None
+    navigation: str = ""
+    schema: str = ""
+    date_only: bool = False
+    secret: bool = False  # written, never read back
+
+    @property
+    def wire_name(self) -> str:
+        return f"_{self.name}_value" if self.type in LOOKUPS else self.name
+
+    @property
+    def kind(self) -> str:
+        """As filters see it."""
+        if self.type in LOOKUPS or self.type == "Uniqueidentifier":
+            return "guid"
+        if self.type in NUMBERS or self.type in CHOICES:
+            return "number"
+        if self.type == "Boolean":
+            return "bool"
+        if self.type == "DateTime":
+            return "date" if self.date_only else "time"
+        return "string"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entity:
+    logical: str
+    set: str
+    id: str
+    name: str
+    ownership: str  # user, organization, businessunit, none
+    type_code: int
+    attributes: Mapping[str, Attribute]
+    by_wire_name: Mapping[str, Attribute]
+    navigations: Mapping[str, tuple[Attribute, tuple[str, ...]]]  # name -> attribute, tables it may point to
+
+    def navigation_of(self, attribute: Attribute, target: str) -> str:
+        """The name by which a lookup that points to `target` is written."""
+        if attribute.type == "Customer":
+            return f"{attribute.name}_{target}"
+        return attribute.navigation or attribute.name
+
+
+@lru_cache(maxsize=1)
+def entities() -> Mapping[str, Entity]:
+    described = json.loads(files(__package__).joinpath("dataverse.json").read_text("utf-8"))
+    found: dict[str, Entity] = {}
+    for logical, given in described.items():
+        attributes = {column["name"]: _attribute(column) for column in given["columns"]}
+        navigations: dict[str, tuple[Attribute, tuple[str, ...]]] = {}
+        for attribute in attributes.values():
+            if attribute.type == "Customer":
+                for target in attribute.targets:
+                    navigations[f"{attribute.name}_{target}"] = (attribute, (target,))
+            elif attribute.type in LOOKUPS:
+                navigations[attribute.navigation or attribute.name] = (attribute, attribute.targets)
+        found[logical] = Entity(
+            logical=logical,
+            set=given["set"],
+            id=given["id"],
+            name=given["name"],
+            ownership=given["ownership"],
+            type_code=given["type_code"],
+            attributes=attributes,
+            by_wire_name={attribute.wire_name: attribute for attribute in attributes.values()},
+            navigations=navigations,
+        )
+    return found
+
+
+def _attribute(column: dict[str, Any]) -> Attribute:
+    options = column.get("options", {})
+    labels = {int(value): label[0] if isinstance(label, list) else label for value, label in options.items()}
+    states = {int(value): label[1] for value, label in options.items() if isinstance(label, list)}
+    schema = column.get("schema") or column["name"][:1].upper() + column["name"][1:]
+    return Attribute(
+        **{
+            **column,
+            "targets": tuple(column.get("targets", ())),
+            "options": labels,
+            "states": states,
+            "schema": schema,
+        }
+    )
+
+
+# ---------------------------------------------------------------- values
+
+_ISO = re.compile(r"(\d{4}-\d\d-\d\d)(?:T(\d\d:\d\d)(?::(\d\d))?(?:\.\d+)?(Z|[+-]\d\d:\d\d)?)?\Z")
+
+
+def to_stored(entity: Entity, attribute: Attribute, value: Any) -> Any:
+    """A value of a request's body as it is kept, None for nothing. Raises CrmError when it cannot be one."""
+    if value is None or value == "":
+        return None
+    kind = attribute.type
+    if kind in ("String", "Memo"):
+        if not isinstance(value, str):
+            raise payload_error(entity, f"Cannot convert the value of '{attribute.name}' to 'Edm.String'.")
+        if attribute.max is not None and len(value) > attribute.max:
+            raise CrmError(
+                400,
+                "0x80044331",
+                f"A validation error occurred. The length of the '{attribute.name}' attribute of the"
+                f" '{entity.logical}' entity exceeded the maximum allowed length of '{attribute.max}'.",
+            )
+        return value
+    if kind == "Boolean":
+        if not isinstance(value, bool):
+            raise payload_error(entity, f"Cannot convert the value of '{attribute.name}' to 'Edm.Boolean'.")
+        return value
+    if kind == "Uniqueidentifier":
+        if not isinstance(value, str) or not GUID.match(value):
+            raise payload_error(entity, f"Cannot convert the value of '{attribute.name}' to 'Edm.Guid'.")
+        return value.lower()
+    if kind == "DateTime":
+        return _time(entity, attribute, value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise payload_error(entity, f"Cannot convert the value of '{attribute.name}' to a number.")
+    if kind in ("Integer", "BigInt") or kind in CHOICES:
+        if isinstance(value, float):
+            raise payload_error(entity, f"Cannot convert the value of '{attribute.name}' to 'Edm.Int32'.")
+        if kind in CHOICES and value not in attribute.options:
+            accepted = ",".join(str(option) for option in attribute.options)
+            raise CrmError(
+                400,
+                "0x8004431a",
+                f"A validation error occurred. The value {value} of '{attribute.name}' on record of type"
+                f" '{entity.logical}' is outside the valid range. Accepted Values: {accepted}",
+            )
+    if kind not in CHOICES and (
+        (attribute.min is not None and value < attribute.min) or (attribute.max is not None and value > attribute.max)
+    ):
+        raise CrmError(
+            400,
+            "0x8004432f" if kind in ("Integer", "BigInt") else "0x80044330",
+            f"A validation error occurred. The value of '{attribute.name}' on record of type '{entity.logical}'"
+            " is outside the valid range.",
+        )
+    return round(value, 2) if kind == "Money" else value
+
+
+def _time(entity: Entity, attribute: Attribute, value: Any) -> str:
+    match = _ISO.match(value) if isinstance(value, str) else None
+    if match is None:
+        raise CrmError(400, "0x80040239", f"The date-time format of '{attribute.name}' of {entity.logical} is invalid.")
+    try:
+        return whole_seconds(value)[:10] if attribute.date_only else whole_seconds(value)
+    except QueryError as error:
+        raise CrmError(400, "0x80040239", f"The date-time of '{attribute.name}' is out of range.") from error
+
+
+def whole_seconds(text: str) -> str:
+    """A time as the Web API shows it: UTC, no fractions."""
+    match = _ISO.match(text)
+    if match is None:
+        raise QueryError(f"'{text}' is not a date-time.")
+    day, clock, seconds, zone = match.groups()
+    offset = "+00:00" if zone in (None, "Z") else zone
+    try:
+        moment = dt.datetime.fromisoformat(f"{day}T{clock or '00:00'}:{seconds or '00'}{offset}")
+        moment = moment.astimezone(dt.timezone.utc)
+    except (ValueError, OverflowError) as error:
+        raise QueryError(f"'{text}' is not a date-time.") from error
+    return f"{moment.year:04d}-{moment:%m-%dT%H:%M:%SZ}"
+
+
+def payload_error(entity: Entity, text: str) -> CrmError:
+    return CrmError(
+        400,
+        "0x80048d19",
+        f"Error identified in Payload provided by the user for Entity :'{entity.set}', For more information on this"
+        f" error please follow this help link https://go.microsoft.com/fwlink/?linkid=2195293  ---->  {text}",
+    )
+
+
+def label(attribute: Attribute, value: Any, symbol: str) -> str | None:
+    """The value as a person reads it; None where the value itself is all there is."""
+    if attribute.type in CHOICES:
+        return attribute.options.get(value)
+    if attribute.type == "Boolean":
+        return "Yes" if value else "No"
+    if attribute.type == "Money":
+        return f"{symbol}{value:,.2f}"
+    if attribute.type in ("Integer", "BigInt"):
+        return f"{value:,}"
+    if attribute.type == "DateTime" and not attribute.date_only:
+        moment = dt.datetime.strptime(value, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=dt.timezone.utc)
+        hour = moment.hour % 12 or 12
+        half = "AM" if moment.hour < 12 else "PM"
+        return f"{moment.month}/{moment.day}/{moment.year} {hour}:{moment.minute:02d} {half}"
+    return None
+
+
+def etag(version: int) -> str:
+    return f'W/"{version}"'
+
+
+# ---------------------------------------------------------------- filters
+
+
+class CrmSchema:
+    """Properties of one table as filters see them, on rows as they go out.
+
+    `follow(row, navigation)` gives the row a single-valued navigation leads to.
+    """
+
+    def __init__(
+        self, entity: Entity, follow: Callable[[Entity, Mapping[str, Any], str], Mapping[str, Any] | None]
+    ) -> None:
+        self._entity = entity
+        self._follow = follow
+
+    def property(self, path: tuple[str, ...]) -> tuple[Getter, str]:
+        if len(path) == 1:
+            attribute = self._entity.by_wire_name.get(path[0])
+            if attribute is None or attribute.secret:
+                raise QueryError(
+                    f"Could not find a property named '{path[0]}' on type"
+                    f" 'Microsoft.Dynamics.CRM.{self._entity.logical}'."
+                )
+            name = path[0]
+            return lambda row: row[name], attribute.kind
+        navigation = path[0]
+        if navigation not in self._entity.navigations:
+            raise QueryError(
+                f"Could not find a property named '{navigation}' on type"
+                f" 'Microsoft.Dynamics.CRM.{self._entity.logical}'."
+            )
+        _, targets = self._entity.navigations[navigation]
+        known = [entities()[target] for target in targets if target in entities()]
+        if not known:
+            raise QueryError(f"The table behind '{navigation}' is not served.")
+        inner, kind = CrmSchema(known[0], self._follow).property(path[1:])
+        entity, follow = self._entity, self._follow
+
+        def read(row: Mapping[str, Any]) -> Any:
+            other = follow(entity, row, navigation)
+            return None if other is None else inner(other)
+
+        return read, kind
+
+    def literal(self, kind: str, literal: Literal) -> Any:
+        match kind, literal.kind:
+            case ("string", "string") | ("number", "number") | ("bool", "bool") | ("guid", "guid"):
+                return literal.value
+            case ("guid", "string") if GUID.match(literal.value):
+                return literal.value.lower()
+            case ("time", "time" | "date"):
+                return whole_seconds(literal.value)
+            case ("date", "date" | "time"):
+                return str(literal.value)[:10]
+            case _:
+                raise QueryError(
+                    "A binary operator with incompatible types was detected."
+                    f" Found operand types '{kind}' and '{literal.kind}'."
+                )
+
+    def query_function(self, function: QueryFunction) -> Predicate:
+        arguments = dict(function.arguments)
+        getter, kind = self.property((str(arguments.get("PropertyName", "")),))
+
+        def folded(value: Any) -> Any:
+            return value.casefold() if isinstance(value, str) else value
+
+        if function.name in ("In", "NotIn"):
+            given = arguments.get("PropertyValues", ())
+            wanted = {folded(value) for value in given} | {
+                int(value) for value in given if kind == "number" and isinstance(value, str) and value.isdigit()
+            }
+            inside = function.name == "In"
+            return lambda row: (folded(getter(row)) in wanted) == inside
+        value = arguments.get("PropertyValue")
+        match function.name:
+            case "OnOrAfter":
+                edge = whole_seconds(str(value))
+                return lambda row: (getter(row) or "") >= edge
+            case "OnOrBefore":
+                edge = whole_seconds(str(value))[:10]
+                return lambda row: getter(row) is not None and getter(row)[:10] <= edge
+            case "LastXHours" | "LastXDays":
+                step = dt.timedelta(hours=1) if function.name == "LastXHours" else dt.timedelta(days=1)
+                span = step * int(value or 0)
+
+                def recent(row: Mapping[str, Any]) -> bool:
+                    edge = dt.datetime.now(dt.timezone.utc) - span
+                    return (getter(row) or "") >= edge.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+                return recent
+            case _:
+                raise QueryError(f"The query function '{function.name}' is not supported.")

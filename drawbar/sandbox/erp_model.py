@@ -1,0 +1,299 @@
+"""Business Central's entity sets as data, and its values: what may be written and how it is shown. Pure.
+
+Source of the property lists: the standard API v2.0 pages, in `business_central.json`.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+from drawbar.sandbox.odata import GUID, Getter, Literal, Predicate, QueryError, QueryFunction
+
+EMPTY_GUID = "00000000-0000-0000-0000-000000000000"
+EMPTY_DATE = "0001-01-01"
+EMPTY_TIME = "0001-01-01T00:00:00.000Z"
+
+
+class ErpError(Exception):
+    """An answer that is no success: status, `error.code`, text without the correlation id."""
+
+    def __init__(self, status: int, code: str, message: str, *, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.headers = headers or {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    name: str
+    type: str  # Guid, String, Decimal, Int32, Int64, Boolean, Date, DateTimeOffset, DateFormula, Enum, Stream
+    max: int | None = None
+    access: str = "write"  # write, read, key
+    code: bool = False  # upper-cased and trimmed
+    options: tuple[str, ...] = ()
+    relation: tuple[str, str] | None = None  # entity set and column that must hold the value
+    caption: str = ""
+    calculated: bool = False
+
+    @property
+    def empty(self) -> Any:
+        match self.type:
+            case "String" | "DateFormula":
+                return ""
+            case "Guid":
+                return EMPTY_GUID
+            case "Boolean":
+                return False
+            case "Enum":
+                return self.options[0]
+            case "Date":
+                return EMPTY_DATE
+            case "DateTimeOffset":
+                return EMPTY_TIME
+            case _:
+                return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntitySet:
+    name: str
+    entity: str
+    source: str  # the table's name in the product, used in its messages
+    key: str  # the business key's property
+    key_caption: str
+    verbs: frozenset[str]
+    columns: Mapping[str, Column]
+    series: str | None = None
+    required: tuple[str, ...] = ()
+    view_of: str | None = None
+    navigations: Mapping[str, tuple[str, str]]  # name -> set and the property that holds its id
+
+    def blank(self) -> dict[str, Any]:
+        return {column.name: column.empty for column in self.columns.values() if column.type != "Stream"}
+
+
+@lru_cache(maxsize=1)
+def entity_sets() -> Mapping[str, EntitySet]:
+    described = json.loads(files(__package__).joinpath("business_central.json").read_text("utf-8"))
+    sets: dict[str, EntitySet] = {}
+    for name, given in described.items():
+        columns = {
+            column["name"]: Column(
+                **{
+                    **column,
+                    "options": tuple(column.get("options", ())),
+                    "relation": tuple(column["relation"]) if "relation" in column else None,
+                    "caption": column.get("caption", column["name"]),
+                }
+            )
+            for column in given["columns"]
+        }
+        sets[name] = EntitySet(
+            name=name,
+            entity=given["entity"],
+            source=given["source"],
+            key=given["key"],
+            key_caption=given["key_caption"],
+            verbs=frozenset(given["verbs"]),
+            columns=columns,
+            series=given.get("series"),
+            required=tuple(given.get("required", ())),
+            view_of=given.get("view_of"),
+            navigations={n: (s, c) for n, (s, c) in given.get("navigations", {}).items()},
+        )
+    return sets
+
+
+# ---------------------------------------------------------------- values
+
+_ESCAPE = re.compile(r"_x([0-9A-Fa-f]{4})_")
+_DATE = re.compile(r"\d{4}-\d\d-\d\d\Z")
+
+
+def unescape(member: str) -> str:
+    return _ESCAPE.sub(lambda match: chr(int(match.group(1), 16)), member)
+
+
+def to_stored(column: Column, value: Any) -> Any:
+    """A value of a request's body as it is kept. Raises ErpError when it cannot be one."""
+    if value is None:
+        return column.empty
+    match column.type:
+        case "String" | "DateFormula":
+            if not isinstance(value, str):
+                raise _not_convertible(column)
+            text = value.strip().upper() if column.code or column.type == "DateFormula" else value
+            if column.max is not None and len(text) > column.max:
+                raise ErpError(
+                    400,
+                    "Application_StringExceededLength",
+                    f"The length of the string is {len(text)}, but it must be less than or equal to {column.max}"
+                    f" characters. Value: {text}",
+                )
+            return text
+        case "Guid":
+            if not isinstance(value, str):
+                raise _not_convertible(column)
+            if not GUID.match(value):
+                raise ErpError(400, "Application_InvalidGUID", f"The value of '{column.name}' is not a valid GUID.")
+            return value.lower()
+        case "Boolean":
+            if not isinstance(value, bool):
+                raise _not_convertible(column)
+            return value
+        case "Decimal":
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise _not_convertible(column)
+            return int(value) if isinstance(value, float) and value.is_integer() else value
+        case "Int32" | "Int64":
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise _not_convertible(column)
+            return value
+        case "Enum":
+            if not isinstance(value, str):
+                raise _not_convertible(column)
+            for option in column.options:
+                if unescape(option).casefold() == unescape(value).casefold():
+                    return option
+            existing = ",".join(unescape(option) for option in column.options)
+            raise ErpError(400, "Unknown", f"'{value}' is not an option. The existing options are: {existing}")
+        case "Date":
+            if not isinstance(value, str) or not _DATE.match(value):
+                raise _not_convertible(column)
+            try:
+                return dt.date.fromisoformat(value).isoformat()
+            except ValueError as error:
+                raise _not_convertible(column) from error
+        case _:
+            raise _not_convertible(column)
+
+
+def _not_convertible(column: Column) -> ErpError:
+    return ErpError(
+        400,
+        "BadRequest",
+        f"Cannot convert the value of '{column.name}' to the expected type 'Edm.{column.type}'.",
+    )
+
+
+def time_text(milliseconds: int) -> str:
+    """Fixed width, so that it sorts as text; `shown_time` is what goes out."""
+    moment = dt.datetime.fromtimestamp(milliseconds / 1000, dt.timezone.utc)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{milliseconds % 1000:03d}Z"
+
+
+def milliseconds(text: str) -> int:
+    """What `time_text` was made of."""
+    moment = dt.datetime.strptime(text[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=dt.timezone.utc)
+    return int(moment.timestamp()) * 1000 + int(text[20:23])
+
+
+def shown_time(text: str) -> str:
+    return text[:-1].rstrip("0").rstrip(".") + "Z" if text[-5] == "." else text
+
+
+def parse_time(text: str) -> str:
+    """A literal of a filter in the stored form; finer than a millisecond is cut."""
+    try:
+        moment = dt.datetime.fromisoformat(_seven_to_six(text.replace("Z", "+00:00"))).astimezone(dt.timezone.utc)
+    except (ValueError, OverflowError) as error:
+        raise QueryError(f"'{text}' is not a date-time.") from error
+    return f"{moment.year:04d}-{moment:%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+
+
+def _seven_to_six(text: str) -> str:
+    """Python 3.10 reads three or six digits of a second, nothing else."""
+    match = re.match(r"(.*T\d\d:\d\d(?::\d\d)?)(?:\.(\d+))?([+-]\d\d:\d\d)\Z", text)
+    if match is None:
+        return text
+    fraction = f".{(match.group(2) + '000000')[:6]}" if match.group(2) else ""
+    return f"{match.group(1)}{fraction}{match.group(3)}"
+
+
+def etag(version: int) -> str:
+    text = f"'20;{version:020d}1;00;'"
+    return f'W/"{base64.b64encode(text.encode()).decode()}"'
+
+
+def etag_version(tag: str) -> int | None:
+    """None when it is no tag of ours."""
+    match = re.match(r'W/"([A-Za-z0-9+/=]+)"\Z', tag)
+    if match is None:
+        return None
+    try:
+        text = base64.b64decode(match.group(1), validate=True).decode()
+    except ValueError:
+        return None
+    inner = re.match(r"'20;(\d{20})1;00;'\Z", text)
+    return int(inner.group(1)) if inner else None
+
+
+# ---------------------------------------------------------------- filters
+
+_KINDS = {
+    "String": "string",
+    "DateFormula": "string",
+    "Guid": "guid",
+    "Boolean": "bool",
+    "Enum": "enum",
+    "Date": "date",
+    "DateTimeOffset": "time",
+}
+
+
+class ErpSchema:
+    """Properties of one entity set as filters see them."""
+
+    def __init__(self, entity_set: EntitySet, local_currency: str) -> None:
+        self._set = entity_set
+        self._local_currency = local_currency
+
+    def property(self, path: tuple[str, ...]) -> tuple[Getter, str]:
+        column = self._set.columns.get(path[0]) if len(path) == 1 else None
+        if column is None or column.type == "Stream":
+            raise QueryError(
+                f"Could not find a property named '{'/'.join(path)}' on type 'Microsoft.NAV.{self._set.entity}'."
+            )
+        name = column.name
+        kind = _KINDS.get(column.type, "number")
+        if name == "currencyCode" and "currencyId" in self._set.columns:
+            local = self._local_currency
+            return lambda row: row[name] or local, kind
+        return lambda row: row[name], kind
+
+    def literal(self, kind: str, literal: Literal) -> Any:
+        match kind, literal.kind:
+            case ("string", "string") | ("number", "number") | ("bool", "bool"):
+                return literal.value
+            case ("guid", "guid"):
+                return literal.value
+            case ("enum", "string"):
+                return _escaped(literal.value)
+            case ("time", "time"):
+                return parse_time(literal.value)
+            case ("time", "date"):
+                return parse_time(f"{literal.value}T00:00:00Z")
+            case ("date", "date"):
+                return literal.value
+            case _:
+                raise QueryError(
+                    "A binary operator with incompatible types was detected."
+                    f" Found operand types '{kind}' and '{literal.kind}'."
+                )
+
+    def query_function(self, function: QueryFunction) -> Predicate:
+        raise QueryError(f"An unknown function with name '{function.name}' was found.")
+
+
+def _escaped(member: str) -> str:
+    return "".join(mark if mark.isalnum() or mark == "_" else f"_x{ord(mark):04X}_" for mark in unescape(member))

@@ -1,0 +1,39 @@
+"""What an application may do in a system. Everything, until the control endpoint takes it away. Pure."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Operation = Literal["read", "create", "write", "delete"]
+OPERATIONS: tuple[Operation, ...] = ("read", "create", "write", "delete")
+
+
+class Grants:
+    def __init__(self) -> None:
+        self._denied: set[tuple[str, str, str, str]] = set()
+
+    def allows(self, system: str, app: str, entity: str, operation: Operation) -> bool:
+        if not self._denied:
+            return True
+        return not any((system, app, e, o) in self._denied for e in (entity, "*") for o in (operation, "*"))
+
+    def is_member(self, system: str, app: str) -> bool:
+        """False: the application is not known in the system at all."""
+        return (system, app, "*", "*") not in self._denied
+
+    def set(self, system: str, app: str, entity: str, operation: str, *, allowed: bool) -> None:
+        """`*` stands for every entity or operation. Giving back `*` gives back all."""
+        if not allowed:
+            self._denied.add((system, app, entity, operation))
+            return
+        self._denied = {
+            rule
+            for rule in self._denied
+            if not (rule[:2] == (system, app) and entity in ("*", rule[2]) and operation in ("*", rule[3]))
+        }
+
+    def rows(self) -> list[dict[str, str]]:
+        return [
+            {"system": system, "app": app, "entity": entity, "operation": operation}
+            for system, app, entity, operation in sorted(self._denied)
+        ]

@@ -1,0 +1,363 @@
+"""Start and stop the sandbox: three ports on one loop, one for sign-in and control, one for each system.
+
+What a client needs to reach it comes out as one JSON object; what must stay the same over a restart (ports,
+secrets, control token) is kept in `sandbox.json` in the state folder, readable by the owner alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import uvicorn
+
+from drawbar.sandbox import control as control_endpoint
+from drawbar.sandbox.business_central import AUDIENCE, BusinessCentral
+from drawbar.sandbox.certificates import Certificates, ensure_certificates
+from drawbar.sandbox.control import Control
+from drawbar.sandbox.crm_webhooks import DELAY_S as CRM_WEBHOOK_DELAY_S
+from drawbar.sandbox.crm_webhooks import CrmWebhooks
+from drawbar.sandbox.dataverse import PATH as CRM_PATH
+from drawbar.sandbox.dataverse import Dataverse
+from drawbar.sandbox.erp_webhooks import DELAY_S as ERP_WEBHOOK_DELAY_S
+from drawbar.sandbox.erp_webhooks import ErpWebhooks
+from drawbar.sandbox.faults import Faults
+from drawbar.sandbox.grants import Grants
+from drawbar.sandbox.limits import BusinessCentralLimits, DataverseLimits, LimitSettings
+from drawbar.sandbox.notify import Notifier
+from drawbar.sandbox.seed import Identities, plant
+from drawbar.sandbox.sign_in import Application, SignIn
+from drawbar.sandbox.store import Database, Store
+from drawbar.sandbox.wire import EXEMPT, CuttableProtocol, Endpoint, Latency, Reply, Request, Traffic
+
+ENVIRONMENT = "sandbox"
+MAX_HEAD_BYTES = 64 * 1024  # the services take addresses of 32 KB
+KEEP_ALIVE_S = 120  # idle connections of a pool stay usable
+_APPS = ("erp", "erp_other", "crm", "crm_other")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxOptions:
+    """How a sandbox is started. Ports of 0 are free ones, or those of the last start while they are free."""
+
+    state_dir: Path
+    host: str = "127.0.0.1"
+    sign_in_port: int = 0
+    erp_port: int = 0
+    crm_port: int = 0
+    db: Path | None = None  # SQLite; None keeps everything in memory
+    seed: Literal["demo", "empty"] = "demo"
+    random_seed: int = 1
+    plain_http: bool = False  # no TLS, for clients that cannot be given a certificate authority
+    limits: bool = True
+    latency_ms: float = 0.0
+    control: bool = True
+    erp_webhook_delay_s: float = ERP_WEBHOOK_DELAY_S
+    crm_webhook_delay_s: float = CRM_WEBHOOK_DELAY_S
+
+
+class SandboxError(Exception):
+    """The sandbox cannot start as asked."""
+
+
+def run(options: SandboxOptions, *, ready: Callable[[dict[str, Any]], None]) -> None:
+    """Serve until SIGTERM or SIGINT; `ready` is called once every port answers."""
+    asyncio.run(_serve(options, ready, threading.Event(), signals=True))
+
+
+def start_in_thread(options: SandboxOptions) -> tuple[dict[str, Any], Callable[[], None]]:
+    """A sandbox beside the caller: what to reach it by, and what stops it and waits for its end."""
+    started = threading.Event()
+    stopping = threading.Event()
+    box: dict[str, Any] = {}
+
+    def serve() -> None:
+        def ready(info: dict[str, Any]) -> None:
+            box["info"] = info
+            started.set()
+
+        try:
+            asyncio.run(_serve(options, ready, stopping, signals=False))
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits for the start
+            box["error"] = error
+        finally:
+            started.set()
+
+    thread = threading.Thread(target=serve, name="sandbox", daemon=True)
+    thread.start()
+    started.wait()
+    if "info" not in box:
+        raise SandboxError("the sandbox did not start") from box.get("error")
+
+    def stop() -> None:
+        stopping.set()
+        thread.join()
+
+    return box["info"], stop
+
+
+async def _serve(
+    options: SandboxOptions,
+    ready: Callable[[dict[str, Any]], None],
+    stopping: threading.Event,
+    *,
+    signals: bool,
+) -> None:
+    certificates = ensure_certificates(options.state_dir)
+    kept = _read_kept(options.state_dir)
+    sockets = _bind(options, kept)
+    scheme = "http" if options.plain_http else "https"
+    origins = {name: f"{scheme}://localhost:{bound.getsockname()[1]}" for name, bound in sockets.items()}
+    kept = {
+        "ports": {name: bound.getsockname()[1] for name, bound in sockets.items()},
+        "secrets": {app: kept.get("secrets", {}).get(app) or secrets.token_urlsafe(30) for app in _APPS},
+        "control_token": kept.get("control_token") or secrets.token_urlsafe(30),
+    }
+    _write_kept(options.state_dir, kept)
+    identities = Identities.from_seed(options.random_seed)
+    applications = {
+        app: Application(
+            name=f"Sandbox {app}",
+            client_id=identities.client_ids[app],
+            client_secret=kept["secrets"][app],
+            object_id=str(uuid.uuid5(uuid.UUID(identities.client_ids[app]), "object")),
+        )
+        for app in _APPS
+    }
+    database = Database(options.db)
+    notifier = Notifier()
+    try:
+        machine = _Machine(options, certificates, identities, applications, origins, database, notifier, kept)
+        await _run_servers(options, machine, sockets, certificates, ready, stopping, signals=signals)
+    finally:
+        notifier.close()
+        database.close()
+
+
+class _Machine:
+    """The services of one sandbox, put together."""
+
+    def __init__(
+        self,
+        options: SandboxOptions,
+        certificates: Certificates,
+        identities: Identities,
+        applications: dict[str, Application],
+        origins: dict[str, str],
+        database: Database,
+        notifier: Notifier,
+        kept: dict[str, Any],
+    ) -> None:
+        erp_store, crm_store = Store("erp", database), Store("crm", database)
+        is_new = erp_store.is_empty() and crm_store.is_empty()
+        self.erp_webhooks = ErpWebhooks(erp_store, notifier)
+        self.erp_webhooks.settings.delay_s = options.erp_webhook_delay_s
+        self.crm_webhooks = CrmWebhooks(crm_store, notifier)
+        self.crm_webhooks.settings.delay_s = options.crm_webhook_delay_s
+        self.crm_webhooks.host = origins["crm"].partition("://")[2]
+        sign_in = SignIn(
+            tenant_id=identities.tenant_id,
+            origin=origins["sign_in"],
+            applications=list(applications.values()),
+            audiences=[AUDIENCE, origins["crm"]],
+            certificates=certificates,
+        )
+        grants, faults, traffic = Grants(), Faults(), Traffic()
+        erp = BusinessCentral(
+            erp_store,
+            sign_in=sign_in,
+            grants=grants,
+            origin=origins["erp"],
+            environment=ENVIRONMENT,
+            webhooks=self.erp_webhooks,
+        )
+        crm = Dataverse(crm_store, sign_in=sign_in, grants=grants, origin=origins["crm"], webhooks=self.crm_webhooks)
+        if is_new:
+            plant(erp, crm, identities, options.seed)
+        latencies = {name: Latency(options.latency_ms / 1000) for name in ("erp", "crm")}
+        limits: dict[str, BusinessCentralLimits | DataverseLimits] = {
+            "erp": BusinessCentralLimits(LimitSettings(on=options.limits)),
+            "crm": DataverseLimits(LimitSettings(on=options.limits)),
+        }
+        control = Control(
+            token=kept["control_token"],
+            sign_in=sign_in,
+            erp=erp,
+            crm=crm,
+            faults=faults,
+            traffic=traffic,
+            latencies=latencies,
+            limits=limits,
+            grants=grants,
+        )
+        front = _Front(sign_in, control if options.control else None)
+        self.endpoints = {
+            "sign_in": Endpoint(front, faults=faults, traffic=traffic, latency=Latency(), limits=None),
+            "erp": Endpoint(erp, faults=faults, traffic=traffic, latency=latencies["erp"], limits=limits["erp"]),
+            "crm": Endpoint(crm, faults=faults, traffic=traffic, latency=latencies["crm"], limits=limits["crm"]),
+        }
+        self.info = {
+            "sign_in": {"authority": sign_in.authority, "tenant_id": identities.tenant_id},
+            "erp": {
+                "base_url": erp.base_url,
+                "scope": f"{AUDIENCE}/.default",
+                "client_id": applications["erp"].client_id,
+                "client_secret": applications["erp"].client_secret,
+                "company_id": identities.company_id,
+                "other_app": _credentials(applications["erp_other"]),
+            },
+            "crm": {
+                "base_url": f"{origins['crm']}{CRM_PATH}",
+                "scope": f"{origins['crm']}/.default",
+                "client_id": applications["crm"].client_id,
+                "client_secret": applications["crm"].client_secret,
+                "other_app": _credentials(applications["crm_other"]),
+            },
+            "ca_file": None if options.plain_http else str(certificates.ca_file.resolve()),
+            "control_url": f"{origins['sign_in']}{control_endpoint.PATH}" if options.control else None,
+            "control_token": kept["control_token"] if options.control else None,
+        }
+
+
+class _Front:
+    """Sign-in and control share a port; control calls are neither counted as a system's nor hit by its faults."""
+
+    system = "sign_in"
+
+    def __init__(self, sign_in: SignIn, control: Control | None) -> None:
+        self._sign_in = sign_in
+        self._control = control
+        self.caller = sign_in.caller
+        self.refused = sign_in.refused
+        self.failed = sign_in.failed
+
+    def target(self, request: Request) -> str:
+        return EXEMPT if self._is_control(request) else self._sign_in.target(request)
+
+    def handle(self, request: Request) -> Reply:
+        if self._control is not None and self._is_control(request):
+            return self._control.handle(request)
+        return self._sign_in.handle(request)
+
+    @staticmethod
+    def _is_control(request: Request) -> bool:
+        return request.path.startswith(control_endpoint.PATH + "/")
+
+
+class _QuietServer(uvicorn.Server):
+    """Leaves signals to us: three servers share the process."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _run_servers(
+    options: SandboxOptions,
+    machine: _Machine,
+    sockets: dict[str, socket.socket],
+    certificates: Certificates,
+    ready: Callable[[dict[str, Any]], None],
+    stopping: threading.Event,
+    *,
+    signals: bool,
+) -> None:
+    servers: list[_QuietServer] = []
+    for endpoint in machine.endpoints.values():
+        config = uvicorn.Config(
+            endpoint,
+            http=CuttableProtocol,
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            log_level="critical",
+            server_header=False,
+            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=1,
+            ssl_certfile=None if options.plain_http else str(certificates.server_chain),
+            ssl_keyfile=None if options.plain_http else str(certificates.server_key),
+        )
+        servers.append(_QuietServer(config))
+    tasks = [
+        asyncio.create_task(server.serve(sockets=[bound]))
+        for server, bound in zip(servers, sockets.values(), strict=True)
+    ]
+    stop = asyncio.Event()
+    if signals:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    while not all(server.started for server in servers):
+        await asyncio.sleep(0.005)
+        for task in tasks:
+            if task.done():
+                task.result()
+                raise SandboxError("a server of the sandbox ended at its start")
+    ready(machine.info)
+    while not stop.is_set() and not stopping.is_set():
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(stop.wait(), timeout=0.05)
+    machine.erp_webhooks.close()
+    machine.crm_webhooks.close()
+    for server in servers:
+        server.should_exit = True
+        for connection in list(server.server_state.connections):
+            if isinstance(connection, CuttableProtocol) and connection.is_idle():
+                connection.transport.abort()  # a polite end of TLS waits for the other side
+    await asyncio.gather(*tasks)
+
+
+def _credentials(application: Application) -> dict[str, str]:
+    return {"client_id": application.client_id, "client_secret": application.client_secret}
+
+
+def _bind(options: SandboxOptions, kept: dict[str, Any]) -> dict[str, socket.socket]:
+    asked = {"sign_in": options.sign_in_port, "erp": options.erp_port, "crm": options.crm_port}
+    sockets: dict[str, socket.socket] = {}
+    for name, port in asked.items():
+        last = kept.get("ports", {}).get(name, 0)
+        try:
+            sockets[name] = _listen(options.host, port or last)
+        except OSError as error:
+            if port:
+                raise SandboxError(f"port {port} is taken") from error
+            sockets[name] = _listen(options.host, 0)
+    return sockets
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio sets TCP_NODELAY only on these
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def _read_kept(state_dir: Path) -> dict[str, Any]:
+    try:
+        kept = json.loads((state_dir / "sandbox.json").read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return kept if isinstance(kept, dict) else {}
+
+
+def _write_kept(state_dir: Path, kept: dict[str, Any]) -> None:
+    path = state_dir / "sandbox.json"
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        json.dump(kept, file, indent=1)

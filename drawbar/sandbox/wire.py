@@ -1,0 +1,237 @@
+"""Between uvicorn and a service: requests in, replies out, and everything that may go wrong on the way.
+
+A service answers a whole request without giving up control. Waiting (latency, faults, a full queue) happens
+here, before and after. A fault may also close the connection, which a plain ASGI application cannot; the
+protocol class below hands the transport through for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from drawbar.sandbox.faults import Fault, Faults
+from drawbar.sandbox.limits import Limits, Refusal
+
+EXEMPT = "control"  # what the sandbox itself is told is neither counted nor hit by faults
+
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+@dataclass(slots=True, kw_only=True)
+class Request:
+    method: str
+    path: str  # percent-decoded
+    query: str  # as sent
+    headers: Mapping[str, str]  # names in lower case
+    body: bytes
+    app: str | None = None  # client id of the caller, once known
+
+    def preferences(self) -> dict[str, str]:
+        """The `Prefer` header as names and values, values without quotes."""
+        preferences: dict[str, str] = {}
+        for part in split_quoted(self.headers.get("prefer", "")):
+            name, _, value = part.partition("=")
+            preferences[name.strip().lower()] = value.strip().strip('"')
+        return preferences
+
+
+@dataclass(slots=True)
+class Reply:
+    status: int
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def split_quoted(text: str) -> list[str]:
+    """Parts between commas that stand outside double quotes."""
+    parts, quoted, start = [], False, 0
+    for index, mark in enumerate(text):
+        if mark == '"':
+            quoted = not quoted
+        elif mark == "," and not quoted:
+            parts.append(text[start:index])
+            start = index + 1
+    parts.append(text[start:])
+    return [part for part in parts if part.strip()]
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def to_json(value: Any) -> bytes:
+    return _encode(value).encode()
+
+
+class Service(Protocol):
+    """One of the two systems, or the sign-in."""
+
+    system: str
+
+    def caller(self, request: Request) -> str | None:
+        """Client id behind the request's token, None when there is none or it does not hold."""
+
+    def target(self, request: Request) -> str:
+        """The entity set (or `token`, `$batch` …) a request is about, for counting."""
+
+    def handle(self, request: Request) -> Reply | Awaitable[Reply]:
+        """Awaitable only where the service must itself ask somebody (a webhook's handshake)."""
+
+    def refused(self, request: Request, refusal: Refusal) -> Reply:
+        """The service's own way to say that a limit was reached."""
+
+    def failed(self, request: Request) -> Reply:
+        """The service's own 500."""
+
+
+class CuttableProtocol(H11Protocol):
+    """Hands its transport to the application, in `scope["state"]`."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.app_state = {**self.app_state, "transport": transport}
+
+    def is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+
+@dataclass(slots=True)
+class Latency:
+    """Added to every request of a system before it is handled."""
+
+    seconds: float = 0.0
+
+
+class Traffic:
+    """How many requests each application made, by system, method, set and status."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, str, str, str, int]] = Counter()
+
+    def rows(self) -> list[dict[str, Any]]:
+        names = ("client_id", "system", "method", "set", "status", "count")
+        return [dict(zip(names, (*key, count), strict=True)) for key, count in sorted(self.counts.items())]
+
+
+class Endpoint:
+    """One service as an ASGI application."""
+
+    def __init__(
+        self, service: Service, *, faults: Faults, traffic: Traffic, latency: Latency, limits: Limits | None
+    ) -> None:
+        self._service = service
+        self._faults = faults
+        self._traffic = traffic
+        self._latency = latency
+        self._limits = limits
+
+    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        request = Request(
+            method=scope["method"],
+            path=scope["path"],
+            query=scope["query_string"].decode("latin-1"),
+            headers={name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]},
+            body=await _read(receive),
+        )
+        service = self._service
+        if service.target(request) == EXEMPT:
+            await _send(await self._handle(request), request.method, send)
+            return
+        request.app = service.caller(request)
+        fault = self._faults.match(service.system, request.method, _target(request), request.app)
+        reply = await self._answer(request, fault)
+        if fault is not None:
+            match fault.action:
+                case "delay" if fault.when == "after":
+                    await asyncio.sleep(fault.seconds)
+                case "corrupt_json" if reply is not None:
+                    reply.body = reply.body[: max(1, len(reply.body) * 2 // 3)]
+                case "lose_reply":
+                    reply = None
+        self._traffic.counts[
+            (request.app or "", service.system, request.method, service.target(request), reply.status if reply else 0)
+        ] += 1
+        if reply is None:
+            await _cut(scope, receive)
+        else:
+            await _send(reply, request.method, send)
+
+    async def _answer(self, request: Request, fault: Fault | None) -> Reply | None:
+        """None: the connection is to be closed without an answer."""
+        if fault is not None:
+            if fault.action == "cut":
+                return None
+            if fault.action == "status":
+                body = fault.body if isinstance(fault.body, str) else json.dumps(fault.body)
+                content_type = "application/json; charset=utf-8" if not isinstance(fault.body, str) else "text/html"
+                return Reply(fault.status, body.encode(), {"Content-Type": content_type, **fault.headers})
+            if fault.action == "delay" and fault.when == "before":
+                await asyncio.sleep(fault.seconds)
+        service, limits = self._service, self._limits
+        if limits is None or not limits.on or request.app is None:
+            if self._latency.seconds:
+                await asyncio.sleep(self._latency.seconds)
+            return await self._handle(request)
+        ticket = await limits.admit(request.app)
+        if isinstance(ticket, Refusal):
+            return service.refused(request, ticket)
+        started = time.monotonic()
+        try:
+            if self._latency.seconds:
+                await asyncio.sleep(self._latency.seconds)
+            reply = await self._handle(request)
+        finally:
+            limits.release(request.app, time.monotonic() - started)
+        reply.headers.update(limits.headers(request.app))
+        return reply
+
+    async def _handle(self, request: Request) -> Reply:
+        try:
+            reply = self._service.handle(request)
+            return reply if isinstance(reply, Reply) else await reply
+        except Exception:  # noqa: BLE001 - the edge: a bug of the sandbox must look like a 500 and be seen
+            traceback.print_exc(file=sys.stderr)
+            return self._service.failed(request)
+
+
+def _target(request: Request) -> str:
+    return f"{request.path}?{request.query}" if request.query else request.path
+
+
+async def _read(receive: Receive) -> bytes:
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body"):
+        return body
+    parts = [body]
+    while message.get("more_body"):
+        message = await receive()
+        parts.append(message.get("body", b""))
+    return b"".join(parts)
+
+
+async def _send(reply: Reply, method: str, send: Send) -> None:
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers.items()]
+    if reply.status not in (204, 304):
+        headers.append((b"content-length", str(len(reply.body)).encode()))
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if method == "HEAD" else reply.body})
+
+
+async def _cut(scope: Mapping[str, Any], receive: Receive) -> None:
+    """Close the connection now; returns once uvicorn knows it is gone."""
+    scope["state"]["transport"].abort()
+    while (await receive())["type"] != "http.disconnect":
+        pass

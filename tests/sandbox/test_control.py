@@ -1,0 +1,231 @@
+"""What may be made to go wrong, and what is told to those who test."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import requests
+
+from tests.sandbox.client import Client, Control, Info, error_code, eventually, session
+
+
+@pytest.fixture
+def rules(control: Control) -> Iterator[Callable[..., None]]:
+    """Sets fault rules and lifts them in the end."""
+    yield lambda *given: control("POST", "faults", list(given))
+    control("DELETE", "faults")
+
+
+@pytest.fixture
+def customer(erp: Client):
+    return erp.post("customers", {"displayName": "Target", "phoneNumber": "1"}).json()
+
+
+class TestFaults:
+    def test_a_lost_reply_is_a_write_that_happened(self, erp: Client, customer, rules):
+        path = f"customers({customer['id']})"
+        rules({"system": "erp", "method": "PATCH", "path": r"customers\(", "action": "lose_reply"})
+
+        with pytest.raises(requests.ConnectionError):
+            erp.patch(path, {"phoneNumber": "2"}, tag="*")
+
+        assert "2" == erp.get(path).json()["phoneNumber"]
+
+    def test_a_cut_is_a_write_that_did_not_happen(self, crm: Client, rules):
+        count = crm.get("accounts/$count").text
+        rules({"system": "crm", "method": "POST", "action": "cut"})
+
+        with pytest.raises(requests.ConnectionError):
+            crm.post("accounts", {"name": "Never"})
+
+        assert count == crm.get("accounts/$count").text
+
+    def test_a_rule_waits_for_its_turn_and_ends(self, crm: Client, control: Control, rules):
+        rules({"system": "crm", "path": "WhoAmI", "after": 1, "times": 2, "action": "status", "status": 503})
+
+        assert [200, 503, 503, 200] == [crm.get("WhoAmI").status_code for _ in range(4)]
+        assert [(4, 2)] == [(rule["seen"], rule["hits"]) for rule in control("GET", "faults")]
+
+    def test_an_answer_may_be_any(self, erp: Client, rules):
+        rules(
+            {
+                "system": "erp",
+                "action": "status",
+                "status": 429,
+                "headers": {"Retry-After": "7"},
+                "body": {"error": {}},
+            },
+            {"system": "erp", "action": "status", "status": 502, "body": "<html>Bad Gateway</html>"},
+        )
+
+        throttled, broken = erp.get("customers"), erp.get("customers")
+
+        assert (429, "7", {"error": {}}) == (throttled.status_code, throttled.headers["Retry-After"], throttled.json())
+        assert (502, "text/html") == (broken.status_code, broken.headers["Content-Type"])
+
+    def test_json_may_be_broken(self, erp: Client, rules):
+        rules({"system": "erp", "action": "corrupt_json"})
+
+        reply = erp.get("customers")
+
+        assert 200 == reply.status_code
+        with pytest.raises(requests.JSONDecodeError):
+            reply.json()
+
+    def test_a_late_answer_follows_a_write_in_time(self, erp: Client, customer, rules):
+        path = f"customers({customer['id']})"
+        rules({"system": "erp", "method": "PATCH", "action": "delay", "when": "after", "seconds": 0.3})
+        with ThreadPoolExecutor(1) as pool:
+            late = pool.submit(erp.patch, path, {"phoneNumber": "3"}, tag="*")
+
+            assert eventually(lambda: erp.get(path).json()["phoneNumber"] == "3", within_s=0.25)
+            assert not late.done()
+            assert 200 == late.result().status_code
+
+    def test_a_rule_that_cannot_be_followed_is_refused(self, control: Control):
+        reply = control.http.post(f"{control.url}/faults", json=[{"action": "explode"}], timeout=5)
+
+        assert 400 == reply.status_code
+        assert [] == control("GET", "faults")
+
+    def test_control_needs_its_token(self, info: Info):
+        with session(info) as http:
+            assert 401 == http.get(f"{info['control_url']}/requests", timeout=5).status_code
+
+
+class TestRights:
+    def test_a_missing_privilege_is_refused_as_the_service_does(
+        self, info: Info, control: Control, erp: Client, crm: Client
+    ):
+        for system, entity in (("crm", "account"), ("erp", "customers")):
+            grant = {"system": system, "app": info[system]["client_id"], "entity": entity, "operation": "create"}
+            control("POST", "grants", {**grant, "allowed": False})
+
+        refused = (
+            error_code(crm.post("accounts", {"name": "N"})),
+            error_code(erp.post("customers", {"displayName": "N"})),
+        )
+        control("POST", "grants", {"app": info["crm"]["client_id"], "allowed": True})
+        control("POST", "grants", {"app": info["erp"]["client_id"], "allowed": True})
+
+        assert ((403, "0x80040220"), (403, "Authorization_RequestDenied")) == refused
+        assert 204 == crm.post("accounts", {"name": "N"}).status_code
+
+    def test_an_application_may_be_unknown_in_a_system(self, info: Info, control: Control, crm: Client, erp: Client):
+        for system in ("erp", "crm"):
+            control("POST", "grants", {"system": system, "app": info[system]["client_id"], "allowed": False})
+        replies = error_code(crm.get("accounts")), error_code(erp.get("customers"))
+        for system in ("erp", "crm"):
+            control("POST", "grants", {"system": system, "app": info[system]["client_id"], "allowed": True})
+
+        assert ((403, "0x80072560"), (401, "Authentication_InvalidCredentials")) == replies
+
+
+class TestLimits:
+    @pytest.fixture
+    def limited(self, control: Control) -> Iterator[Callable[..., None]]:
+        yield lambda **given: control("POST", "limits", {"on": True, **given})
+        control("POST", "limits", {"on": False, "scale": 1, "window_s": 300})
+
+    def test_dataverse_says_how_long_to_wait(self, crm: Client, limited):
+        limited(system="crm", scale=0.0005)
+
+        replies = [crm.get("WhoAmI") for _ in range(4)]
+
+        assert [200, 200, 200, 429] == [reply.status_code for reply in replies]
+        assert "0x80072322" == replies[-1].json()["error"]["code"]
+        assert 290 < int(replies[-1].headers["Retry-After"]) <= 300
+
+    def test_business_central_says_only_that_it_is_too_much(self, erp: Client, limited):
+        limited(system="erp", scale=0.0005)
+
+        replies = [erp.get("customers?$top=1") for _ in range(4)]
+
+        assert [200, 200, 200, 429] == [reply.status_code for reply in replies]
+        assert "Application_TooManyRequests" == replies[-1].json()["error"]["code"]
+        assert "Retry-After" not in replies[-1].headers
+
+    def test_a_window_slides(self, crm: Client, limited):
+        limited(system="crm", scale=0.0002, window_s=0.2)
+
+        assert 200 == crm.get("WhoAmI").status_code
+        assert 429 == crm.get("WhoAmI").status_code
+        assert eventually(lambda: crm.get("WhoAmI").status_code == 200, within_s=1)
+
+    def test_business_central_runs_five_at_a_time_and_lets_others_wait(self, info: Info, control: Control, limited):
+        limited(system="erp")
+        control("POST", "latency", {"system": "erp", "ms": 100})
+        client = Client(info, "erp")
+        started = time.monotonic()
+        with ThreadPoolExecutor(10) as pool:
+            statuses = list(pool.map(lambda _: client.get("companyInformation").status_code, range(10)))
+        took = time.monotonic() - started
+        client.close()
+        control("POST", "latency", {"ms": 0})
+
+        assert [200] * 10 == statuses
+        assert took > 0.2
+
+
+class TestEditsAndTruth:
+    def test_an_edit_is_made_as_the_application_named(self, info: Info, control: Control, crm: Client):
+        row = crm.post("accounts", {"name": "E"}, prefer="return=representation").json()
+        edit = {"system": "crm", "set": "accounts", "id": row["accountid"], "values": {"fax": "9"}}
+
+        control("POST", "edit", {**edit, "app": info["crm"]["other_app"]["client_id"]})
+
+        changed = crm.get(f"accounts({row['accountid']})").json()
+        assert "9" == changed["fax"]
+        assert row["_modifiedby_value"] != changed["_modifiedby_value"]
+
+    def test_a_calculated_value_moves_without_a_trace(self, control: Control, erp: Client, customer):
+        edit = {"system": "erp", "app": "x", "set": "customers", "id": customer["id"], "silent": True}
+
+        control("POST", "edit", {**edit, "values": {"balanceDue": 12.5}})
+
+        moved = erp.get(f"customers({customer['id']})").json()
+        assert (12.5, customer["@odata.etag"]) == (moved["balanceDue"], moved["@odata.etag"])
+
+    def test_a_late_commit_bears_an_earlier_time(self, control: Control, erp: Client, customer):
+        edit = {"system": "erp", "app": "x", "set": "customers", "id": customer["id"], "late_ms": 60_000}
+
+        row = control("POST", "edit", {**edit, "values": {"phoneNumber": "9"}})[0]
+
+        assert row["lastModifiedDateTime"] < customer["lastModifiedDateTime"]
+        assert row["@odata.etag"] != customer["@odata.etag"]
+
+    def test_an_automation_answers_a_write(self, info: Info, control: Control, crm: Client):
+        """As a workflow of another application does, milliseconds after ours."""
+        apps = {"after_app": info["crm"]["client_id"], "by_app": info["crm"]["other_app"]["client_id"]}
+        rule = {"system": "crm", "set": "accounts", "field": "telephone1", "values": {"telephone1": "+1"}, **apps}
+        control("POST", "automations", [rule])
+        row = crm.post("accounts", {"name": "A"}, prefer="return=representation").json()
+
+        crm.patch(f"accounts({row['accountid']})", {"telephone1": "1"})
+
+        path = f"accounts({row['accountid']})"
+        assert eventually(lambda: crm.get(path).json()["telephone1"] == "+1")
+        control("DELETE", "automations")
+
+    def test_truth_is_every_row_as_stored(self, control: Control, erp: Client, crm: Client):
+        assert len(control("GET", "truth/erp/customers")) == int(erp.get("customers/$count").text)
+        assert len(control("GET", "truth/crm/accounts")) == int(crm.get("accounts/$count").text)
+
+
+class TestRequests:
+    def test_are_counted_by_application_method_set_and_status(self, info: Info, control: Control, erp: Client):
+        control("DELETE", "requests")
+        for _ in range(3):
+            erp.get("customers?$top=1")
+        erp.post("customers", {})
+
+        rows = control("GET", "requests")
+
+        keys = ("client_id", "system", "method", "set", "status", "count")
+        assert [
+            dict(zip(keys, (info["erp"]["client_id"], "erp", "GET", "customers", 200, 3), strict=True)),
+            dict(zip(keys, (info["erp"]["client_id"], "erp", "POST", "customers", 400, 1), strict=True)),
+        ] == rows

@@ -1,0 +1,51 @@
+"""What no client should send is answered as a client's fault, never as the server's."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sandbox.client import Client
+
+FILTERS = [
+    "(",
+    "name",
+    "nope eq 1",
+    "'a' eq",
+    "eq eq eq",
+    "number lt taxLiable",
+    "name lt donotfax",
+    "contains(1,2)",
+    "any(x:x eq 1)",
+    "lastModifiedDateTime gt 2026-13-45T99:99:99Z",
+    "createdon gt 0001-01-01T00:00:00+14:00",
+    "Microsoft.Dynamics.CRM.In(PropertyName=",
+    "Microsoft.Dynamics.CRM.Under(PropertyName='name')",
+    "'" + "x" * 20_000,
+]
+VALUES = [5, True, {"a": 1}, "x" * 400, 1e300, "9999-12-31T23:59:59-14:00"]
+
+
+class TestMalformed:
+    @pytest.mark.parametrize("filter_", FILTERS)
+    def test_a_filter_is_a_bad_request(self, erp: Client, crm: Client, filter_: str):
+        for client, path in ((erp, "customers"), (crm, "accounts")):
+            assert 400 == client.get(path, params={"$filter": filter_}).status_code
+
+    @pytest.mark.parametrize("value", VALUES)
+    def test_a_value_is_taken_or_refused(self, erp: Client, crm: Client, value):
+        customer = erp.get("customers?$top=1").json()["value"][0]
+        account = crm.get("accounts?$top=1").json()["value"][0]
+        for name in customer:
+            assert erp.patch(f"customers({customer['id']})", {name: value}, tag="*").status_code < 500, name
+        for name in account:
+            assert crm.patch(f"accounts({account['accountid']})", {name: value}).status_code < 500, name
+
+    @pytest.mark.parametrize("body", [b"{", b"[]", b"null", b"\xff", b'"text"'])
+    def test_a_body_is_a_bad_request(self, erp: Client, crm: Client, body: bytes):
+        assert 400 == erp.send("POST", "customers", data=body).status_code
+        assert 400 == crm.send("POST", "accounts", data=body).status_code
+
+    @pytest.mark.parametrize("path", ["customers(1", "accounts(x)", "a/b/c", "customers()", "%00", "accounts('a/b')"])
+    def test_an_address_is_a_clients_fault(self, erp: Client, crm: Client, path: str):
+        assert 400 <= erp.get(path).status_code < 500
+        assert 400 <= crm.get(path).status_code < 500

@@ -1,0 +1,98 @@
+"""The demo data: what a demonstration can count on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.sandbox.client import Control, Info
+
+
+@pytest.fixture(scope="module")
+def truth(control: Control) -> Callable[[str], list[dict]]:
+    return lambda path: control("GET", f"truth/{path}")
+
+
+class TestDemo:
+    def test_salespeople_and_users_meet_by_mail_in_any_letter_case(self, truth):
+        sellers = truth("erp/salespeoplePurchasers")
+        users = [user for user in truth("crm/systemusers") if user["islicensed"] and not user["isdisabled"]]
+        mails = Counter(user["internalemailaddress"].lower() for user in users)
+
+        assert (14, 16) == (len(sellers), len(users))
+        assert 10 == sum(mails[seller["email"]] for seller in sellers)
+        assert any(user["internalemailaddress"] != user["internalemailaddress"].lower() for user in users)
+
+    def test_customers_are_of_every_kind(self, truth):
+        customers = truth("erp/customers")
+        with_user = {seller["code"] for seller in truth("erp/salespeoplePurchasers")[:10]}
+        codes = [customer["salespersonCode"] for customer in customers]
+        names = Counter(customer["displayName"] for customer in customers)
+
+        assert 200 == len(customers)
+        assert {"Ship": 4, "All": 4} == dict(Counter(c["blocked"] for c in customers if c["blocked"] != "_x0020_"))
+        assert (12, 16) == (codes.count(""), sum(1 for code in codes if code and code not in with_user))
+        assert [2] == [count for count in names.values() if count > 1]
+        assert 8 <= sum(1 for name in names if any(ord(mark) > 0x370 for mark in name))
+        assert {"EUR", "USD"} == {customer["currencyCode"] for customer in customers}
+        assert {
+            "displayName": 100,
+            "addressLine1": 100,
+            "addressLine2": 50,
+            "city": 30,
+            "email": 80,
+            "website": 255,
+        } == {
+            name: max(len(customer[name]) for customer in customers)
+            for name in ("displayName", "addressLine1", "addressLine2", "city", "email", "website")
+        }
+
+    def test_accounts_match_are_new_or_fall_out_of_the_filter(self, info: Info, truth):
+        names = {customer["displayName"].casefold() for customer in truth("erp/customers")}
+        this = next(
+            row["bcbi_companyid"]
+            for row in truth("crm/bcbi_companies")
+            if row["bcbi_externalid"] == info["erp"]["company_id"]
+        )
+        accounts = truth("crm/accounts")
+        inside = [
+            account
+            for account in accounts
+            if account["statecode"] == 0
+            and account["customertypecode"] == 3
+            and account["_bcbi_companyid_value"] in (None, this)
+        ]
+
+        assert (150, 130) == (len(accounts), len(inside))
+        assert 81 == sum(1 for account in inside if account["name"].casefold() in names)
+        assert {None} == {account["accountnumber"] for account in accounts}
+
+    def test_the_company_row_names_its_default_team(self, info: Info, truth):
+        row = next(r for r in truth("crm/bcbi_companies") if r["bcbi_externalid"] == info["erp"]["company_id"])
+        team = next(t for t in truth("crm/teams") if t["teamid"] == row["_bcbi_defaultowningteamid_value"])
+
+        assert team["name"].startswith("BCI - ")
+
+    def test_comes_out_the_same_every_time(self, start: Callable[..., Info], info: Info, truth):
+        again = Control(start(seed="demo", limits=False))
+        other = again("GET", "truth/erp/customers")
+        again.close()
+        moving = ("lastModifiedDateTime",)
+
+        assert [{k: v for k, v in row.items() if k not in moving} for row in truth("erp/customers")] == [
+            {k: v for k, v in row.items() if k not in moving} for row in other
+        ]
+
+
+class TestEmpty:
+    def test_is_a_company_set_up_without_business(self, start: Callable[..., Info]):
+        info = start(seed="empty", plain_http=True)
+        control = Control(info)
+
+        assert ("http", None) == (urlsplit(info["erp"]["base_url"]).scheme, info["ca_file"])
+        assert ([], []) == (control("GET", "truth/erp/customers"), control("GET", "truth/crm/accounts"))
+        assert {"USD", "EUR"} == {row["isocurrencycode"] for row in control("GET", "truth/crm/transactioncurrencies")}
+        control.close()

@@ -1,0 +1,104 @@
+"""What survives: data, versions, links and secrets, a killed process included."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from drawbar.sandbox.store import Database, Store
+from tests.sandbox.client import Client, Info, eventually
+
+
+class TestStore:
+    def test_a_transaction_that_fails_leaves_nothing(self):
+        store = Store("erp", Database(None))
+        with store.transaction():
+            store.put("t", "a", {"n": 1, "code": "A"})
+        store.table("t").index("code")
+
+        def fails() -> None:
+            with store.transaction():
+                store.put("t", "a", {"n": 2, "code": "B"})
+                store.remove("t", "a")
+                store.put("t", "b", {"n": 3, "code": "C"})
+                raise RuntimeError
+
+        with pytest.raises(RuntimeError):
+            fails()
+
+        assert {"a": {"n": 1, "code": "A"}} == {key: row.values for key, row in store.table("t").rows.items()}
+        assert {"A": "a"} == store.table("t").index("code")
+
+    def test_changes_are_found_by_version_after_the_log_is_cut(self):
+        store = Store("erp", Database(None))
+        for number in range(3000):
+            with store.transaction():
+                store.put("t", str(number % 7), {"n": number})
+        since = store.version
+        with store.transaction():
+            store.put("t", "3", {"n": -1})
+            store.remove("t", "5")
+
+        changed, gone = store.table("t").changed_since(since, up_to=store.version)
+
+        assert (["3"], ["5"]) == ([key for key, _ in changed], [key for _, key in gone])
+        assert len(store.table("t").log) < 1100
+
+
+class TestProcess:
+    def start(self, folder: Path) -> tuple[subprocess.Popen[bytes], Info]:
+        info = folder / "info.json"
+        info.unlink(missing_ok=True)
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "drawbar.sandbox",
+                "--state-dir",
+                str(folder),
+                "--db",
+                str(folder / "data.db"),
+                "--info",
+                str(info),
+            ]
+        )
+        assert eventually(lambda: info.exists() or process.poll() is not None, within_s=20)
+        return process, json.loads(info.read_text())
+
+    def test_a_killed_sandbox_comes_back_with_every_acknowledged_write(self, certificates: Path, tmp_path: Path):
+        shutil.copytree(certificates, tmp_path, dirs_exist_ok=True)
+        process, info = self.start(tmp_path)
+        try:
+            erp, crm = Client(info, "erp"), Client(info, "crm")
+            link = crm.get("accounts?$select=name", prefer="odata.track-changes").json()["@odata.deltaLink"]
+            made = [crm.post("accounts", {"name": f"Kept {n}"}).headers["OData-EntityId"] for n in range(5)]
+            customer = erp.post("customers", {"displayName": "Kept"}).json()
+            crm.delete(made[0])
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+
+            process, again = self.start(tmp_path)
+
+            assert info == again
+            assert 0o600 == (tmp_path / "sandbox.json").stat().st_mode & 0o777
+            kept = erp.get(f"customers({customer['id']})").json()
+            delta = crm.get(link).json()["value"]
+            later = erp.post("customers", {"displayName": "Later"}).json()
+            assert (customer["@odata.etag"], customer["lastModifiedDateTime"]) == (
+                kept["@odata.etag"],
+                kept["lastModifiedDateTime"],
+            )
+            assert [f"Kept {n}" for n in range(1, 5)] == [row["name"] for row in delta if "reason" not in row]
+            assert made[0][-37:-1] == delta[-1]["id"]
+            assert int(customer["number"][1:]) + 1 == int(later["number"][1:])
+            erp.close()
+            crm.close()
+        finally:
+            process.send_signal(signal.SIGTERM)
+        assert 0 == process.wait(timeout=10)

@@ -1,0 +1,164 @@
+"""Webhooks of both services: who is told what, and what becomes of those who answer badly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.sandbox.client import Client, Control, Info, error_code, eventually
+from tests.sandbox.conftest import Receiver
+
+
+class TestBusinessCentral:
+    @pytest.fixture
+    def subscription(self, info: Info, erp: Client, receiver: Receiver) -> Iterator[dict]:
+        resource = f"/api/v2.0/companies({info['erp']['company_id']})/customers"
+        body = {"notificationUrl": receiver.url, "resource": resource, "clientState": "secret"}
+        reply = erp.post(f"{erp.root}/subscriptions", body)
+        assert 201 == reply.status_code, reply.text
+        yield reply.json()
+        erp.delete(f"{erp.root}/subscriptions('{reply.json()['subscriptionId']}')")
+
+    def test_a_receiver_must_return_the_token(self, info: Info, erp: Client, receiver: Receiver):
+        resource = f"api/v2.0/companies({info['erp']['company_id']})/customers"
+        body = {"notificationUrl": "http://127.0.0.1:9/nobody", "resource": resource}
+
+        assert (400, "BadRequest") == error_code(erp.post(f"{erp.root}/subscriptions", body))
+        assert [] == erp.get(f"{erp.root}/subscriptions").json()["value"]
+
+    def test_is_renewed_by_a_patch_after_another_handshake(self, erp: Client, receiver: Receiver, subscription):
+        path = f"{erp.root}/subscriptions('{subscription['subscriptionId']}')"
+
+        reply = erp.patch(path, {}, tag=subscription["@odata.etag"])
+
+        assert (200, 2) == (reply.status_code, receiver.handshakes)
+        assert (400, "BadRequest_InvalidToken") == error_code(erp.patch(path, {}))
+
+    def test_updates_of_a_record_collapse_and_creates_and_deletes_stand_alone(
+        self, erp: Client, receiver: Receiver, subscription
+    ):
+        made = erp.post("customers", {"displayName": "Hooked"}).json()
+        for number in "123":
+            erp.patch(f"customers({made['id']})", {"phoneNumber": number}, tag="*")
+        erp.patch(f"customers({made['id']})", {"phoneNumber": "3"}, tag="*")  # nothing changes: nobody is told
+        erp.delete(f"customers({made['id']})")
+
+        assert eventually(lambda: len(receiver.got) > 0)
+        headers, body = receiver.got[0]
+        resource = f"{subscription['resource']}({made['id']})"
+        assert [("created", resource), ("updated", resource), ("deleted", resource)] == [
+            (entry["changeType"], entry["resource"]) for entry in body["value"]
+        ]
+        assert {"secret"} == {entry["clientState"] for entry in body["value"]}
+        assert headers["clientrequestid"] == headers["x-ms-correlation-id"]
+
+    def test_too_many_become_one_entry_for_the_collection(
+        self, erp: Client, control: Control, receiver: Receiver, subscription
+    ):
+        control("POST", "webhooks", {"system": "erp", "max_notifications": 2})
+        for number in range(3):
+            erp.post("customers", {"displayName": f"Many {number}"})
+
+        assert eventually(lambda: len(receiver.got) > 0)
+        control("POST", "webhooks", {"system": "erp", "max_notifications": 1000})
+        entry = receiver.got[0][1]["value"][0]
+        assert "collection" == entry["changeType"]
+        assert "?$filter=lastModifiedDateTime%20gt%20" in entry["resource"]
+
+    def test_a_failure_is_tried_again_and_a_refusal_ends_the_subscription(
+        self, erp: Client, control: Control, receiver: Receiver, subscription
+    ):
+        control("POST", "webhooks", {"system": "erp", "retry_scale": 0.001})
+        receiver.status = 503
+        erp.post("customers", {"displayName": "Again"})
+        assert eventually(lambda: len(receiver.got) > 1)
+        assert receiver.got[0][1]["value"] == receiver.got[1][1]["value"]
+
+        receiver.status = 410
+        assert eventually(lambda: erp.get(f"{erp.root}/subscriptions").json()["value"] == [])
+        control("POST", "webhooks", {"system": "erp", "retry_scale": 1})
+
+
+class TestDataverse:
+    @pytest.fixture
+    def step(self, crm: Client, receiver: Receiver) -> Iterator[str]:
+        settings = '<settings><setting name="x-hook-key" value="s3cret" /></settings>'
+        endpoint = crm.post(
+            "serviceendpoints",
+            {"name": "hub", "contract": 8, "url": receiver.url, "authtype": 5, "authvalue": settings},
+        ).headers["OData-EntityId"]
+        message = crm.rows("sdkmessages?$filter=name eq 'Update'")[0]["sdkmessageid"]
+        scope = crm.rows(
+            "sdkmessagefilters?$filter=sdkmessageid/name eq 'Update' and primaryobjecttypecode eq 'account'"
+        )[0]["sdkmessagefilterid"]
+        reply = crm.post(
+            "sdkmessageprocessingsteps",
+            {
+                "name": "hub: Update of account",
+                "mode": 1,
+                "stage": 40,
+                "rank": 1,
+                "supporteddeployment": 0,
+                "asyncautodelete": True,
+                "filteringattributes": "name,telephone1",
+                "sdkmessageid@odata.bind": f"/sdkmessages({message})",
+                "sdkmessagefilterid@odata.bind": f"/sdkmessagefilters({scope})",
+                "eventhandler_serviceendpoint@odata.bind": endpoint,
+            },
+        )
+        assert 204 == reply.status_code, reply.text
+        yield reply.headers["OData-EntityId"]
+        crm.delete(reply.headers["OData-EntityId"])
+
+    @pytest.fixture
+    def account(self, crm: Client) -> dict:
+        return crm.post("accounts", {"name": "Hooked"}, prefer="return=representation").json()
+
+    def test_an_update_of_a_watched_column_is_posted(self, crm: Client, receiver: Receiver, step: str, account):
+        crm.patch(f"accounts({account['accountid']})?tag=mine", {"telephone1": "5", "customertypecode": 3})
+
+        assert eventually(lambda: len(receiver.got) > 0)
+        headers, context = receiver.got[0]
+        attributes = {pair["key"]: pair["value"] for pair in context["InputParameters"][0]["value"]["Attributes"]}
+        assert ("account", "Update") == (headers["x-ms-dynamics-entity-name"], headers["x-ms-dynamics-request-name"])
+        assert "s3cret" == headers["x-hook-key"]
+        assert ("5", 3) == (attributes["telephone1"], attributes["customertypecode"]["Value"])
+        assert crm.get("WhoAmI").json()["UserId"] == context["InitiatingUserId"]
+        assert [{"key": "tag", "value": "mine"}] == context["SharedVariables"]
+        assert list(context) == sorted(context)
+
+    def test_other_columns_and_creates_are_not(self, crm: Client, receiver: Receiver, step: str, account):
+        crm.patch(f"accounts({account['accountid']})", {"fax": "5"})
+        crm.patch(f"accounts({account['accountid']})", {"name": "Told"})
+
+        assert eventually(lambda: len(receiver.got) > 0)
+        assert ["Update"] == [context["MessageName"] for _, context in receiver.got]
+
+    def test_a_gateway_failure_is_tried_once_more_and_any_other_not(
+        self, crm: Client, receiver: Receiver, step: str, account
+    ):
+        receiver.status = 503
+        crm.patch(f"accounts({account['accountid']})", {"name": "A"})
+        assert eventually(lambda: len(receiver.got) == 2)
+
+        receiver.status = 500
+        crm.patch(f"accounts({account['accountid']})", {"name": "B"})
+        assert eventually(lambda: len(receiver.got) == 3)
+        receiver.status = 200
+        crm.patch(f"accounts({account['accountid']})", {"name": "C"})
+        assert eventually(lambda: len(receiver.got) >= 4)
+        assert 4 == len(receiver.got)
+
+    def test_secrets_are_not_read_back(self, crm: Client, step: str):
+        assert "authvalue" not in crm.rows("serviceendpoints")[0]
+
+    def test_can_be_dropped(self, crm: Client, control: Control, receiver: Receiver, step: str, account):
+        control("POST", "webhooks", {"system": "crm", "drop": True})
+        crm.patch(f"accounts({account['accountid']})", {"name": "Lost"})
+        control("POST", "webhooks", {"system": "crm", "drop": False})
+        crm.patch(f"accounts({account['accountid']})", {"name": "Kept"})
+
+        assert eventually(lambda: len(receiver.got) > 0)
+        name = receiver.got[0][1]["InputParameters"][0]["value"]["Attributes"][0]["value"]
+        assert "Kept" == name
