@@ -95,17 +95,19 @@ def absorb_event(side: Side | None, event: ChangeEvent, prints: Fingerprints) ->
     An equal `order` under another version is newer (ties go by offset in the changes topic); an equal version is what
     the row knows already, since a version names one state.
     """
-    if side is not None and event.order < side.order:
-        return side, Absorbed.STALE
-    if side is not None and event.version == side.version:
-        return side, Absorbed.ECHO
     if event.operation is Operation.DELETE or event.after is None:
+        # Its order is derived from what capture saw last, which our own write may have passed: it does not count.
         if side is not None and side.deleted:
             return side, Absorbed.ECHO
         gone = side or Side(
             id=event.ref.id, version=event.version, order=event.order, modified_at=event.modified_at, state={}
         )
-        return replace(gone, version=event.version, order=event.order, deleted=True), Absorbed.DELETED
+        order = max(gone.order, event.order)
+        return replace(gone, version=event.version, order=order, deleted=True), Absorbed.DELETED
+    if side is not None and event.order < side.order:
+        return side, Absorbed.STALE
+    if side is not None and event.version == side.version and event.after.keys() <= side.state.keys():
+        return side, Absorbed.ECHO  # with a field that was not captured before, the same version is news
     fresh = Side(
         id=event.ref.id,
         version=event.version,
