@@ -497,7 +497,8 @@ def _from_match(matched: Matched, mapping: EntityMapping, direction: Direction, 
     free = free_candidates(matched, mapping, direction, view)
     if matched.ambiguous or (free and len(matched.candidates) > 1):
         entity = mapping.entity_in(target_of(direction))
-        refs = tuple(f"{target_of(direction).value}:{entity}:{found}" for found in matched.candidates)
+        named = free or matched.candidates
+        refs = tuple(f"{target_of(direction).value}:{entity}:{found}" for found in named)
         return Reject(direction=direction, error=AmbiguousMatch, missing=refs)
     return Claim(direction=direction, candidate=free[0]) if free else None
 

@@ -1,0 +1,318 @@
+"""What the rows of this process wait for, and the orders that make them go on.
+
+`Waiting` is an index in memory over the rows that this process owns: it is kept up to date with every step and made
+anew when partitions come. `Releaser` turns what becomes due into orders on `pairs.work`, at a bounded rate: a retry
+when a missing record is coupled, a resend when a command is not answered, a retry when an order waits too long. An
+order too many does no harm: its home decides again on what it holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from drawbar.ports import OutMessage
+from processors.mapping import EntityMapping
+from processors.tables import Outbox
+from processors.view import ReferenceView
+from schemas.codec import encode
+from schemas.coupling import PairState, Row
+from schemas.records import Order, OrderKind, System, Work, derived_id
+from schemas.topics import PAIRS_WORK
+
+RELEASE = "release"  # who asks, in the orders that are sent because something came
+DEFERRED_TIMEOUT_S = 60.0  # an order that waits this long with no command under way is looked at anew
+COMPANY_TIMEOUT_S = (
+    30.0  # so long after a start the company's row may be on its way; then the letter says it is missing
+)
+ASK_AGAIN_S = 60.0  # a row that was asked and did not move is not asked again before
+LONGEST_RESEND = 16  # an unanswered command is sent again after 1, 2, 4 … times the timeout, at most this many times it
+SLICE_S = 0.05  # released rows are sent in slices of this length
+
+# A row that holds each of these texts waits for nothing. The texts cannot stand inside a JSON string, where quotes are
+# escaped, so no value of a record looks like them.
+_AT_REST = (b'"in_flight":null', b'"holds":{}', b'"soft_missing":[]', b'"deferred":[]', b'"observed_only":false')
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A command under way."""
+
+    system: System
+    partition: int
+    sent_at: datetime
+    sends: int
+    command_id: str
+
+    def goes_on_as(self, other: Flight | None) -> bool:
+        """Whether it is still the same command that is under way."""
+        return other is not None and other.command_id == self.command_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What one row waits for."""
+
+    names: frozenset[str] = frozenset()
+    flight: Flight | None = None
+    deferred: bool = False
+    observed: bool = False
+    company: bool = False  # decided again when the company's row is known, and no letter says so yet
+    claiming: bool = False
+
+
+_AT_REST_STANDING = Standing()
+
+
+def standing_of(row: Row | None, partition: int) -> Standing:
+    if row is None or row.pair is None:
+        return Standing(deferred=True) if row is not None and row.deferred else _AT_REST_STANDING
+    pair = row.pair
+    missing = {name for hold in pair.holds.values() for name in hold.missing}
+    flight = None
+    if pair.in_flight is not None:
+        command = pair.in_flight.command
+        flight = Flight(
+            command.target.system, partition, pair.in_flight.sent_at, pair.in_flight.sends, command.command_id
+        )
+    return Standing(
+        names=frozenset(missing.union(pair.soft_missing)),
+        flight=flight,
+        deferred=bool(row.deferred) and flight is None,
+        observed=pair.observed_only and flight is None,
+        company="company" in pair.soft_missing and "company" not in missing,
+        claiming=pair.state is PairState.CLAIMING,
+    )
+
+
+def may_wait(text: bytes) -> bool:
+    """Whether the row with this text may wait for something: a look that is much cheaper than reading it."""
+    if b'"deferred":[]' not in text:
+        return True
+    return b'"pair":null' not in text and not all(mark in text for mark in _AT_REST)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """What `status` shows of the rows of a process."""
+
+    in_flight: int
+    claiming: int
+    deferred: int
+    waiting: int
+    oldest_in_flight_s: float
+
+
+class Waiting:
+    """The index. Times are those of one clock, aware UTC."""
+
+    def __init__(self, *, command_timeout_s: float) -> None:
+        self._timeout = timedelta(seconds=command_timeout_s)
+        self._standing: dict[bytes, Standing] = {}
+        self._since: dict[bytes, datetime] = {}  # when a row began to stand as it does, as far as this process saw it
+        self._waiters: dict[str, set[bytes]] = defaultdict(set)
+        self._answered: dict[tuple[System, int], datetime] = {}  # the latest sending that was answered
+
+    def clear(self) -> None:
+        """Forget every row; what was answered on a partition may have been answered elsewhere since."""
+        self._standing.clear()
+        self._since.clear()
+        self._waiters.clear()
+        self._answered.clear()
+
+    def put(self, key: bytes, standing: Standing, *, now: datetime) -> None:
+        before = self._standing.get(key, _AT_REST_STANDING)
+        if before.flight is not None and not before.flight.goes_on_as(standing.flight):
+            place = (before.flight.system, before.flight.partition)
+            self._answered[place] = max(before.flight.sent_at, self._answered.get(place, before.flight.sent_at))
+        for name in before.names - standing.names:
+            self._waiters[name].discard(key)
+            if not self._waiters[name]:
+                del self._waiters[name]
+        for name in standing.names - before.names:
+            self._waiters[name].add(key)
+        if standing == _AT_REST_STANDING:
+            self._standing.pop(key, None)
+            self._since.pop(key, None)
+            return
+        if (standing.deferred, standing.company, standing.observed) != (
+            before.deferred,
+            before.company,
+            before.observed,
+        ) or key not in self._since:
+            self._since[key] = now
+        self._standing[key] = standing
+
+    def waiters(self, name: str) -> Iterable[bytes]:
+        return tuple(self._waiters.get(name, ()))
+
+    def names(self) -> Iterable[str]:
+        return tuple(self._waiters)
+
+    def unanswered(self, now: datetime) -> Iterator[bytes]:
+        """Rows whose command should be sent again.
+
+        A command waits its turn as long as commands of the same partition that were sent before it are being
+        answered: it is overdue when a later one was answered, or when it is the oldest and its time is up.
+        """
+        oldest: dict[tuple[System, int], datetime] = {}
+        flights = [(key, standing.flight) for key, standing in self._standing.items() if standing.flight is not None]
+        for _, flight in flights:
+            place = (flight.system, flight.partition)
+            oldest[place] = min(flight.sent_at, oldest.get(place, flight.sent_at))
+        for key, flight in flights:
+            place = (flight.system, flight.partition)
+            if now - flight.sent_at < self._timeout * min(2 ** (flight.sends - 1), LONGEST_RESEND):
+                continue
+            answered = self._answered.get(place)
+            if flight.sent_at == oldest[place] or (answered is not None and answered >= flight.sent_at):
+                yield key
+
+    def stuck(self, now: datetime, *, company_known: bool, observing: bool) -> Iterator[tuple[bytes, str]]:
+        """Rows that wait for something that will not come by itself, with the reason to name."""
+        for key, standing in self._standing.items():
+            waited_s = (now - self._since[key]).total_seconds()
+            if standing.deferred and waited_s > DEFERRED_TIMEOUT_S:
+                yield key, "timeout"
+            elif standing.company and not company_known and waited_s > COMPANY_TIMEOUT_S:
+                yield key, "company-unknown"
+            elif standing.observed and not observing:
+                yield key, RELEASE
+
+    def figures(self, now: datetime) -> Figures:
+        flights = [standing.flight for standing in self._standing.values() if standing.flight is not None]
+        oldest = min((flight.sent_at for flight in flights), default=now)
+        return Figures(
+            in_flight=len(flights),
+            claiming=sum(standing.claiming for standing in self._standing.values()),
+            deferred=sum(standing.deferred for standing in self._standing.values()),
+            waiting=sum(bool(standing.names) for standing in self._standing.values()),
+            oldest_in_flight_s=(now - oldest).total_seconds(),
+        )
+
+
+def is_there(name: str, view: ReferenceView, mappings: Mapping[str, EntityMapping]) -> bool:
+    """Whether what a row names as missing can be had by now, as far as the view knows."""
+    if name == "company":
+        return view.company_crm_id is not None
+    if name == "local-currency":
+        return view.local_currency is not None
+    first, _, rest = name.partition(":")
+    if first == "currency":
+        return view.currency_id(rest) is not None
+    if first in mappings:
+        return view.erp_id_by_key(first, rest) is not None
+    if first not in ("erp", "crm"):
+        return False
+    system, (entity, _, record_id) = System(first), rest.partition(":")
+    for mapping in mappings.values():
+        if mapping.entity_in(system) != entity:
+            continue
+        if view.coupled_to(mapping.name, system, record_id) is not None:
+            return True
+        if mapping.role != "pair" and view.is_known(mapping.name, system, record_id):
+            return True  # a table of codes: its rows need no counterpart
+    return False
+
+
+class Releaser:
+    """Sends the orders. `due` takes rows in any number and any order; each is sent once until it moves."""
+
+    def __init__(
+        self,
+        waiting: Waiting,
+        outbox: Outbox,
+        view: ReferenceView,
+        mappings: Mapping[str, EntityMapping],
+        *,
+        per_s: float,
+        observing: bool,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._waiting = waiting
+        self._outbox = outbox
+        self._view = view
+        self._mappings = mappings
+        self._per_s = per_s
+        self._observing = observing
+        self._clock = clock
+        self._due: dict[bytes, tuple[OrderKind, str]] = {}
+        self._asked: dict[bytes, datetime] = {}
+        self._wake = asyncio.Event()
+
+    @property
+    def due_count(self) -> int:
+        return len(self._due)
+
+    def clear(self) -> None:
+        """The rows have another owner now."""
+        self._due.clear()
+        self._asked.clear()
+
+    def moved(self, key: bytes) -> None:
+        """The row made a step: it may be asked again at any time."""
+        self._asked.pop(key, None)
+
+    def take_row(self, row: Row, *, owned: bool) -> None:
+        """Take a row into the view. Whoever waits for what it brings is due."""
+        news = list(self._view.apply(row))
+        mapping = self._mappings.get(row.mapping)
+        if mapping is not None and mapping.role != "pair" and row.pair is not None:
+            for system, side in ((System.ERP, row.pair.erp), (System.CRM, row.pair.crm)):
+                if side is not None and not side.deleted:
+                    news.append(f"{system}:{mapping.entity_in(system)}:{side.id}")
+        if owned:
+            for name in news:
+                for key in self._waiting.waiters(name):
+                    self._add(key, OrderKind.RETRY, RELEASE)
+
+    def look_at(self, key: bytes, standing: Standing) -> None:
+        """A row began to wait: what it misses may have come while it was being decided."""
+        if any(is_there(name, self._view, self._mappings) for name in standing.names):
+            self._add(key, OrderKind.RETRY, RELEASE)
+
+    def look_around(self) -> None:
+        """Make due whoever waits for what is there already: asked when partitions have come."""
+        for name in self._waiting.names():
+            if is_there(name, self._view, self._mappings):
+                for key in self._waiting.waiters(name):
+                    self._add(key, OrderKind.RETRY, RELEASE)
+
+    def look_at_the_clock(self) -> None:
+        now = self._clock()
+        for key in self._waiting.unanswered(now):
+            self._ask(key, OrderKind.RESEND, "timeout", now)
+        known = self._view.company_crm_id is not None
+        for key, reason in self._waiting.stuck(now, company_known=known, observing=self._observing):
+            self._ask(key, OrderKind.RETRY, reason, now)
+
+    async def run(self) -> None:
+        """Send what is due, for ever. Raises what `Outbox.confirmed` raises."""
+        while True:
+            await self._wake.wait()
+            keys = list(self._due)[: max(1, int(self._per_s * SLICE_S))]
+            messages = [self._order(key, *self._due.pop(key)) for key in keys]
+            if not self._due:
+                self._wake.clear()
+            await self._outbox.send(messages)
+            await asyncio.sleep(len(messages) / self._per_s)
+
+    def _ask(self, key: bytes, kind: OrderKind, reason: str, now: datetime) -> None:
+        asked = self._asked.get(key)
+        if asked is None or (now - asked).total_seconds() > ASK_AGAIN_S:
+            self._asked[key] = now
+            self._add(key, kind, reason)
+
+    def _add(self, key: bytes, kind: OrderKind, reason: str) -> None:
+        self._due.setdefault(key, (kind, reason))
+        self._wake.set()
+
+    def _order(self, key: bytes, kind: OrderKind, reason: str) -> OutMessage:
+        mapping, _, home = key.decode().partition(":")
+        order_id = derived_id("release", key.decode(), kind.value, reason, self._clock().isoformat())
+        order = Order(order_id=order_id, kind=kind, by=reason)
+        work = Work(message_id=order_id, mapping=mapping, home=home, order=order)
+        return OutMessage(topic=PAIRS_WORK, key=key, value=encode(work))
