@@ -45,7 +45,7 @@ PLAIN = {
     "phoneNumber": "telephone1",
 }
 CODES = {"country": "address1_country", "postalCode": "address1_postalcode"}
-LENGTHS = {"displayName": 100, "addressLine1": 100, "addressLine2": 50, "city": 30, "state": 30, "phoneNumber": 30}
+LENGTHS = {"displayName": 100, "addressLine1": 100, "addressLine2": 50, "city": 30, "state": 30, "phoneNumber": 30, "website": 200}
 TERMS = {"NET 30": 1, "2% 10": 2, "NET 45": 3, "NET 60": 4}
 METHODS = {"FOB": 1, "NO CHARGE": 2}
 NOBODY = "00000000-0000-0000-0000-000000000000"
