@@ -45,7 +45,15 @@ PLAIN = {
     "phoneNumber": "telephone1",
 }
 CODES = {"country": "address1_country", "postalCode": "address1_postalcode"}
-LENGTHS = {"displayName": 100, "addressLine1": 100, "addressLine2": 50, "city": 30, "state": 30, "phoneNumber": 30, "website": 200}
+LENGTHS = {
+    "displayName": 100,
+    "addressLine1": 100,
+    "addressLine2": 50,
+    "city": 30,
+    "state": 30,
+    "phoneNumber": 30,
+    "website": 200,
+}
 TERMS = {"NET 30": 1, "2% 10": 2, "NET 45": 3, "NET 60": 4}
 METHODS = {"FOB": 1, "NO CHARGE": 2}
 NOBODY = "00000000-0000-0000-0000-000000000000"
@@ -125,6 +133,11 @@ class Run:
         self._control.verify = self.connection["ca_file"] or True
         self._control.headers["Authorization"] = f"Bearer {self.connection['control_token']}"
 
+    @property
+    def client_id(self) -> str:
+        """The application by which Drawbar signs in to the CRM."""
+        return str(self.connection["crm"]["client_id"])
+
     def truth(self, system: str, entity_set: str) -> list[dict[str, Any]]:
         """All rows of a set as the sandbox stores them: a path that Drawbar does not use."""
         reply = self._control.get(f"{self.connection['control_url']}/truth/{system}/{entity_set}", timeout=30)
@@ -142,7 +155,11 @@ class Run:
             self.console.print(f"  [bold]$ drawbar {' '.join(arguments)}[/]", highlight=False)
         done = subprocess.run(
             [*interpreter(), *arguments],
-            env={**os.environ, "DRAWBAR_CONNECTION_FILE": str(self.connection_file)},
+            env={
+                **os.environ,
+                "DRAWBAR_CONNECTION_FILE": str(self.connection_file),
+                "COLUMNS": str(min(self.console.width, 110) - 2),
+            },
             capture_output=True,
             text=True,
             timeout=120,
@@ -235,9 +252,7 @@ def _system(console: Console, folder: Path) -> Iterator[Run]:
     try:
         with console.status("starting …"):
             while not run.connection_file.exists():
-                if up.poll() is not None:
-                    tail = (folder / "up.log").read_text(errors="replace")[-2000:]
-                    raise DemoFailed(f"`drawbar up` ended with {up.returncode}\n{tail}")
+                _must_run(up, folder / "up.log")
                 time.sleep(0.1)
         run.open()
         console.print(f"  ready after {time.time() - began:.1f} s; broker {run.connection['bootstrap_servers']}")
@@ -253,6 +268,11 @@ def _system(console: Console, folder: Path) -> Iterator[Run]:
             except subprocess.TimeoutExpired:
                 up.kill()
         log.close()
+
+
+def _must_run(up: subprocess.Popen[bytes], log: Path) -> None:
+    if up.poll() is not None:
+        raise DemoFailed(f"`drawbar up` ended with {up.returncode}\n{log.read_text(errors='replace')[-2000:]}")
 
 
 # --- the steps --------------------------------------------------------------------------------------------------------
@@ -277,16 +297,15 @@ def _salespeople(run: Run) -> None:
 
 def _first_synchronisation(run: Run) -> None:
     run.step("First synchronisation: what matches is coupled, what is new is made, on both sides")
-    customers, accounts = len(run.truth("erp", "customers")), len(run.truth("crm", "accounts"))
     began = time.time()
     with Progress(
-        TextColumn("  coupled customers"),
+        TextColumn("  coupled"),
         BarColumn(),
-        TextColumn("{task.completed}"),
+        TextColumn("{task.completed} of about {task.total}"),
         TimeElapsedColumn(),
         console=run.console,
     ) as progress:
-        task = progress.add_task("", total=customers)
+        task = progress.add_task("", total=_expected_pairs(run))
         waiting = subprocess.Popen(
             [*interpreter(), "wait", "--quiet", "--timeout-s", "120"],
             env={**os.environ, "DRAWBAR_CONNECTION_FILE": str(run.connection_file)},
@@ -296,15 +315,17 @@ def _first_synchronisation(run: Run) -> None:
         while waiting.poll() is None:
             progress.update(task, completed=_coupled_count(run))
             time.sleep(0.5)
-        found = len(run.lines("couplings", "list", "--mapping", "customer-account"))
-        progress.update(task, completed=found, total=found)
+        pairs = run.lines("couplings", "list", "--mapping", "customer-account")
+        progress.update(task, completed=len(pairs), total=len(pairs))
     if waiting.returncode != 0:
         raise DemoFailed("the first synchronisation does not fall quiet")
-    made_here = len(run.truth("erp", "customers")) - customers
-    made_there = len(run.truth("crm", "accounts")) - accounts
+    ours = {row["systemuserid"] for row in run.truth("crm", "systemusers") if row.get("applicationid") == run.client_id}
+    made_by = {row["accountid"]: row["_createdby_value"] for row in run.truth("crm", "accounts")}
+    same_id = [pair["crm_id"] for pair in pairs if pair["erp_id"] == pair["crm_id"]]
+    accounts = sum(made_by.get(record) in ours for record in same_id)
     run.console.print(
-        f"  {found} pairs after {time.time() - began:.1f} s: {found - made_here - made_there} matched by name, "
-        f"{made_there} accounts and {made_here} customers made",
+        f"  {len(pairs)} pairs after {time.time() - began:.1f} s: {len(pairs) - len(same_id)} matched by name, "
+        f"{accounts} accounts and {len(same_id) - accounts} customers made",
         highlight=False,
     )
     names = {row["id"]: row["displayName"] for row in run.truth("erp", "customers")}
@@ -314,8 +335,18 @@ def _first_synchronisation(run: Run) -> None:
         run.console.print(f"  ambiguous, left to a person: {letter['ref']} ({name})", highlight=False)
 
 
+def _expected_pairs(run: Run) -> int:
+    """Roughly how many pairs there will be: customers that are not blocked, and accounts of other names."""
+    customers = [row for row in run.truth("erp", "customers") if row["blocked"] == "_x0020_"]
+    names = {str(row["displayName"]).lower() for row in customers}
+    judge = _Judge(run)
+    return len(customers) + sum(
+        judge.is_ours(row) and str(row["name"]).lower() not in names for row in run.truth("crm", "accounts")
+    )
+
+
 def _coupled_count(run: Run) -> int:
-    """How many accounts carry the company's stamp or were made by us, cheaply, from the sandbox."""
+    """How many accounts carry the company's stamp: each coupled account does."""
     return sum(1 for row in run.truth("crm", "accounts") if row.get("_bcbi_companyid_value"))
 
 
@@ -442,7 +473,7 @@ def _burst(run: Run) -> None:
 
 def _dead_letters(run: Run) -> None:
     run.step("Customers whose salesperson has no CRM user wait, visibly")
-    run.console.print(run.drawbar("dead-letters", "list").rstrip(), highlight=False)
+    run.console.print(run.drawbar("dead-letters", "list", "--code", "owner-not-coupled").rstrip(), highlight=False)
     letters = run.lines("dead-letters", "list", "--code", "owner-not-coupled")
     if not letters:
         raise DemoFailed("no customer waits for its owner, though some salespeople have no user")

@@ -1,0 +1,74 @@
+"""The command line: one group, its commands in modules of their own. Quick to import: commands import the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from drawbar.cli import changes, check, couplings, dead_letters, explain, mappings, run, status, topics
+from drawbar.cli.shared import new_app
+
+app = new_app("Keep a Business Central and a Dynamics 365 Sales in step over Kafka.")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"drawbar {version('drawbar')}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Keep a Business Central and a Dynamics 365 Sales in step over Kafka.
+
+    Example: drawbar up --sandbox --connection-file connection.json
+    """
+
+
+def _demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the system running at the end, until Ctrl-C.")] = False,
+) -> None:
+    """Show on this machine, with a sandbox of both systems, how changes cross and what happens to those that cannot.
+
+    Takes about a minute and a half. Exit code 0 only if everything is as it must be at the end.
+
+    Example: drawbar demo
+    """
+    from drawbar.cli.demo import demo
+
+    demo(keep=keep)
+
+
+app.command("up")(run.up)
+app.command("demo")(_demo)
+app.command("status")(status.status)
+app.command("wait")(status.wait)
+app.command("check")(check.check)
+app.command("explain")(explain.explain)
+app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(couplings.app, name="couplings")
+app.add_typer(mappings.app, name="mappings")
+app.command("changes")(changes.changes)
+app.add_typer(run.capture_app, name="capture")
+app.command("process")(run.process)
+app.command("sink")(run.sink)
+app.add_typer(topics.app, name="topics")
+app.command("bus")(run.bus)
+app.command("sandbox")(run.sandbox)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line; the exit code: 0 done, 1 failed, 2 settings, mapping or usage wrong, 3 not reachable."""
+    try:
+        app(list(arguments) if arguments is not None else None, prog_name="drawbar")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0

@@ -1,0 +1,202 @@
+"""`drawbar mappings`: what is synchronised and how, and whether the mapping files are right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from drawbar.cli.running import plural
+from drawbar.cli.shared import AsJson, ConnectionFile, new_app, open_settings, print_error, print_json_line, print_table
+
+if TYPE_CHECKING:
+    from processors.mapping import EntityMapping, FieldMapping
+    from schemas.errors import DrawbarError
+
+app = new_app("What is synchronised and how; whether the mapping files are right.")
+
+ARROWS = {"both": "<->", "to_crm": "-->", "to_erp": "<--"}
+
+
+@app.command("list")
+def list_mappings(as_json: AsJson = False, connection_file: ConnectionFile = None) -> None:
+    """List the mappings that are in force.
+
+    Example: drawbar mappings list
+    """
+    mappings = _mappings(connection_file)
+    if as_json:
+        for mapping in mappings.values():
+            print_json_line(summary(mapping))
+        return
+    print_table(
+        ("mapping", "ERP and CRM", "creates", "conflict", "deletes", "fields"),
+        [(mapping.name, _entities(mapping), *_policies(mapping)) for mapping in mappings.values()],
+    )
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the mapping.")],
+    as_json: AsJson = False,
+    connection_file: ConnectionFile = None,
+) -> None:
+    """Show one mapping line by line.
+
+    Example: drawbar mappings show customer-account
+    """
+    from drawbar.rows import suggestion
+    from schemas.errors import UsageError
+
+    mappings = _mappings(connection_file)
+    if name not in mappings:
+        raise UsageError(f"no mapping is called {name!r}", next_step=suggestion(name, list(mappings)))
+    mapping = mappings[name]
+    if as_json:
+        print_json_line(mapping.model_dump(mode="json"))
+        return
+    for label, text in facts(mapping).items():
+        if text:
+            typer.echo(f"{label:<10} {text}")
+    if mapping.fields:
+        print_table(
+            (f"erp:{mapping.erp}", "", f"crm:{mapping.crm}", "how"),
+            [(line.erp or "", ARROWS[line.direction], line.crm or "", how(line)) for line in mapping.fields],
+        )
+
+
+@app.command()
+def check(
+    folder: Annotated[
+        Optional[Path], typer.Argument(metavar="[FOLDER]", help="Folder of the files; default: those in force.")
+    ] = None,
+    as_json: AsJson = False,
+    connection_file: ConnectionFile = None,
+) -> None:
+    """Check mapping files, their references to each other, and every example in them.
+
+    Example: drawbar mappings check ./mappings
+    """
+    settings = open_settings(connection_file)
+    where = folder or settings.mappings_dir
+    found, faults = check_folder(where, compat=settings.compat, ownership=settings.ownership)
+    for fault in faults:
+        if as_json:
+            print_json_line(fault_json(fault))
+        else:
+            print_error(fault)
+    if faults:
+        raise typer.Exit(max(fault.exit_code for fault in faults))
+    examples = sum(len(mapping.examples) for mapping in found.values())
+    if as_json:
+        print_json_line({"mappings": sorted(found), "examples": examples, "faults": 0})
+    else:
+        typer.echo(f"{plural(len(found), 'mapping')} and {plural(examples, 'example')}: all right")
+
+
+def check_folder(
+    folder: Path | None, *, compat: str, ownership: str
+) -> tuple[Mapping[str, EntityMapping], list[DrawbarError]]:
+    """The mappings of a folder, and every fault: of each file by itself, then of all together."""
+    from processors.mapping_files import load_mappings, read_mapping, shipped_folder
+    from schemas.errors import ConfigError
+
+    faults: list[DrawbarError] = []
+    for path in sorted((folder or shipped_folder()).glob("*.yaml")):
+        try:
+            read_mapping(path)
+        except ConfigError as fault:  # noqa: PERF203 - each file has its own fault
+            faults.append(fault)
+    if faults:
+        return {}, faults
+    try:
+        return load_mappings(folder, compat=compat, ownership=ownership), []
+    except ConfigError as fault:
+        return {}, [fault]
+
+
+def fault_json(fault: DrawbarError) -> dict[str, Any]:
+    return {"code": fault.code, "message": fault.message, "where": fault.where, "next_step": fault.todo}
+
+
+def summary(mapping: EntityMapping) -> dict[str, Any]:
+    return {
+        "name": mapping.name,
+        "role": mapping.role,
+        "erp": mapping.erp,
+        "crm": mapping.crm,
+        "direction": mapping.direction,
+        "create": mapping.create,
+        "conflict": mapping.conflict,
+        "deletes": mapping.deletes,
+        "fields": sum(line.enabled for line in mapping.fields),
+        "examples": len(mapping.examples),
+    }
+
+
+def _entities(mapping: EntityMapping) -> str:
+    if mapping.role == "pair":
+        return f"{mapping.erp} {ARROWS[mapping.direction]} {mapping.crm}"
+    return mapping.erp or mapping.crm or ""
+
+
+def _policies(mapping: EntityMapping) -> tuple[str, str, str, str]:
+    if mapping.role != "pair":
+        return "looked up", "only", "", ""
+    enabled = sum(line.enabled for line in mapping.fields)
+    return mapping.create, mapping.conflict, mapping.deletes, str(enabled)
+
+
+def facts(mapping: EntityMapping) -> dict[str, str]:
+    """What a mapping says besides its lines, in words."""
+    keys = [f"erp {mapping.key.erp}" if mapping.key.erp else "", f"crm {mapping.key.crm}" if mapping.key.crm else ""]
+    said = {"mapping": mapping.name, "key": ", ".join(key for key in keys if key)}
+    if mapping.role != "pair":
+        captured = [*mapping.also_capture.erp, *mapping.also_capture.crm]
+        return said | {"role": f"{mapping.role}: looked up only", "captures": ", ".join(captured)}
+    groups = [" and ".join(f"{pair.erp} = {pair.crm}" for pair in group) for group in mapping.match]
+    return said | {
+        "authority": str(mapping.authority),
+        "creates": mapping.create,
+        "matches by": ", else ".join(groups),
+        "conflict": mapping.conflict,
+        "deletes": mapping.deletes,
+        "ERP filter": _conditions(mapping.filter.erp),
+        "CRM filter": _conditions(mapping.filter.crm),
+    }
+
+
+def _conditions(conditions: Iterable[Any]) -> str:
+    return ", ".join(
+        f"{condition.field} is this company or blank"
+        if condition.company
+        else f"{condition.field} is {'blank' if condition.equals is None else condition.equals}"
+        for condition in conditions
+    )
+
+
+def how(line: FieldMapping) -> str:
+    """What happens to a value on its way, in a few words."""
+    lengths = [f"erp {line.erp_length}" if line.erp_length else "", f"crm {line.crm_length}" if line.crm_length else ""]
+    said = (
+        "" if line.enabled else "switched off",
+        "required" if line.required else "",
+        line.type if line.type != "text" else "",
+        line.transform or "",
+        f"owner by {line.owner}" if line.owner else "",
+        f"{'option' if line.options is not None else 'reference'} by {line.reference}" if line.reference else "",
+        "own currency only" if line.currency else "",
+        "this company" if line.company else "",
+        f"conflict {line.conflict}" if line.conflict else "",
+        f"length {' '.join(part for part in lengths if part)}" if any(lengths) else "",
+    )
+    return ", ".join(part for part in said if part)
+
+
+def _mappings(connection_file: Path | None) -> Mapping[str, EntityMapping]:
+    from processors.mapping_files import load_mappings
+
+    settings = open_settings(connection_file)
+    return load_mappings(settings.mappings_dir, compat=settings.compat, ownership=settings.ownership)

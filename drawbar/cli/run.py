@@ -1,0 +1,367 @@
+"""Commands that run something: the whole system, one stage, the bus alone, the sandbox alone."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from drawbar.cli.shared import ConnectionFile, new_app, open_running, open_settings, say
+from schemas.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from consumers.worker import DeadLetter
+    from drawbar.settings import Settings
+    from processors.mapping import EntityMapping
+    from schemas.records import System
+
+capture_app = new_app("Find changes in both systems; confirm deletes that stopped an entity.")
+
+Kept = Annotated[
+    Optional[Path],
+    typer.Option("--db", help="SQLite file that keeps the sandbox's data.", show_default="in the state folder"),
+]
+
+
+def up(
+    sandbox: Annotated[bool, typer.Option("--sandbox", help="Start a Business Central and a Dataverse, too.")] = False,
+    seed: Annotated[str, typer.Option("--seed", help="What a new sandbox holds: demo or empty.")] = "demo",
+    bus: Annotated[
+        Optional[str],
+        typer.Option(
+            "--bus",
+            metavar="kafka|HOST:PORT",
+            help="An Apache Kafka on this machine, or your brokers.",
+            show_default="the brokers in the settings, else kafka",
+        ),
+    ] = None,
+    connection_file: Annotated[
+        Optional[Path],
+        typer.Option("--connection-file", help="Write how to reach the system there, once every stage consumes."),
+    ] = None,
+    observe: Annotated[bool, typer.Option("--observe", help="Decide and journal, write nothing.")] = False,
+    state_dir: Annotated[
+        Optional[Path],
+        typer.Option("--state-dir", help="Folder for local state and logs.", show_default=".drawbar"),
+    ] = None,
+    capture: Annotated[int, typer.Option("--capture", min=1, max=16, help="Capture processes.")] = 1,
+    process: Annotated[int, typer.Option("--process", min=1, max=16, help="Processes that route and decide.")] = 1,
+    sinks: Annotated[int, typer.Option("--sinks", min=1, max=16, help="Sink processes per system.")] = 1,
+    partitions: Annotated[
+        Optional[int],
+        typer.Option(
+            "--partitions",
+            min=1,
+            help="Partitions of the pair topics, fixed when they are made.",
+            show_default="24, with --sandbox 4",
+        ),
+    ] = None,
+    db: Kept = None,
+    plain: Annotated[bool, typer.Option("--plain", help="Serve the sandbox by HTTP, without TLS.")] = False,
+) -> None:
+    """Start bus and every stage, start again what dies, and drain all of it on Ctrl-C or SIGTERM.
+
+    Started again on the same state folder, it goes on where it was.
+
+    Example: drawbar up --sandbox --connection-file connection.json
+    """
+    from drawbar.cli.installation import Installation, Plan, Sandbox
+    from drawbar.log import set_up_log
+    from drawbar.settings import LogSettings
+
+    if seed not in ("demo", "empty"):
+        raise UsageError(f"--seed is demo or empty, not {seed!r}")
+    if not sandbox and (db is not None or plain or seed != "demo"):
+        raise UsageError("--seed, --db and --plain are about the sandbox", next_step="add --sandbox")
+    overrides: dict[str, Any] = {"observe": True} if observe else {}
+    if state_dir is not None:
+        overrides["state_dir"] = state_dir
+    settings = _settings_of_a_new_system(overrides, bus)
+    set_up_log(LogSettings(level="error", format=settings.log.format))  # what happens is told in lines of its own
+    mappings = _mappings(settings)
+    if not sandbox:
+        _check_systems(settings)
+    plan = Plan(
+        settings=settings,
+        entities=frozenset(f"{system}.{entity}" for system, entity in _entities(mappings)),
+        sandbox=Sandbox(seed=seed, db=db, plain_http=plain) if sandbox else None,
+        connection_file=connection_file,
+        processes={"capture": capture, "process": process, "sink-erp": sinks, "sink-crm": sinks},
+        partitions=partitions,
+    )
+    code = Installation(plan, _line).run()
+    if code:
+        raise typer.Exit(code)
+
+
+@capture_app.command("run")
+def run_capture_stage(connection_file: ConnectionFile = None) -> None:
+    """Poll both systems and publish what changed, until SIGTERM. Several may run: each entity has one owner.
+
+    Example: drawbar capture run --connection-file connection.json
+    """
+    settings = _stage(connection_file, "capture")
+    mappings = _mappings(settings)
+    from processors.mapping_files import looked_up_only
+    from producers.worker import run_capture
+
+    run_capture(settings, entities=_entities(mappings), reference=looked_up_only(mappings.values()))
+
+
+@capture_app.command("confirm-deletes")
+def confirm_deletes(
+    entity: Annotated[str, typer.Argument(metavar="ENTITY", help="Such as erp.customer or account.")],
+    connection_file: ConnectionFile = None,
+) -> None:
+    """Let capture publish the deletes for which it stopped an entity, however many they are.
+
+    Example: drawbar capture confirm-deletes erp.customer
+    """
+    from schemas.topics import CAPTURED
+
+    name = entity.replace(":", ".")
+    meant = [(system, known) for system, known in CAPTURED if name in (known, f"{system}.{known}")]
+    if not meant:
+        known = ", ".join(f"{system}.{known}" for system, known in CAPTURED)
+        raise UsageError(f"no entity that is captured is called {entity!r}", next_step=f"one of {known}")
+    settings = open_running(connection_file)
+    from drawbar.hints import send_hints
+
+    send_hints(settings.bus, meant, kind="confirm-deletes")
+    say(f"{'.'.join(meant[0])}: confirmed; the deletes are published with the next look")
+
+
+def process(connection_file: ConnectionFile = None) -> None:
+    """Route changes and decide what they mean, until SIGTERM. Several may run: they share the partitions.
+
+    Example: drawbar process --connection-file connection.json
+    """
+    settings = _stage(connection_file, "process")
+    mappings = _mappings(settings)
+    from processors.worker import run_process
+
+    run_process(settings, mappings)
+
+
+def sink(
+    system: Annotated[str, typer.Option("--system", metavar="erp|crm", help="The system that is written.")],
+    connection_file: ConnectionFile = None,
+) -> None:
+    """Carry out the commands for one system, until SIGTERM. Several may run: they share the partitions.
+
+    Example: drawbar sink --system crm --connection-file connection.json
+    """
+    if system not in ("erp", "crm"):
+        raise UsageError(f"--system is erp or crm, not {system!r}")
+    settings = _stage(connection_file, f"sink-{system}")
+    from consumers.worker import run_sink
+    from schemas.records import System
+
+    target = System(system)
+    fields = {name: fields for (of, name), fields in _entities(_mappings(settings)).items() if of is target}
+    run_sink(settings, target, fields=fields, dead_letter=_dead_letter(f"sink-{system}"))
+
+
+def bus(
+    data_dir: Annotated[
+        Optional[Path],
+        typer.Option("--data-dir", help="Folder for all it keeps.", show_default="kafka in the state folder"),
+    ] = None,
+    port: Annotated[
+        Optional[int],
+        typer.Option("--port", min=1, max=65535, help="Port on 127.0.0.1.", show_default="the last one, or a free one"),
+    ] = None,
+    heap_mb: Annotated[int, typer.Option("--heap-mb", min=64, help="Largest Java heap, in MB.")] = 384,
+) -> None:
+    """Run an Apache Kafka on this machine until Ctrl-C; Java and Kafka are fetched when they are missing.
+
+    Example: drawbar bus --data-dir ./kafka --port 9092
+    """
+    import signal
+
+    from drawbar.bus.apache import ApacheKafka
+    from drawbar.log import set_up_log
+    from drawbar.settings import LogSettings
+
+    set_up_log(LogSettings(level="error"))
+    folder = data_dir or open_settings().state_dir / "kafka"
+
+    def end(_signal: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        with ApacheKafka.start(folder, port=port, heap_mb=heap_mb) as kafka:
+            _line("bus", f"Apache Kafka answers at {kafka.bootstrap_servers}")
+            _line("bus", f"log {kafka.log_path}")
+            if code := kafka.wait():
+                raise typer.Exit(code if code > 0 else 1)
+    except KeyboardInterrupt:
+        _line("bus", "ended")
+
+
+def sandbox(
+    state_dir: Annotated[
+        Optional[Path],
+        typer.Option("--state-dir", help="Folder for certificates and secrets.", show_default="in the state folder"),
+    ] = None,
+    db: Annotated[
+        Optional[Path], typer.Option("--db", help="SQLite file that keeps the data.", show_default="memory")
+    ] = None,
+    seed: Annotated[str, typer.Option("--seed", help="What a new sandbox holds: demo or empty.")] = "demo",
+    random_seed: Annotated[int, typer.Option("--random-seed", help="Ids and data follow from it.")] = 1,
+    connection_file: Annotated[
+        Optional[Path], typer.Option("--connection-file", help="Write how to reach it there instead of printing it.")
+    ] = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    sign_in_port: Annotated[int, typer.Option("--sign-in-port", help="0: the last one, or a free one.")] = 0,
+    erp_port: Annotated[int, typer.Option("--erp-port", help="As above.")] = 0,
+    crm_port: Annotated[int, typer.Option("--crm-port", help="As above.")] = 0,
+    plain: Annotated[bool, typer.Option("--plain", help="Serve by HTTP, without TLS.")] = False,
+    limits: Annotated[bool, typer.Option("--limits/--no-limits", help="Throttle as the services do.")] = True,
+    latency_ms: Annotated[float, typer.Option("--latency-ms", min=0, help="Added to every request.")] = 0.0,
+    control: Annotated[bool, typer.Option("--control/--no-control", help="Offer the control endpoint.")] = True,
+    erp_webhook_delay_s: Annotated[
+        float, typer.Option("--erp-webhook-delay-s", min=0, help="From a change in the ERP to its notification.")
+    ] = 30.0,
+    crm_webhook_delay_s: Annotated[
+        Optional[float],
+        typer.Option(
+            "--crm-webhook-delay-s",
+            min=0,
+            help="From a change in the CRM to its notification.",
+            show_default="as the service",
+        ),
+    ] = None,
+) -> None:
+    """Serve a Business Central and a Dataverse on this machine until Ctrl-C, and say how to reach them.
+
+    Prints one JSON object: addresses, sign-in, secrets of two applications each, control endpoint.
+
+    Example: drawbar sandbox --seed empty --db sandbox.sqlite --connection-file sandbox.json
+    """
+    from drawbar.cli.connection import write_connection
+    from drawbar.cli.shared import print_json_line
+    from drawbar.log import set_up_log
+    from drawbar.sandbox.crm_webhooks import DELAY_S
+    from drawbar.sandbox.server import SandboxError, SandboxOptions, run
+
+    if seed not in ("demo", "empty"):
+        raise UsageError(f"--seed is demo or empty, not {seed!r}")
+    settings = open_settings()
+    set_up_log(settings.log, stage="sandbox")
+    folder = state_dir or settings.state_dir / "sandbox"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    options = SandboxOptions(
+        state_dir=folder,
+        host=host,
+        sign_in_port=sign_in_port,
+        erp_port=erp_port,
+        crm_port=crm_port,
+        db=db,
+        seed="demo" if seed == "demo" else "empty",
+        random_seed=random_seed,
+        plain_http=plain,
+        limits=limits,
+        latency_ms=latency_ms,
+        control=control,
+        erp_webhook_delay_s=erp_webhook_delay_s,
+        crm_webhook_delay_s=DELAY_S if crm_webhook_delay_s is None else crm_webhook_delay_s,
+    )
+
+    def ready(info: dict[str, Any]) -> None:
+        if connection_file is None:
+            print_json_line(info)
+        else:
+            write_connection(connection_file, info)
+
+    try:
+        run(options, ready=ready)
+    except SandboxError as fault:
+        raise UsageError(str(fault), next_step="choose another port, or 0 for a free one") from fault
+
+
+def _line(who: str, what: str) -> None:
+    """One line of what happens: when, who, what."""
+    at = time.strftime("%H:%M:%S")
+    indent = "\n" + " " * 20
+    typer.echo(f"{at}  {who:<9} {indent.join(what.splitlines())}")
+
+
+def _settings_of_a_new_system(overrides: Mapping[str, Any], bus: str | None) -> Settings:
+    """The settings without any running system's connection file, and with the bus that was asked for."""
+    import os
+
+    values = dict(overrides)
+    if bus == "kafka":
+        values["bus"] = {"bootstrap_servers": ""}
+    elif bus is not None:
+        if ":" not in bus:
+            raise UsageError(f"--bus is kafka or HOST:PORT, not {bus!r}")
+        values["bus"] = {"bootstrap_servers": bus}
+    os.environ.pop("DRAWBAR_CONNECTION_FILE", None)  # of another system; this one writes its own
+    return open_settings(None, **values)
+
+
+def _stage(connection_file: Path | None, stage: str) -> Settings:
+    """The settings of one stage, its log and its metrics."""
+    from drawbar.log import set_up_log
+
+    settings = open_running(connection_file)
+    set_up_log(settings.log, stage=stage)
+    if settings.log.metrics_port:
+        from drawbar.metrics import serve
+
+        serve(settings, stage)
+    return settings
+
+
+def _mappings(settings: Settings) -> Mapping[str, EntityMapping]:
+    from processors.mapping_files import load_mappings
+
+    return load_mappings(settings.mappings_dir, compat=settings.compat, ownership=settings.ownership)
+
+
+def _entities(mappings: Mapping[str, EntityMapping]) -> Mapping[tuple[System, str], Sequence[str]]:
+    from processors.mapping_files import captured_entities
+
+    return captured_entities(mappings.values())
+
+
+def _check_systems(settings: Settings) -> None:
+    """Stop before anything is started when a setting is missing. Raises SettingsError."""
+    from drawbar.odata import adapter_for, open_http
+    from schemas.records import System
+
+    for system in System:
+        open_http(settings, system).close()
+        adapter_for(settings, system)
+
+
+def _dead_letter(stage: str) -> DeadLetter:
+    """What a sink sends for a command that nobody can read: its bytes, and its line in the index."""
+    from drawbar.clock import SystemClock
+    from drawbar.letters import bytes_letter, index_message, letter_message
+    from drawbar.ports import InMessage, OutMessage
+    from schemas.errors import DrawbarError, Undecodable
+
+    def messages(message: InMessage, error: DrawbarError) -> tuple[OutMessage, OutMessage]:
+        letter = bytes_letter(message, Undecodable, now=SystemClock().now(), detail=error.message)
+        return (
+            letter_message(
+                letter,
+                key=message.key,
+                value=message.value,
+                headers=message.headers,
+                stage=stage,
+                partition=message.partition,
+                offset=message.offset,
+            ),
+            index_message(letter, partition=-1, offset=-1),  # its place is not known yet; the header names the letter
+        )
+
+    return messages
