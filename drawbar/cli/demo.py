@@ -615,6 +615,7 @@ def _table(
     table.add_row("records", f"{customers} customers, {accounts} accounts")
     table.add_row("coupled", str(pairs))
     table.add_row("agreeing", str(agreeing))
+    table.add_row("waiting or outside the filters", f"{pairs - agreeing}, each accounted for below")
     table.add_row("duplicates", str(duplicates))
     for (slug, missing), count in Counter((letter["slug"], letter["missing"]) for letter in letters).items():
         table.add_row("open dead letters", f"{count} {slug} {missing}".strip())
