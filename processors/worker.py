@@ -169,11 +169,11 @@ class _Worker:
             await asyncio.wait({stopping, caught_up, failed}, return_when=asyncio.FIRST_COMPLETED)
             if not self._stop.is_set() and not self._failed.done():
                 caught_up.result()
-                await self._app.start()
                 for intake in self._intakes.values():
                     self._spawn(intake.run())
                 self._spawn(self._releaser.run())
                 self._spawn(self._tick())
+                self._spawn(self._app.start())  # returns when the first recovery is done
                 self._spawn(end_stuck_recovery(self._app, self._feed))
                 self._spawn(self._watch_faust())
                 await asyncio.wait({stopping, failed}, return_when=asyncio.FIRST_COMPLETED)
