@@ -122,10 +122,12 @@ def absorb_event(side: Side | None, event: ChangeEvent, prints: Fingerprints) ->
 
 
 def _touch(fresh: Side, before: Side | None, at: datetime, prints: Fingerprints) -> Side:
-    """Remember when each field left what both had agreed on; a field that did not move keeps its time."""
+    """Remember when each field left what both had agreed on; a field that did not move keeps its time. Fields on which
+    nothing was agreed have no such time.
+    """
     touched: dict[str, datetime] = {}
     for name, value in fresh.state.items():
-        if fresh.base.get(name) == prints.of(value):
+        if name not in fresh.base or fresh.base[name] == prints.of(value):
             continue
         unmoved = before is not None and name in before.touched and before.state.get(name) == value
         touched[name] = before.touched[name] if before is not None and unmoved else at
@@ -210,7 +212,7 @@ def _untouch(side: Side, prints: Fingerprints) -> Side:
     touched = {
         name: at
         for name, at in side.touched.items()
-        if name not in side.state or side.base.get(name) != prints.of(side.state[name])
+        if name not in side.state or (name in side.base and side.base[name] != prints.of(side.state[name]))
     }
     return replace(side, touched=touched)
 
