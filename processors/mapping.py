@@ -66,6 +66,12 @@ class FieldMapping(_Model):
     )
     enabled: bool = Field(default=True, description="false: the line is switched off")
 
+    @field_validator("options")
+    @classmethod
+    def _codes(cls, options: dict[str, int] | None) -> dict[str, int] | None:
+        """Codes are compared in upper case."""
+        return None if options is None else {code.strip().upper(): option for code, option in options.items()}
+
     @field_validator("transform")
     @classmethod
     def _known_transform(cls, name: str | None) -> str | None:
@@ -380,9 +386,12 @@ def typed(value: Value, kind: str) -> Value:
         return None
     if kind == "decimal":
         try:
-            return Decimal(str(value))
+            number = Decimal(str(value))
         except InvalidOperation as fault:
             raise ValueError("not a number") from fault
+        if not number.is_finite():
+            raise ValueError("not a number")
+        return number
     if kind == "integer":
         return int(str(value))
     if kind == "boolean":
@@ -414,13 +423,15 @@ def _amount(value: Value) -> Decimal | None:
         number = Decimal(str(value)) if value is not None and not isinstance(value, bool) else Decimal(0)
     except InvalidOperation:
         return None
+    if not number.is_finite():
+        return None
     return number.normalize() if number else Decimal(0)
 
 
 def _plain(value: Value) -> Value:
     if isinstance(value, str):
         return value.strip() or None
-    if isinstance(value, Decimal) and value == value.to_integral_value():
+    if isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value():
         return int(value)
     return value
 

@@ -69,7 +69,10 @@ def decode(cls: type[T], data: bytes | None) -> T:
     if not data or data[:10] != header:
         raise Undecodable(f"not a {cls.__name__} in single-object encoding")
     try:
-        datum: Any = fastavro.schemaless_reader(io.BytesIO(data[10:]), schema, None)
+        body = io.BytesIO(data[10:])
+        datum: Any = fastavro.schemaless_reader(body, schema, None)
+        if body.read(1):
+            raise Undecodable(f"bytes after the end of a {cls.__name__}")
         return from_datum(cls, datum)
     except Undecodable:
         raise
