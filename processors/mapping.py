@@ -130,8 +130,8 @@ class MatchField(_Model):
 class Defaults(_Model):
     """What a new record is given besides its mapped values (R239, R240)."""
 
-    erp: dict[str, Any] = Field(default_factory=dict)
-    crm: dict[str, Any] = Field(default_factory=dict)
+    erp: dict[str, bool | int | Decimal | str | None] = Field(default_factory=dict)
+    crm: dict[str, bool | int | Decimal | str | None] = Field(default_factory=dict)
 
 
 class AlsoCapture(_Model):
@@ -178,10 +178,11 @@ class EntityMapping(_Model):
             raise ValueError("a mapping of role pair needs both entities")
         if self.role == "pair" and not any(line.enabled for line in self.fields):
             raise ValueError("no field line is enabled: nothing would ever flow (R71)")
-        names = [line.name_in(System.CRM) for line in self.fields if line.enabled]
-        twice = {name for name in names if names.count(name) > 1}
-        if twice:
-            raise ValueError(f"two lines write the same column: {', '.join(sorted(twice))}")
+        for direction in DIRECTIONS:
+            names = [line.name_in(target_of(direction)) for line in self.fields if line.goes(direction)]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"two lines write the same column: {', '.join(twice)}")
         return self
 
     def entity_in(self, system: System) -> str | None:

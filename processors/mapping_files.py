@@ -7,14 +7,26 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from processors.mapping import EntityMapping, FieldMapping, Known, carry, equal, source_of, target_of, with_compat
+from processors.mapping import (
+    DIRECTIONS,
+    Direction,
+    EntityMapping,
+    FieldMapping,
+    Known,
+    carry,
+    equal,
+    source_of,
+    target_of,
+    with_compat,
+)
 from processors.view import ReferenceView
 from schemas.errors import MappingExampleFailed, MappingFileError
 from schemas.records import System, Value
@@ -26,6 +38,18 @@ INSTALLED = Path(__file__).resolve().parent.parent / "drawbar" / "_mappings"
 def shipped_folder() -> Path:
     """The mapping files that come with Drawbar."""
     return SHIPPED if SHIPPED.is_dir() else INSTALLED
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A mapping file as it was read, with what is needed to name a line of it."""
+
+    path: Path
+    node: Any
+    mapping: EntityMapping
+
+    def where(self, *location: int | str) -> str:
+        return f"{self.path}:{_line_of(self.node, location)}"
 
 
 def load_mappings(
@@ -40,21 +64,28 @@ def load_mappings(
     paths = sorted(folder.glob("*.yaml")) if folder.is_dir() else []
     if not paths:
         raise MappingFileError("there is no mapping file", where=str(folder))
-    found: dict[str, EntityMapping] = {}
+    files: dict[str, _File] = {}
     for path in paths:
-        mapping = read_mapping(path)
-        if mapping.name in found:
-            raise MappingFileError(f"a second mapping is called {mapping.name!r}", where=str(path))
-        found[mapping.name] = with_compat(mapping, compat=compat, ownership=ownership)
-    for mapping in found.values():
-        _check_references(mapping, found, folder)
-        check_examples(mapping)
-    return found
+        file = _read(path)
+        if file.mapping.name in files:
+            raise MappingFileError(f"a second mapping is called {file.mapping.name!r}", where=str(path))
+        files[file.mapping.name] = file
+    for file in files.values():
+        _check_references(file, list(files))
+        _check_examples(file)
+    return {name: with_compat(file.mapping, compat=compat, ownership=ownership) for name, file in files.items()}
 
 
 def read_mapping(path: Path) -> EntityMapping:
     """One mapping file. Raises MappingFileError with the line of the fault."""
-    text = path.read_text(encoding="utf-8")
+    return _read(path).mapping
+
+
+def _read(path: Path) -> _File:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as fault:
+        raise MappingFileError("not text in UTF-8", where=str(path)) from fault
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)
@@ -66,7 +97,7 @@ def read_mapping(path: Path) -> EntityMapping:
     if not isinstance(values, dict):
         raise MappingFileError("a mapping file is a table of keys", where=str(path))
     try:
-        return EntityMapping.model_validate(_exact(values))
+        return _File(path, node, EntityMapping.model_validate(_exact(values)))
     except ValidationError as fault:
         first = fault.errors()[0]
         location = tuple(first["loc"])
@@ -119,48 +150,66 @@ def _suggestion(error: Any, location: tuple[int | str, ...]) -> str:
 
 
 def _model_at(location: tuple[int | str, ...]) -> type[BaseModel]:
-    return FieldMapping if location and location[0] == "fields" and len(location) > 1 else EntityMapping
+    """The model whose key the end of `location` is."""
+    model: type[BaseModel] = EntityMapping
+    for part in location[:-1]:
+        if isinstance(part, str) and part in model.model_fields:
+            model = _model_in(model.model_fields[part].annotation) or model
+    return model
 
 
-def _check_references(mapping: EntityMapping, found: Mapping[str, EntityMapping], folder: Path) -> None:
-    for number, line in enumerate(mapping.fields):
-        for name in (line.owner, line.reference):
-            if name is not None and name not in found:
-                close = difflib.get_close_matches(name, list(found), n=1)
+def _model_in(hint: Any) -> type[BaseModel] | None:
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        return hint
+    return next((found for inner in get_args(hint) if (found := _model_in(inner)) is not None), None)
+
+
+def _check_references(file: _File, known: list[str]) -> None:
+    for number, line in enumerate(file.mapping.fields):
+        for key, name in (("owner", line.owner), ("reference", line.reference)):
+            if name is not None and name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
                 raise MappingFileError(
                     f"no mapping is called {name!r}",
-                    where=f"{folder}/{mapping.name}.yaml, field line {number + 1} ({line.erp} <-> {line.crm})",
-                    next_step=f"did you mean {close[0]!r}?" if close else f"known mappings: {', '.join(sorted(found))}",
+                    where=file.where("fields", number, key),
+                    next_step=f"did you mean {close[0]!r}?" if close else f"known mappings: {', '.join(sorted(known))}",
                 )
 
 
-def check_examples(mapping: EntityMapping) -> None:
+def _check_examples(file: _File) -> None:
     """Run every example of a mapping in each direction it allows. Raises MappingExampleFailed."""
+    mapping = file.mapping
     view = ReferenceView((mapping,), company_id="")
-    for example in mapping.examples:
-        for direction in ("to_crm", "to_erp"):
-            if example.direction not in ("both", direction) or not mapping.flows(direction):
-                continue
-            for line in mapping.lines(direction):
-                fault = _example_fault(line, example.erp, example.crm, direction, view)
-                if fault:
-                    raise MappingExampleFailed(f"example {example.name!r}: {fault}", where=f"mapping {mapping.name}")
+    for number, example in enumerate(mapping.examples):
+        sides: dict[System, Mapping[str, Value]] = {System.ERP: example.erp, System.CRM: example.crm}
+        faults = [
+            f"{mapping.entity_in(system)} has no mapped field {name!r}"
+            for system, values in sides.items()
+            for name in values
+            if name not in mapping.targets(system)
+        ]
+        for direction in DIRECTIONS:
+            if example.direction in ("both", direction):
+                faults += [_example_fault(line, sides, direction, view) for line in mapping.lines(direction)]
+        fault = next(filter(None, faults), None)
+        if fault:
+            raise MappingExampleFailed(f"example {example.name!r}: {fault}", where=file.where("examples", number))
 
 
 def _example_fault(
-    line: FieldMapping, erp: Mapping[str, Any], crm: Mapping[str, Any], direction: str, view: ReferenceView
+    line: FieldMapping, sides: Mapping[System, Mapping[str, Value]], direction: Direction, view: ReferenceView
 ) -> str:
-    names: dict[System, Mapping[str, Value]] = {System.ERP: erp, System.CRM: crm}
     source, target = source_of(direction), target_of(direction)
     here, there = line.name_in(source), line.name_in(target)
-    if here not in names[source] or there not in names[target]:
+    if here not in sides[source] or there not in sides[target]:
         return ""
-    way = "to_crm" if direction == "to_crm" else "to_erp"
-    carried = carry(line, names[source][here], way, view, creating=True)  # type: ignore[arg-type]
-    if not isinstance(carried, Known):
+    if line.owner or line.reference or line.currency or line.company:
         return f"{here} -> {there}: needs other records; an example is about plain fields"
-    if not equal(line, carried.value, names[target][there]):
-        return f"{here} -> {there}: comes out as {carried.value!r}, not {names[target][there]!r}"
+    carried = carry(line, sides[source][here], direction, view, creating=True)
+    if not isinstance(carried, Known):
+        return f"{here} -> {there}: cannot be carried"
+    if not equal(line, carried.value, sides[target][there]):
+        return f"{here} -> {there}: comes out as {carried.value!r}, not {sides[target][there]!r}"
     return ""
 
 

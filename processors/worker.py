@@ -162,28 +162,23 @@ class _Worker:
         self._spawn(self._beat())
         self._feed.start()
         self._spawn(self._feed.failed())
+        for intake in self._intakes.values():
+            self._spawn(intake.run())
+        self._spawn(self._releaser.run())
+        self._spawn(self._tick())
+        self._spawn(self._app.start())  # returns when the first recovery is done
+        self._spawn(end_stuck_recovery(self._app, self._feed))
+        self._spawn(self._watch_faust())
         stopping: asyncio.Future[Any] = asyncio.ensure_future(self._stop.wait())
-        caught_up: asyncio.Future[Any] = asyncio.ensure_future(self._feed.caught_up())
         failed: asyncio.Future[Any] = self._failed
         try:
-            await asyncio.wait({stopping, caught_up, failed}, return_when=asyncio.FIRST_COMPLETED)
-            if not self._stop.is_set() and not self._failed.done():
-                caught_up.result()
-                for intake in self._intakes.values():
-                    self._spawn(intake.run())
-                self._spawn(self._releaser.run())
-                self._spawn(self._tick())
-                self._spawn(self._app.start())  # returns when the first recovery is done
-                self._spawn(end_stuck_recovery(self._app, self._feed))
-                self._spawn(self._watch_faust())
-                await asyncio.wait({stopping, failed}, return_when=asyncio.FIRST_COMPLETED)
-            if self._failed.done():
-                self._failed.result()
-            self._state = "draining"
-            await asyncio.wait_for(self._shut(), STOP_TIMEOUT_S)
+            await asyncio.wait({stopping, failed}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopping.cancel()
-            caught_up.cancel()
+        if failed.done():
+            failed.result()
+        self._state = "draining"
+        await asyncio.wait_for(self._shut(), STOP_TIMEOUT_S)
 
     async def _end(self) -> None:
         """Leave the group and stop every thread. What is under way and not acknowledged is begun again elsewhere."""
@@ -263,6 +258,7 @@ class _Worker:
         # The view reads the same topic by another way: should the recovery have missed a row, this process ends
         # rather than decide on an old one.
         ends = {tp.partition: high + 1 for tp, high in self._app.tables.recovery.active_highwaters.items()}
+        await self._feed.caught_up()
         await self._feed.reached(ends)
         differing = self._feed.differing(self._table.texts(), ends)
         if rebalances != self._rebalances:
