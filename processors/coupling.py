@@ -54,7 +54,7 @@ def _canonical(value: Value) -> bytes:
         return b"b1" if value else b"b0"
     if isinstance(value, (int, Decimal)):
         number = Decimal(value)
-        return b"n0" if not number else f"n{number.normalize():f}".encode()
+        return b"n0" if not number else f"n{number.normalize()}".encode()
     return b"t" + value.encode()
 
 

@@ -390,8 +390,8 @@ def typed(value: Value, kind: str) -> Value:
             number = Decimal(str(value))
         except InvalidOperation as fault:
             raise ValueError("not a number") from fault
-        if not number.is_finite():
-            raise ValueError("not a number")
+        if not _is_amount(number):
+            raise ValueError("not an amount")
         return number
     if kind == "integer":
         return int(str(value))
@@ -424,15 +424,20 @@ def _amount(value: Value) -> Decimal | None:
         number = Decimal(str(value)) if value is not None and not isinstance(value, bool) else Decimal(0)
     except InvalidOperation:
         return None
-    if not number.is_finite():
+    if not _is_amount(number):
         return None
     return number.normalize() if number else Decimal(0)
+
+
+def _is_amount(number: Decimal) -> bool:
+    """Whether it is a number that a system could hold: both keep fewer than 30 digits on either side of the point."""
+    return number.is_finite() and abs(number.adjusted()) < 30
 
 
 def _plain(value: Value) -> Value:
     if isinstance(value, str):
         return value.strip() or None
-    if isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value():
+    if isinstance(value, Decimal) and _is_amount(value) and value == value.to_integral_value():
         return int(value)
     return value
 

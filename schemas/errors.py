@@ -102,6 +102,7 @@ class MappingExampleFailed(ConfigError):
 class UsageError(ConfigError):
     code = "DRW-1004"
     slug = "usage"
+    next_step = "see the command's --help"
 
 
 class AccessError(DrawbarError):
@@ -302,6 +303,7 @@ class SourceBroken(CaptureError):
 class DemoFailed(DrawbarError):
     code = "DRW-7001"
     slug = "demo-failed"
+    next_step = "run it again with --keep and look: drawbar status, drawbar explain"
 
 
 def all_errors() -> tuple[type[DrawbarError], ...]:

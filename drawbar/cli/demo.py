@@ -152,13 +152,13 @@ class Run:
     def drawbar(self, *arguments: str, show: bool = True, check: bool = True) -> str:
         """Run a `drawbar` command as a person would; what it prints."""
         if show:
-            self.console.print(f"  [bold]$ drawbar {' '.join(arguments)}[/]", highlight=False)
+            self.say(f"  [bold]$ drawbar {' '.join(arguments)}[/]")
         done = subprocess.run(
             [*interpreter(), *arguments],
             env={
                 **os.environ,
                 "DRAWBAR_CONNECTION_FILE": str(self.connection_file),
-                "COLUMNS": str(min(self.console.width, 110) - 2),
+                "COLUMNS": str(min(max(self.console.width, 100), 120)),
             },
             capture_output=True,
             text=True,
@@ -173,8 +173,12 @@ class Run:
     def lines(self, *arguments: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.drawbar(*arguments, "--json", show=False).splitlines()]
 
+    def say(self, what: object, *, markup: bool = True) -> None:
+        """Print; text that is wider than the terminal is left to the terminal, so that it can be copied."""
+        self.console.print(what, highlight=False, markup=markup, soft_wrap=isinstance(what, str))
+
     def step(self, title: str) -> None:
-        self.console.print(f"\n[bold cyan]{title}[/]")
+        self.say(f"\n[bold cyan]{title}[/]")
 
     def until(self, what: str, condition: Callable[[], bool], since: float, direction: str = "") -> float:
         """Wait for a condition; print and keep how long it took since `since`. Raises DemoFailed."""
@@ -185,7 +189,7 @@ class Run:
         took = time.time() - since
         if direction:
             self.latencies[direction].append(took)
-        self.console.print(f"  {what} [green]{took * 1000:,.0f} ms[/]", highlight=False)
+        self.say(f"  {what} [green]{took * 1000:,.0f} ms[/]")
         return took
 
     def wait_quiet(self, timeout_s: int = 60) -> None:
@@ -323,16 +327,15 @@ def _first_synchronisation(run: Run) -> None:
     made_by = {row["accountid"]: row["_createdby_value"] for row in run.truth("crm", "accounts")}
     same_id = [pair["crm_id"] for pair in pairs if pair["erp_id"] == pair["crm_id"]]
     accounts = sum(made_by.get(record) in ours for record in same_id)
-    run.console.print(
+    run.say(
         f"  {len(pairs)} pairs after {time.time() - began:.1f} s: {len(pairs) - len(same_id)} matched by name, "
         f"{accounts} accounts and {len(same_id) - accounts} customers made",
-        highlight=False,
     )
     names = {row["id"]: row["displayName"] for row in run.truth("erp", "customers")}
     names |= {row["accountid"]: row["name"] for row in run.truth("crm", "accounts")}
     for letter in run.lines("dead-letters", "list", "--code", "ambiguous-match"):
         name = names.get(letter["ref"].rsplit(":", 1)[-1], "?")
-        run.console.print(f"  ambiguous, left to a person: {letter['ref']} ({name})", highlight=False)
+        run.say(f"  ambiguous, left to a person: {letter['ref']} ({name})")
 
 
 def _expected_pairs(run: Run) -> int:
@@ -419,7 +422,7 @@ def _both_sides(run: Run) -> None:
 
     run.until("the same field: one value stands on both sides after", agreed, since)
     standing = run.erp.get(customer)["website"]
-    run.console.print(f"  it is {standing!r}: the later edit wins, the ERP within one second", highlight=False)
+    run.say(f"  it is {standing!r}: the later edit wins, the ERP within one second")
 
 
 def _automation(run: Run) -> None:
@@ -452,7 +455,7 @@ def _burst(run: Run) -> None:
         customer, account = pairs[half + number]
         wanted["erp", customer] = (f"burst {number}", run.crm.edit(account, {"address1_line2": f"burst {number}"}))
     sent = time.time()
-    run.console.print(f"  {2 * half} edits made in {sent - began:.1f} s")
+    run.say(f"  {2 * half} edits made in {sent - began:.1f} s")
     while wanted:
         if time.time() - sent > DEADLINE_S:
             raise DemoFailed(f"{len(wanted)} edits of the burst have not arrived")
@@ -463,17 +466,15 @@ def _burst(run: Run) -> None:
             if (here if system == "erp" else there).get(record) == text:
                 run.latencies["ERP to CRM" if system == "crm" else "CRM to ERP"].append(max(now - since, 0.0))
                 del wanted[system, record]
-    run.console.print(
-        f"  all of them are on the other side {time.time() - sent:.1f} s after the last one", highlight=False
-    )
+    run.say(f"  all of them are on the other side {time.time() - sent:.1f} s after the last one")
     run.wait_quiet()
     run.requests_per_change = (run.requests_made() - before) / (2 * half)
-    run.console.print(f"  {run.requests_per_change:.2f} requests per change", highlight=False)
+    run.say(f"  {run.requests_per_change:.2f} requests per change")
 
 
 def _dead_letters(run: Run) -> None:
     run.step("Customers whose salesperson has no CRM user wait, visibly")
-    run.console.print(run.drawbar("dead-letters", "list", "--code", "owner-not-coupled").rstrip(), highlight=False)
+    run.say(run.drawbar("dead-letters", "list", "--code", "owner-not-coupled").rstrip(), markup=False)
     letters = run.lines("dead-letters", "list", "--code", "owner-not-coupled")
     if not letters:
         raise DemoFailed("no customer waits for its owner, though some salespeople have no user")
@@ -485,10 +486,10 @@ def _dead_letters(run: Run) -> None:
         for user in run.truth("crm", "systemusers")
         if user["islicensed"] and not user["isdisabled"] and user["systemuserid"] not in taken
     )
-    run.console.print(f"  {len(waiting)} wait for {missing}; {free['fullname']} becomes its user:", highlight=False)
+    run.say(f"  {len(waiting)} wait for {missing}; {free['fullname']} becomes its user:")
     since = time.time()
     said = run.drawbar("couplings", "couple", missing, f"crm:systemuser:{free['systemuserid']}")
-    run.console.print("  " + said.strip(), highlight=False)
+    run.say("  " + said.strip(), markup=False)
 
     def released() -> bool:
         still = run.lines("dead-letters", "list", "--code", "owner-not-coupled")
@@ -508,7 +509,7 @@ def _delete(run: Run) -> None:
         return any(letter["ref"].endswith(customer) for letter in letters)
 
     run.until("a dead letter tells of it after", told, since)
-    run.console.print(run.drawbar("explain", f"erp:customer:{customer}").rstrip(), highlight=False)
+    run.say(run.drawbar("explain", f"erp:customer:{customer}").rstrip(), markup=False)
 
 
 # --- the judgement ----------------------------------------------------------------------------------------------------
@@ -545,7 +546,7 @@ def _compare(run: Run) -> bool:
         faults.append("the deleted record is in no dead letter")
     _table(run, len(customers), len(accounts), len(pairs), agreeing, duplicates, letters)
     for fault in faults[:20]:
-        run.console.print(f"  [red]{fault}[/]", highlight=False)
+        run.say(f"  [red]{fault}[/]")
     return not faults
 
 
@@ -615,7 +616,7 @@ def _table(
     table.add_row("records", f"{customers} customers, {accounts} accounts")
     table.add_row("coupled", str(pairs))
     table.add_row("agreeing", str(agreeing))
-    table.add_row("waiting or outside the filters", f"{pairs - agreeing}, each accounted for below")
+    table.add_row("not agreeing yet", f"{pairs - agreeing}: an open dead letter says of each what it waits for")
     table.add_row("duplicates", str(duplicates))
     for (slug, missing), count in Counter((letter["slug"], letter["missing"]) for letter in letters).items():
         table.add_row("open dead letters", f"{count} {slug} {missing}".strip())
@@ -628,4 +629,4 @@ def _table(
                 f"latency {direction}", f"p50 {middle * 1000:,.0f} ms, p99 {p99 * 1000:,.0f} ms ({len(values)})"
             )
     table.add_row("requests per change", f"{run.requests_per_change:.2f}")
-    run.console.print(table)
+    run.say(table)
