@@ -25,14 +25,14 @@ lock: setup ## Pin the dependencies anew after a change of pyproject.toml
 demo: setup ## Start everything on this machine, show changes crossing, and compare both systems at the end
 	@$(BIN)/drawbar demo
 
-lint: setup
+lint: setup ## Lint, and the form of the code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: setup
+types: setup ## Types (mypy)
 	$(BIN)/mypy
 
-imports: setup
+imports: setup ## Which package may import which
 	$(BIN)/lint-imports
 
 check: lint types imports ## Lint, types and import rules

@@ -15,21 +15,53 @@ import structlog
 
 from drawbar.settings import LogSettings
 
-# Every event there is; a test holds it against the code.
+# Every event there is; a test holds it against the code. One more per outcome of a command: `sink.written`,
+# `sink.observed`, `sink.missing`, `sink.matched`, `sink.deleted`, `sink.rejected`.
 EVENTS: Mapping[str, str] = {
     "bus.broker_started": "the Apache Kafka of this machine answers",
     "bus.client_error": "a Kafka client has trouble, and goes on trying",
     "bus.client_failed": "a Kafka client has ended; its process ends too",
     "bus.client_log": "what librdkafka says (debug)",
+    "bus.jar_failed": "a jar could not be fetched and is tried again (debug)",
     "bus.topic_changed": "a setting of a topic was set",
     "bus.topic_made": "a topic was made",
+    "capture.beat_lost": "what capture said of itself did not arrive (debug)",
+    "capture.crashed": "an entity's thread ended by a fault nobody foresaw; the process ends and is started again",
+    "capture.fenced": "another process captures this entity now",
+    "capture.hint_dropped": "a webhook came while the client's queue was full; the next poll sees the change",
+    "capture.position_lost": "the source forgot our position: a snapshot follows",
+    "capture.published": "changes are with the broker",
+    "capture.set_aside": "a row that cannot be read is a dead letter",
+    "capture.snapshot_done": "all records of an entity were read",
+    "capture.stopped": "an entity is not captured until somebody acts; the code says why",
+    "capture.taken_over": "this process captures the entity from now on",
+    "capture.waiting": "a source or the bus does not answer as it should; tried again",
+    "capture.waiting_for_broker": "no broker answers yet",
+    "capture.webhooks_failed": "notifications cannot be had: changes are found by polling alone",
+    "process.assigned": "the process has these partitions",
+    "process.ended_hard": "the process did not end in time and was cut off; nothing was acknowledged",
+    "process.failed": "the process ends by a fault and is started again",
+    "process.letter_unreadable": "a line of the index of dead letters cannot be read",
+    "process.row_unreadable": "a row cannot be read; it is left as it is",
+    "process.started": "the process begins",
+    "process.stop_failed": "the end did not go as it should",
+    "process.stopped": "the process has drained and ends",
+    "process.waits_for_broker": "no broker answers yet",
+    "sink.assigned": "the sink has more partitions",
+    "sink.bus_unavailable": "outcomes cannot be sent; they are kept and sent again",
+    "sink.paused": "nothing is written for now: outage, throttling, a right that is missing, or the bus",
+    "sink.resumed": "writing goes on",
+    "sink.revoked": "the sink has fewer partitions",
+    "sink.started": "the sink begins",
+    "sink.stopped": "the sink has drained and ends",
+    "sink.undecodable": "a command that nobody can read is a dead letter",
     "supervisor.child_died": "a process ended and is started again",
     "supervisor.child_gave_up": "a process says that it cannot work with these settings",
     "supervisor.child_killed": "a process did not end in time when asked to",
     "supervisor.child_started": "a process was started",
 }
 
-NOISY = ("urllib3", "msal", "asyncio", "aiokafka", "httpx", "rdflib")  # their info lines are about their own inside
+NOISY = ("urllib3", "msal", "asyncio", "aiokafka", "faust", "mode")  # their info lines are about their own inside
 _SECRET = ("secret", "password", "token", "authorization", "assertion")
 
 

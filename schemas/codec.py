@@ -71,14 +71,13 @@ def decode(cls: type[T], data: bytes | None) -> T:
     try:
         body = io.BytesIO(data[10:])
         datum: Any = fastavro.schemaless_reader(body, schema, None)
-        if body.read(1):
-            raise Undecodable(f"bytes after the end of a {cls.__name__}")
-        return from_datum(cls, datum)
-    except Undecodable:
-        raise
+        record = from_datum(cls, datum)
     except Exception as fault:
         # fastavro raises whatever its reading runs into; to us all of it means the same.
         raise Undecodable(f"broken {cls.__name__}: {type(fault).__name__}") from fault
+    if body.read(1):
+        raise Undecodable(f"bytes after the end of a {cls.__name__}")
+    return record
 
 
 def to_json(record: object) -> str:

@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from confluent_kafka import KafkaException
 
 from drawbar.bus.apache import free_port, prepare
 from drawbar.bus.clients import make_admin, wait_for_broker
@@ -23,7 +25,7 @@ from drawbar.bus.topics import apply
 from drawbar.cli.connection import remove_connection, write_connection
 from drawbar.settings import Settings, interpreter
 from drawbar.status import Beat, BeatReader
-from schemas.errors import BusError, BusStartFailed, DrawbarError, SettingsError, UsageError
+from schemas.errors import BusError, BusStartFailed, BusUnavailable, DrawbarError, SettingsError, UsageError
 from schemas.topics import PAIRS_WORK, TOPICS
 
 STOP_ORDER = ("capture", "sink-erp", "sink-crm", "process", "sandbox", "kafka")
@@ -33,6 +35,7 @@ SILENT_AFTER_S = 5.0  # no process said anything for so long: the bus may be awa
 SAY_PROGRESS_EVERY_S = 5.0
 SANDBOX_PARTITIONS = 4
 
+T = TypeVar("T")
 Say = Callable[[str, str], None]  # who, what
 
 
@@ -121,11 +124,11 @@ class Installation:
             self._say("sandbox", f"CRM {self._connection['crm']['base_url']}")
         else:
             self._connection |= _systems(self._settings)
-        bus["partitions"] = self._partitions(bootstrap)
+        bus["partitions"] = self._with_bus(lambda: self._partitions(bootstrap))
         self._connection |= {"state_dir": str(plan.state_dir), "partitions": bus["partitions"]}
         self._settings = _with(self._settings, bus, self._connection if info is not None else None)
         self._sign_in()
-        self._apply_topics()
+        self._with_bus(self._apply_topics)
         self._start_stages()
 
     def _start_kafka(self) -> str:
@@ -187,7 +190,10 @@ class Installation:
         if self._plan.partitions is not None:
             return self._plan.partitions
         admin = make_admin(bootstrap, client_id="drawbar-up", extra=bus.extra)
-        there = admin.list_topics(timeout=10).topics.get(PAIRS_WORK)
+        try:
+            there = admin.list_topics(timeout=10).topics.get(PAIRS_WORK)
+        except KafkaException as failed:
+            raise BusUnavailable(f"the topics cannot be listed: {failed.args[0].name()}") from failed
         if there is not None and there.partitions:
             return len(there.partitions)
         is_set = "partitions" in bus.model_fields_set
@@ -241,7 +247,7 @@ class Installation:
 
     def _keep(self) -> None:
         bus = self._settings.bus
-        self._beats = BeatReader(bus)
+        self._beats = self._with_bus(lambda: BeatReader(bus))
         watch = _BusWatch(bus.bootstrap_servers, lambda: _answers(self._settings), self._say)
         progress = _Progress(self._say)
         while True:
@@ -293,6 +299,16 @@ class Installation:
         for stage in self._supervisor.gave_up:
             self._say(stage, f"cannot start: {_last_words(self._logs[stage])}")
             raise _Stopped
+
+    def _with_bus(self, work: Callable[[], T]) -> T:
+        """What `work` returns, once the bus answers it: a broker that is away just now is waited for."""
+        while True:
+            self._tick()
+            try:
+                return work()
+            except BusUnavailable as away:
+                self._say("bus", f"waiting: {away.message}")
+                time.sleep(1)
 
     def _await(self, is_there: Callable[[], bool], stage: str) -> None:
         while not is_there():
