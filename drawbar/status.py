@@ -90,7 +90,7 @@ class Beat:
         return int(value) if isinstance(value, (int, float)) else 0
 
     def time(self, name: str) -> datetime | None:
-        return _time(self.details.get(name))
+        return parse_time(self.details.get(name))
 
     @property
     def entities(self) -> Mapping[str, Mapping[str, Any]]:
@@ -107,7 +107,7 @@ def read_beat(value: bytes | None) -> Beat | None:
     """The heartbeat in a message; None for what is none."""
     try:
         said = json.loads(value or b"")
-        at = _time(said["at"])
+        at = parse_time(said["at"])
         if at is None:
             return None
         return Beat(
@@ -259,7 +259,7 @@ def _not_looked_at(picture: Picture, since: datetime | None) -> list[str]:
 
 def _look_missing(picture: Picture, entity: str, since: datetime | None) -> str:
     look = _looks(picture)[entity]
-    poll, sweep = _time(look.get("last_empty_poll_began_at")), _time(look.get("last_empty_sweep_began_at"))
+    poll, sweep = parse_time(look.get("last_empty_poll_began_at")), parse_time(look.get("last_empty_sweep_began_at"))
     last = _last_activity(picture)
     if poll is None:
         return "no poll without news yet"
@@ -558,7 +558,8 @@ def _unavailable(what: str, failed: KafkaException) -> BusUnavailable:
     return BusUnavailable(f"{what}: {failed.args[0].name()}", next_step="look at the broker; is `drawbar up` running?")
 
 
-def _time(text: object) -> datetime | None:
+def parse_time(text: object) -> datetime | None:
+    """A time with its zone, as JSON has it; None for what is none."""
     if not isinstance(text, str):
         return None
     try:

@@ -224,9 +224,11 @@ def agree(pair: Pair, lines: Iterable[FieldMapping], prints: Fingerprints, *, co
         return pair
     of_erp, of_crm = dict(erp.base), dict(crm.base)
     for line in lines:
-        name = line.name_in(System.ERP)
-        of_erp[name] = prints.of(company if line.company else erp.state.get(name))
-        of_crm[str(line.crm)] = prints.of(crm.state.get(str(line.crm)))
+        here, there = line.name_in(System.ERP), line.name_in(System.CRM)
+        if there not in crm.state or (here not in erp.state and not line.company):
+            continue  # absent is not blank
+        of_erp[here] = prints.of(company if line.company else erp.state[here])
+        of_crm[there] = prints.of(crm.state[there])
     return replace(
         pair,
         erp=_untouch(replace(erp, base=of_erp), prints),

@@ -11,7 +11,7 @@ The rules in the order of reading: `decide` (which kind of pair is it), `_decide
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Union
 
@@ -122,6 +122,15 @@ class Settle:
     how: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Both sides had a value for these fields, and one was chosen: for the journal."""
+
+    direction: str
+    reason: str
+    fields: tuple[str, ...]
+
+
 Decision = Union[Issue, Skip, Park, Wait, Reject, Claim, Settle]
 
 
@@ -132,6 +141,7 @@ class Decided:
     pair: Pair
     decisions: tuple[Decision, ...]
     soft_missing: tuple[str, ...] = ()
+    choices: tuple[Choice, ...] = ()
 
 
 def decide(pair: Pair, mapping: EntityMapping, view: ReferenceView, context: Context) -> Decided:
@@ -204,12 +214,9 @@ class _Line:
 
 
 def _decide_pair(pair: Pair, mapping: EntityMapping, view: ReferenceView, context: Context) -> Decided:
-    erp, crm = pair.erp, pair.crm
-    assert erp is not None
-    assert crm is not None
     lines = _lines(pair, mapping, view, context.prints)
     news = {
-        direction: context.retry
+        direction: direction in pair.news
         or (
             mapping.flows(direction)
             and any(item.changed(source_of(direction)) for item in lines if item.line.goes(direction))
@@ -219,35 +226,48 @@ def _decide_pair(pair: Pair, mapping: EntityMapping, view: ReferenceView, contex
     ways: dict[str, _Way] = {direction: _Way() for direction in DIRECTIONS}
     settled: list[FieldMapping] = []
     conflicts: list[str] = []
+    chosen: dict[tuple[str, str], list[str]] = {}
     soft: list[str] = []
+    whole = _whole_record_conflict(lines, pair, mapping, view)
     for item in lines:
-        direction = _winner(item, pair, mapping, view, context, news)
-        if direction is None:
+        verdict = _winner(item, pair, mapping, view, context, news, whole=whole)
+        if verdict is None:
             continue
-        if direction == "agree":
+        if verdict.way == "agree":
             settled.append(item.line)
             continue
-        if direction == "conflict":
-            conflicts.append(item.line.name_in(System.CRM))
+        name = item.line.name_in(System.CRM)
+        if verdict.way == "conflict":
+            conflicts.append(name)
             continue
+        if verdict.reason:
+            chosen.setdefault((verdict.way, verdict.reason), []).append(name)
+        direction = _as_direction(verdict.way)
         target = side_of(pair, target_of(direction))
         assert target is not None
-        carried = carry(item.line, item.value(source_of(direction)), _as_direction(direction), view, creating=False)
+        held = target.state.get(item.line.name_in(target_of(direction)))
+        source = item.value(source_of(direction))
+        carried = carry(item.line, source, direction, view, creating=False, held=held)
         if _note(ways[direction], item.line, target_of(direction), carried, target, soft, context.prints):
             settled.append(item.line)
     pair = agree(pair, settled, context.prints, company=view.company_crm_id)
+    choices = tuple(
+        Choice(direction=way, reason=reason, fields=tuple(names)) for (way, reason), names in chosen.items()
+    )
     decisions: list[Decision] = []
     if conflicts:
         decisions.append(Reject(direction="conflict", error=UpdateConflict, fields=tuple(conflicts)))
-        if mapping.conflict == "record":
-            # The built-in integration's way (R175): the record fails as a whole.
-            return Decided(pair=pair, decisions=tuple(decisions), soft_missing=tuple(soft))
-    decisions.extend(
-        _sum_up(direction, ways[direction], pair, mapping, view, context)
-        for direction in DIRECTIONS
-        if mapping.flows(direction)
-    )
-    return Decided(pair=pair, decisions=tuple(decisions), soft_missing=tuple(soft))
+    if not (conflicts and whole):  # R175: under `conflict: record` the record fails as a whole
+        decisions.extend(
+            _sum_up(direction, ways[direction], pair, mapping, view, context)
+            for direction in DIRECTIONS
+            if mapping.flows(direction)
+        )
+    at_rest = {
+        decision.direction for decision in decisions if isinstance(decision, Skip) and decision.reason == "unchanged"
+    }
+    pair = replace(pair, news=tuple(way for way in DIRECTIONS if news[way] and way not in at_rest))
+    return Decided(pair=pair, decisions=tuple(decisions), soft_missing=tuple(soft), choices=choices)
 
 
 def _lines(pair: Pair, mapping: EntityMapping, view: ReferenceView, prints: Fingerprints) -> tuple[_Line, ...]:
@@ -275,6 +295,14 @@ def _lines(pair: Pair, mapping: EntityMapping, view: ReferenceView, prints: Fing
     return tuple(found)
 
 
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """Which way one line goes (a direction, `agree` or `conflict`), and why, where there was a choice."""
+
+    way: str
+    reason: str = ""
+
+
 def _winner(
     item: _Line,
     pair: Pair,
@@ -282,50 +310,83 @@ def _winner(
     view: ReferenceView,
     context: Context,
     news: Mapping[Direction, bool],
-) -> str | None:
-    """Which way the line goes: a direction, `agree`, `conflict`, or None for not at all."""
+    *,
+    whole: bool,
+) -> _Verdict | None:
+    """What is to become of the line; None: nothing."""
     ways = [way for way in DIRECTIONS if mapping.flows(way) and item.line.goes(way)]
+    looks_again = context.retry and bool(pair.soft_missing) and _refers(item.line)
     if len(ways) == 1:
         # R182: on a one-way line the target's own edits stand until the source changes again.
-        return ways[0] if news[ways[0]] else None
-    if not ways or not (item.erp_changed or item.crm_changed):
+        return _Verdict(ways[0]) if news[ways[0]] or looks_again else None
+    if not ways:
         return None
-    if item.first or (item.erp_changed and item.crm_changed):
+    if not (item.erp_changed or item.crm_changed):
+        # What one side had to leave out, because the other record was not there, goes on from the side that has it.
+        return _Verdict("to_erp" if item.erp is None else "to_crm") if looks_again else None
+    if item.first or whole or (item.erp_changed and item.crm_changed):
         if _same_both_ways(item, view):
-            return "agree"
-        return _first_winner(item, pair, mapping) if item.first else _conflict_winner(item, pair, mapping, context)
-    return "to_crm" if item.erp_changed else "to_erp"
+            return _Verdict("agree")
+        if item.first and not whole:
+            return _first_winner(item, pair, mapping)
+        return _conflict_winner(item, pair, mapping, context, whole=whole)
+    return _Verdict("to_crm" if item.erp_changed else "to_erp")
+
+
+def _refers(line: FieldMapping) -> bool:
+    return line.owner is not None or line.reference is not None or line.currency or line.company
+
+
+def _whole_record_conflict(lines: tuple[_Line, ...], pair: Pair, mapping: EntityMapping, view: ReferenceView) -> bool:
+    """R173, under `conflict: record`: both sides changed, whatever the fields, and a two-way line differs."""
+    if mapping.conflict != "record" or pair.first_use:
+        return False
+    both = any(item.erp_changed for item in lines) and any(item.crm_changed for item in lines)
+    return both and any(
+        item.line.direction == "both"
+        and (item.erp_changed or item.crm_changed)
+        and mapping.flows("to_crm")
+        and mapping.flows("to_erp")
+        and not _same_both_ways(item, view)
+        for item in lines
+    )
 
 
 def _same_both_ways(item: _Line, view: ReferenceView) -> bool:
     """Whether one side already holds what the other would send."""
-    to_crm = carry(item.line, item.erp, "to_crm", view, creating=False)
+    to_crm = carry(item.line, item.erp, "to_crm", view, creating=False, held=item.crm)
     if isinstance(to_crm, Known) and equal(item.line, to_crm.value, item.crm):
         return True
-    to_erp = carry(item.line, item.crm, "to_erp", view, creating=False)
+    to_erp = carry(item.line, item.crm, "to_erp", view, creating=False, held=item.erp)
     return isinstance(to_erp, Known) and equal(item.line, to_erp.value, item.erp)
 
 
-def _first_winner(item: _Line, pair: Pair, mapping: EntityMapping) -> str:
+def _first_winner(item: _Line, pair: Pair, mapping: EntityMapping) -> _Verdict:
     """At the first agreement a blank gives way to a value; two values: the authority's stands."""
     if pair.first_use:
-        return "to_crm" if pair.first_use == "erp" else "to_erp"
+        way = "to_crm" if pair.first_use == "erp" else "to_erp"
+        return _Verdict(way, f"first agreement: {pair.first_use} was chosen")
     if item.erp is None:
-        return "to_erp"
+        return _Verdict("to_erp")
     if item.crm is None:
-        return "to_crm"
-    return "to_crm" if mapping.authority is System.ERP else "to_erp"
+        return _Verdict("to_crm")
+    way = "to_crm" if mapping.authority is System.ERP else "to_erp"
+    return _Verdict(way, f"first agreement: {mapping.authority.value} is the authority")
 
 
-def _conflict_winner(item: _Line, pair: Pair, mapping: EntityMapping, context: Context) -> str:
+def _conflict_winner(item: _Line, pair: Pair, mapping: EntityMapping, context: Context, *, whole: bool) -> _Verdict:
     if context.use in ("erp", "crm"):
-        return "to_crm" if context.use == "erp" else "to_erp"
-    policy: str = "record" if mapping.conflict == "record" else item.line.conflict or mapping.conflict
-    if policy in ("dead_letter", "record"):
-        return "conflict"
+        way = "to_crm" if context.use == "erp" else "to_erp"
+        return _Verdict(way, f"both sides changed: {context.use} was chosen by a person")
+    policy: str = item.line.conflict or mapping.conflict
+    if whole or policy in ("dead_letter", "record"):
+        return _Verdict("conflict")
+    reason = f"policy {policy}"
     if policy == "latest":
-        policy = _later(item, pair) or mapping.authority.value
-    return "to_crm" if policy == "erp" else "to_erp"
+        later = _later(item, pair)
+        policy = later or mapping.authority.value
+        reason = f"{policy} changed it later" if later else f"at the same time, {policy} is the authority"
+    return _Verdict("to_crm" if policy == "erp" else "to_erp", f"both sides changed: {reason}")
 
 
 def _later(item: _Line, pair: Pair) -> str | None:
@@ -369,7 +430,7 @@ def _note(
         held = target.state.get(name)
         if equal(line, carried.value, held) or target.forms.get(name) == form(prints, carried.value, held):
             return True
-    if line.required and carried.value is None:
+    if line.required and carried.value in (None, ""):
         way.blank.append(name)
         return False
     way.values[name] = carried.value

@@ -271,8 +271,16 @@ class Bad:
 Carried = Known | Leave | Missing | Bad
 
 
-def carry(line: FieldMapping, value: Value, direction: Direction, view: ReferenceView, *, creating: bool) -> Carried:
-    """What the target should hold for the source value of one line.
+def carry(
+    line: FieldMapping,
+    value: Value,
+    direction: Direction,
+    view: ReferenceView,
+    *,
+    creating: bool,
+    held: Value = None,
+) -> Carried:
+    """What the target should hold for the source value of one line, where it holds `held` now.
 
     `creating`: the target record does not exist yet; a blank owner then becomes the company's team (R38).
     """
@@ -281,7 +289,7 @@ def carry(line: FieldMapping, value: Value, direction: Direction, view: Referenc
     if line.owner is not None:
         return _carry_owner(line.owner, value, view, creating=creating)
     if line.currency:
-        return _carry_currency(value, direction, view)
+        return _carry_currency(value, held, direction, view)
     if line.options is not None:
         return _carry_option(line, value, direction, view)
     if line.reference is not None:
@@ -321,20 +329,19 @@ def _carry_owner(mapping: str, code: Value, view: ReferenceView, *, creating: bo
     return Known(f"{view.entity(mapping, System.CRM)}:{user}")
 
 
-def _carry_currency(value: Value, direction: Direction, view: ReferenceView) -> Carried:
-    """R226, R227 for the company's own currency; any other is left as it is."""
+def _carry_currency(value: Value, held: Value, direction: Direction, view: ReferenceView) -> Carried:
+    """R226, R227 for the company's own currency. Where either side has another one, both stay as they are."""
     local = view.local_currency
     if not local:
         return Leave("local-currency-unknown", ("local-currency",))
-    if direction == "to_crm":
-        code = str(value).strip().upper() if value else local
-        row = view.currency_id(local)
-        if code != local:
-            return Leave("foreign-currency")
-        return Known(row) if row else Leave("local-currency-not-in-crm", (f"currency:{local}",))
-    if value is None:
-        return Known(None)  # FLD-010
-    return Known(local) if view.currency_id(local) == value else Leave("foreign-currency")
+    row = view.currency_id(local)
+    if row is None:
+        return Leave("local-currency-not-in-crm", (f"currency:{local}",))
+    code, currency = (value, held) if direction == "to_crm" else (held, value)
+    if str(code or local).strip().upper() != local or currency not in (None, row):
+        return Leave("foreign-currency")
+    # In the ERP a blank is the own currency, and the API may show it as the code: both are left as they stand.
+    return Known(row if direction == "to_crm" else held)
 
 
 def _carry_option(line: FieldMapping, value: Value, direction: Direction, view: ReferenceView) -> Carried:
@@ -383,7 +390,7 @@ def _carry_reference(line: FieldMapping, value: Value, direction: Direction, vie
 
 def typed(value: Value, kind: str) -> Value:
     """`value` as its type holds it. Raises ValueError when it cannot be one."""
-    if value is None or value == "":
+    if value is None or (isinstance(value, str) and not value.strip()):
         return None
     if kind == "decimal":
         try:

@@ -159,7 +159,13 @@ def settle(turn: Turn) -> None:
         pair = turn.pair
     context = Context(prints=turn.world.prints, company_id=turn.world.company_id, retry=turn.retry, use=turn.use)
     decided = decide(pair, turn.mapping, turn.world.view, context)
-    turn.row = replace(turn.row, pair=replace(decided.pair, soft_missing=tuple(dict.fromkeys(decided.soft_missing))))
+    looked_again = turn.retry and not isinstance(decided.decisions[0], Park)
+    soft = decided.soft_missing if looked_again else (*pair.soft_missing, *decided.soft_missing)
+    turn.row = replace(turn.row, pair=replace(decided.pair, soft_missing=tuple(dict.fromkeys(soft))))
+    for choice in decided.choices:
+        turn.line(
+            "chose", turn.source_ref(choice.direction), choice.direction, reason=choice.reason, fields=choice.fields
+        )
     for decision in decided.decisions:
         _act(turn, decision)
     conflicted = any(

@@ -165,7 +165,7 @@ class Turn:
             within=self.within(system),
             within_blank_or=self.within_company(system),
             cause_id=self.work.message_id,
-            changed_at=source.modified_at if source is not None else None,
+            changed_at=self._changed_at(issue, source),
             issued_at=self.now,
         )
         flight = InFlight(
@@ -185,6 +185,17 @@ class Turn:
             fields=names,
             command_id=command.command_id,
         )
+
+    def _changed_at(self, issue: Issue, source: Side | None) -> datetime | None:
+        """When what is written was changed in the source; None where it was not changed just now (a replay)."""
+        if source is None or issue.kind is CommandKind.CREATE:
+            return source.modified_at if source is not None else None
+        names = [
+            line.name_in(source_of(issue.direction))
+            for line in self.mapping.lines(issue.direction)
+            if line.name_in(target_of(issue.direction)) in issue.values
+        ]
+        return max((source.touched[name] for name in names if name in source.touched), default=None)
 
     def target_id(self, pair: Pair, issue: Issue) -> str:
         if issue.kind is CommandKind.MATCH:

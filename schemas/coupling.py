@@ -87,6 +87,7 @@ class Pair:
     in_flight: InFlight | None = None
     holds: Mapping[str, Hold] = field(default_factory=dict)  # direction -> why
     soft_missing: tuple[str, ...] = ()  # went on without these; decided again when they appear
+    news: tuple[str, ...] = ()  # directions whose source changed and that have not come to rest since
     matched: Matched | None = None
     claim: str = ""  # the claim by which the CRM record came
     claiming: str = ""  # CLAIMING: id of the CRM record asked for

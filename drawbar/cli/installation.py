@@ -23,6 +23,7 @@ from drawbar.bus.clients import make_admin, wait_for_broker
 from drawbar.bus.supervisor import ChildSpec, Supervisor
 from drawbar.bus.topics import apply
 from drawbar.cli.connection import remove_connection, write_connection
+from drawbar.metrics import serve_installation
 from drawbar.settings import Settings, interpreter
 from drawbar.status import Beat, BeatReader
 from schemas.errors import BusError, BusStartFailed, BusUnavailable, DrawbarError, SettingsError, UsageError
@@ -227,13 +228,16 @@ class Installation:
             "capture": ("capture", "run"),
         }
         port = self._settings.log.metrics_port
+        if port:
+            serve_installation(self._settings, self._plan.entities)
+            self._say("up", f"metrics of all on port {port}")
         for stage, command in commands.items():
             for number in range(self._plan.processes.get(stage, 1)):
                 values = _to_environment(self._settings, with_systems=self._plan.sandbox is not None)
                 if port:
+                    port += 1
                     values["DRAWBAR_LOG__METRICS_PORT"] = str(port)
                     self._say(stage, f"metrics on port {port}")
-                    port += 1
                 self._add(
                     ChildSpec(
                         stage=stage,

@@ -314,9 +314,9 @@ def _stage(connection_file: Path | None, stage: str) -> Settings:
     settings = open_running(connection_file)
     set_up_log(settings.log, stage=stage)
     if settings.log.metrics_port:
-        from drawbar.metrics import serve
+        from drawbar.metrics import serve_stage
 
-        serve(settings, stage)
+        serve_stage(settings, stage)
     return settings
 
 
