@@ -30,6 +30,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # public all the same
+from typing_extensions import Self
 
 from drawbar.bus.clients import latest_by_key, make_admin, make_consumer, patiently
 from drawbar.settings import BusSettings
@@ -69,6 +70,7 @@ UNFINISHED = {
 }
 
 Place = tuple[str, int]
+_LATE_REPORT = "has not reported since the last message"
 
 
 # --- heartbeats -------------------------------------------------------------------------------------------------------
@@ -194,6 +196,11 @@ def why_not_quiet(picture: Picture, *, since: datetime | None = None) -> list[st
     ]
 
 
+def is_late_report(reason: str) -> bool:
+    """Whether a reason goes by itself with the next heartbeat of a process."""
+    return reason.endswith(_LATE_REPORT)
+
+
 def unhurried_entities(picture: Picture, *, since: datetime) -> list[str]:
     """The entities at which capture has to look again before the system can be found quiet."""
     looks = _looks(picture)
@@ -233,7 +240,7 @@ def _not_read(picture: Picture) -> list[str]:
         found.append("messages are arriving")
     if traffic.last_message_at is not None:
         found += [
-            f"{beat.name}: has not reported since the last message"
+            f"{beat.name}: {_LATE_REPORT}"
             for beat in picture.beats
             if beat.stage != "capture" and beat.at < traffic.last_message_at + SETTLE
         ]
@@ -365,6 +372,12 @@ class BeatReader:
     def close(self) -> None:
         self._consumer.close()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def _range(self, bus: BusSettings, history_s: float, timeout_s: float) -> tuple[int, int]:
         admin = make_admin(bus.bootstrap_servers, client_id="drawbar-status", extra=bus.extra)
         since_ms = int((time.time() - history_s) * 1000)
@@ -396,6 +409,12 @@ class TrafficReader:
 
     def close(self) -> None:
         self._peek.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _lag(self, ends: Mapping[Place, int], committed: Sequence[Mapping[Place, int]]) -> dict[str, int]:
         """Per topic, behind the slowest of the groups that read it. Markers of transactions are no messages."""

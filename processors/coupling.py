@@ -225,9 +225,9 @@ def agree(pair: Pair, lines: Iterable[FieldMapping], prints: Fingerprints, *, co
     of_erp, of_crm = dict(erp.base), dict(crm.base)
     for line in lines:
         here, there = line.name_in(System.ERP), line.name_in(System.CRM)
-        if there not in crm.state or (here not in erp.state and not line.company):
+        if there not in crm.state or (here not in erp.state and not line.is_made):
             continue  # absent is not blank
-        of_erp[here] = prints.of(company if line.company else erp.state[here])
+        of_erp[here] = prints.of((company if line.company else None) if line.is_made else erp.state[here])
         of_crm[there] = prints.of(crm.state[there])
     return replace(
         pair,

@@ -278,7 +278,7 @@ def _lines(pair: Pair, mapping: EntityMapping, view: ReferenceView, prints: Fing
     found = []
     for line in _all_lines(mapping):
         erp_name, crm_name = line.name_in(System.ERP), line.name_in(System.CRM)
-        if crm_name not in crm.state or (erp_name not in erp.state and not line.company):
+        if crm_name not in crm.state or (erp_name not in erp.state and not line.is_made):
             continue
         erp_value: Value = view.company_crm_id if line.company else erp.state.get(erp_name)
         crm_value = crm.state[crm_name]
@@ -366,7 +366,7 @@ def _first_winner(item: _Line, pair: Pair, mapping: EntityMapping) -> _Verdict:
     if pair.first_use:
         way = "to_crm" if pair.first_use == "erp" else "to_erp"
         return _Verdict(way, f"first agreement: {pair.first_use} was chosen")
-    if item.erp is None:
+    if item.erp is None or item.line.currency:  # a foreign currency of the CRM stands
         return _Verdict("to_erp")
     if item.crm is None:
         return _Verdict("to_crm")
@@ -457,7 +457,7 @@ def _stopped(
     if not passes(source.state, mapping.conditions(source_of(direction)), view):
         return Skip(direction=direction, reason="outside-filter")
     hold = pair.holds.get(direction)
-    if hold is not None and _still_held(hold, source, context):
+    if hold is not None and still_held(hold, source, retry=context.retry):
         return Skip(direction=direction, reason="held", fields=hold.fields)
     if way.bad:
         return Reject(direction=direction, error=way.bad[0][0], fields=tuple(name for _, name in way.bad))
@@ -473,12 +473,12 @@ def _stopped(
     return None
 
 
-def _still_held(hold: Hold, source: Side, context: Context) -> bool:
+def still_held(hold: Hold, source: Side, *, retry: bool) -> bool:
     """A refusal by the target stands until the source changes or somebody asks again. Our own reasons (a missing
     reference, a blank field, a lost counterpart) are looked at anew each time.
     """
     ours = issubclass(by_code(hold.code), RecordError)
-    return not ours and not context.retry and source.order <= hold.order
+    return not ours and not retry and source.order <= hold.order
 
 
 # --- one record without counterpart -------------------------------------------------------------------------------
@@ -492,21 +492,22 @@ def _decide_single(pair: Pair, mapping: EntityMapping, view: ReferenceView, cont
     direction: Direction = "to_crm" if system is System.ERP else "to_erp"
     tests = match_tests(source, mapping, direction, view)
     test = test_print(tests, context.prints)
-    if not mapping.creates(direction) and not tests:
+    creates = mapping.creates(direction) or pair.restoring
+    if not creates and not tests:
         return _nothing(pair, "not-coupled")
     if not passes(source.state, mapping.conditions(system), view):
         return Decided(pair=pair, decisions=(Skip(direction=direction, reason="outside-filter"),))
     hold = pair.holds.get(direction)
-    if hold is not None and _still_held(hold, source, context):
+    if hold is not None and still_held(hold, source, retry=context.retry):
         return Decided(pair=pair, decisions=(Skip(direction=direction, reason="held", fields=hold.fields),))
-    if tests:
+    if tests and not pair.restoring:
         # Looking and making are two commands: one that does both, carried out twice, might find first and make then.
         if pair.matched is None or pair.matched.test != test:
             return Decided(pair=pair, decisions=(Issue(direction=direction, kind=CommandKind.MATCH, tests=tests),))
         found = _from_match(pair.matched, mapping, direction, view)
         if found is not None:
             return Decided(pair=pair, decisions=(found,))
-    if not mapping.creates(direction):
+    if not creates:
         return _nothing(pair, "not-coupled")
     return _create(pair, source, mapping, direction, view, context)
 
@@ -576,7 +577,7 @@ def _create(
     way, soft = _Way(), list[str]()
     for line in mapping.lines(direction):
         name = line.name_in(source_of(direction))
-        if not line.company and name not in source.state:
+        if not line.is_made and name not in source.state:
             continue
         carried = carry(line, source.state.get(name), direction, view, creating=True)
         _note(way, line, target, carried, None, soft, context.prints)
@@ -606,7 +607,7 @@ def _decide_deleted(pair: Pair, mapping: EntityMapping, context: Context) -> Dec
     away = "to_crm" if gone is System.ERP else "to_erp"
     if how == "propagate":
         hold = pair.holds.get(away)
-        if hold is not None and lost is not None and _still_held(hold, lost, context):
+        if hold is not None and lost is not None and still_held(hold, lost, retry=context.retry):
             return Decided(pair=pair, decisions=(Skip(direction=away, reason="held"),))
         return Decided(pair=pair, decisions=(Issue(direction=away, kind=CommandKind.DELETE),))
     ref = RecordRef(gone, str(mapping.entity_in(gone)), lost.id if lost else "")

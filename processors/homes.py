@@ -22,6 +22,7 @@ from processors.decide import (
     Issue,
     free_candidates,
     match_tests,
+    still_held,
     test_print,
 )
 from processors.mapping import Direction, source_of
@@ -44,6 +45,7 @@ from schemas.records import (
     derived_id,
 )
 
+UNCOUPLE = "uncouple"  # the hold of an uncoupling that the CRM refused
 MAX_HOPS = 6  # two homes that settle a claim hand a change on once or twice
 
 
@@ -75,9 +77,12 @@ def _own_record(turn: Turn, event: ChangeEvent) -> bool:
         if not _keep_for_claim(turn, event):
             _forward(turn, event, record)  # it was given back while this change was on its way here
         return False
-    if home is None or home.belongs_to == turn.row.id:
+    if (home is None or home.belongs_to == turn.row.id) and (pair is None or pair.crm is None or pair.crm.id == record):
         return True
     turn.quiet = True
+    if home is None or home.belongs_to == turn.row.id:
+        _evict_the_returned(turn, event)
+        return False
     if home.belongs_to:
         _forward(turn, event, home.belongs_to)
         return False
@@ -86,6 +91,18 @@ def _own_record(turn: Turn, event: ChangeEvent) -> bool:
     reason = "uncoupled-by-hand" if absorbed is Absorbed.NEWS else absorbed.value
     turn.line("skipped", str(event.ref), reason=reason)
     return False
+
+
+def _evict_the_returned(turn: Turn, event: ChangeEvent) -> None:
+    """A CRM record came back under the id of a home whose pair has another partner by now: a person must say what it
+    is to be.
+    """
+    side, absorbed = absorb_event(None, event, turn.world.prints)
+    if absorbed is Absorbed.DELETED:
+        return
+    turn.row = replace(turn.row, home=Home(belongs_to="", evicted=side))
+    turn.letters.append(_without_a_home(turn, event, "the record came back, and its pair has another partner by now"))
+    turn.line("dead-letter", str(event.ref), "to_erp", reason=AlreadyCoupled.slug, code=AlreadyCoupled.code)
 
 
 def _keep_for_claim(turn: Turn, event: ChangeEvent) -> bool:
@@ -102,7 +119,7 @@ def _keep_for_claim(turn: Turn, event: ChangeEvent) -> bool:
 
 def _forward(turn: Turn, event: ChangeEvent, home: str) -> None:
     if turn.work.hops >= MAX_HOPS:
-        turn.letters.append(_homes_disagree(turn))
+        turn.letters.append(_without_a_home(turn, event, "two homes name each other as its owner"))
         return
     turn.works.append(
         Work(
@@ -115,17 +132,17 @@ def _forward(turn: Turn, event: ChangeEvent, home: str) -> None:
     )
 
 
-def _homes_disagree(turn: Turn) -> DeadLetter:
-    """Two rows that each name the other: nothing decides for the record, so a person must."""
+def _without_a_home(turn: Turn, event: ChangeEvent, detail: str) -> DeadLetter:
+    """A letter about a CRM record that no pair decides for."""
     hold = Hold(
         code=AlreadyCoupled.code,
         slug=AlreadyCoupled.slug,
-        order=0,
+        order=event.order,
         since=turn.now,
-        letter_id=derived_id("letter", turn.work.key, "homes", turn.work.message_id),
-        detail="two homes name each other as the owner of this record",
+        letter_id=derived_id("letter", turn.work.key, "no home", event.ref),
+        detail=detail,
     )
-    return turn.letter("to_erp", hold, state=LetterState.OPEN)
+    return replace(turn.letter("to_erp", hold, state=LetterState.OPEN), ref=str(event.ref))
 
 
 def handle(turn: Turn, order: Order) -> bool:
@@ -146,7 +163,10 @@ def _couple(turn: Turn, order: Order) -> bool:
     """At the CRM record's home: the claim of `erp_id` is granted once, or refused with its holder."""
     home = turn.row.home or Home(belongs_to=turn.row.id)
     if home.evicted is not None:
-        grant(turn, order, home.evicted)
+        if order.by == "match":
+            _refuse(turn, order, "no-match")  # a person uncoupled it: only a person couples it again
+        else:
+            _grant_evicted(turn, order, home.evicted)
         return True
     if home.belongs_to != turn.row.id:
         if home.belongs_to == order.erp_id:
@@ -207,12 +227,22 @@ def _couple_same_id(turn: Turn, order: Order, pair: Pair) -> bool:
     return True
 
 
+def _grant_evicted(turn: Turn, order: Order, side: Side) -> None:
+    """The record of our own id, which is not our pair's."""
+    turn.row = replace(turn.row, home=Home(belongs_to=order.erp_id, claim=order.order_id))
+    _send_claimed(turn, order, side)
+
+
 def grant(turn: Turn, order: Order, side: Side) -> None:
     pair = turn.row.pair
     if pair is not None:
         pair = turn.release_all(pair, reason="coupled-elsewhere")
         pair = replace(pair, crm=None, matched=None) if pair.erp is not None else None
     turn.row = replace(turn.row, pair=pair, home=Home(belongs_to=order.erp_id, claim=order.order_id))
+    _send_claimed(turn, order, side)
+
+
+def _send_claimed(turn: Turn, order: Order, side: Side) -> None:
     answer = replace(turn.answer(order, OrderKind.CLAIMED), record=observed_from(side), claim=order.order_id)
     turn.send(order.erp_id, answer)
     turn.line("claim-granted", turn.ref(System.CRM, order.crm_id), reason=f"to {order.erp_id}")
@@ -246,6 +276,9 @@ def _verify(turn: Turn, pair: Pair, direction: Direction, wanted: str) -> str:
     if not tests:
         return "no-match"
     if pair.matched is None or pair.matched.test != test:
+        hold = pair.holds.get(direction)
+        if hold is not None and still_held(hold, side, retry=turn.retry):
+            return "look"  # the look-up was refused: the order waits until somebody asks again
         turn.issue(pair, Issue(direction=direction, kind=CommandKind.MATCH, tests=tests), purpose="verify")
         return "look"
     free = free_candidates(pair.matched, turn.mapping, direction, turn.world.view)
@@ -317,6 +350,7 @@ def join(turn: Turn, pair: Pair, side: Side, order: Order) -> None:
         first_use=order.use,
         matched=None,
         claiming="",
+        restoring=False,
         claim=order.claim,
         key_id=turn.world.prints.key_id,
     )
@@ -402,8 +436,7 @@ def _test_of(turn: Turn, side: Side, direction: Direction) -> str:
 def _adopt(turn: Turn, order: Order) -> bool:
     """At a home without a record: an ERP record is made here for this CRM record."""
     if turn.row.pair is None and order.record is not None:
-        side = side_from(order.record)
-        turn.row = replace(turn.row, pair=Pair(crm=side, matched=Matched(test=_test_of(turn, side, "to_erp"))))
+        turn.row = replace(turn.row, pair=Pair(crm=side_from(order.record), restoring=True))
     return True
 
 
@@ -415,14 +448,20 @@ def _uncouple(turn: Turn, order: Order) -> bool:
     if pair.state is not PairState.COUPLED:
         turn.line("uncoupled", turn.ref(System.ERP, turn.row.id), reason="was-not-coupled", cause_id=order.order_id)
         return True
-    stamp = next((line for line in turn.mapping.fields if line.company and line.enabled), None)
-    crm = pair.crm
-    ours = turn.world.view.company_crm_id
-    if stamp is not None and crm is not None and not crm.deleted and ours and crm.state.get(str(stamp.crm)) == ours:
-        blank: dict[str, Value] = {str(stamp.crm): None}
-        turn.issue(pair, Issue(direction="to_crm", kind=CommandKind.UPDATE, values=blank), purpose="uncouple")
+    if _takes_off_the_stamp(turn, pair):
         return turn.world.observe
     _part(turn, pair, order)
+    return True
+
+
+def _takes_off_the_stamp(turn: Turn, pair: Pair) -> bool:
+    """R57, R118: whether the CRM record still bears this company's stamp; the command that takes it off is issued."""
+    stamp = next((line for line in turn.mapping.fields if line.company and line.enabled), None)
+    crm, ours = pair.crm, turn.world.view.company_crm_id
+    if stamp is None or crm is None or crm.deleted or not ours or crm.state.get(str(stamp.crm)) != ours:
+        return False
+    blank: dict[str, Value] = {str(stamp.crm): None}
+    turn.issue(pair, Issue(direction="to_crm", kind=CommandKind.UPDATE, values=blank), purpose="uncouple")
     return True
 
 
@@ -452,8 +491,10 @@ def _retry(turn: Turn, order: Order) -> bool:
         return False
     turn.retry = True
     turn.use = order.use
-    if pair.state is not PairState.COUPLED and pair.matched is not None and pair.state is not PairState.CLAIMING:
-        turn.row = replace(turn.row, pair=replace(pair, matched=None)) if turn.row.pair else turn.row
+    if UNCOUPLE in pair.holds:
+        return _uncouple(turn, replace(order, kind=OrderKind.UNCOUPLE))
+    if pair.state in (PairState.SINGLE, PairState.UNCOUPLED) and pair.matched is not None:
+        turn.row = replace(turn.row, pair=replace(pair, matched=None))
     return True
 
 
@@ -480,7 +521,9 @@ def settle_deleted(turn: Turn, pair: Pair, how: str) -> None:
         turn.row = replace(turn.row, pair=None)
         turn.line("uncoupled", turn.ref(System.ERP, turn.row.id), reason="both-deleted")
     elif how == "uncouple":
-        _part(turn, pair, order)
+        refused = UNCOUPLE in pair.holds and not turn.retry
+        if not refused and not _takes_off_the_stamp(turn, pair):
+            _part(turn, pair, order)
     elif pair.crm is None or pair.crm.deleted:
         _restore_in_crm(turn, pair)
     else:
@@ -491,8 +534,7 @@ def _restore_in_crm(turn: Turn, pair: Pair) -> None:
     """A restored record takes a new id."""
     pair = forget_agreement(replace(turn.release_all(pair, reason="restored"), crm=None))
     assert pair.erp is not None
-    matched = Matched(test=_test_of(turn, pair.erp, "to_crm"))
-    reserve_crm_id(turn, replace(pair, coupled_at=None, matched=matched))
+    reserve_crm_id(turn, replace(pair, coupled_at=None, matched=None, restoring=True))
     turn.line("restores", turn.ref(System.CRM, turn.pair.claiming), "to_crm", reason="counterpart-deleted")
 
 

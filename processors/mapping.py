@@ -61,6 +61,7 @@ class FieldMapping(_Model):
     )
     currency: bool = Field(default=False, description="own currency only: blank or local code <-> its CRM row (R226)")
     company: bool = Field(default=False, description="stamp with the CRM row of this company (R54)")
+    team: bool = Field(default=False, description="a new CRM record belongs to the company's team (R37, R43)")
     clear_when_uncoupled: bool = Field(
         default=False, description="a reference that is not coupled writes a blank instead of waiting (R224)"
     )
@@ -81,20 +82,25 @@ class FieldMapping(_Model):
 
     @model_validator(mode="after")
     def _whole(self) -> FieldMapping:
-        if self.crm is None or (self.erp is None and not self.company):
-            raise ValueError("a field line needs both erp and crm (a company stamp: crm alone)")
-        if sum((self.owner is not None, self.reference is not None, self.currency, self.company)) > 1:
-            raise ValueError("owner, reference, currency and company exclude each other")
+        if self.crm is None or (self.erp is None and not self.is_made):
+            raise ValueError("a field line needs both erp and crm (a company stamp or team: crm alone)")
+        if sum((self.owner is not None, self.reference is not None, self.currency, self.company, self.team)) > 1:
+            raise ValueError("owner, reference, currency, company and team exclude each other")
         if self.options is not None and self.reference is None:
             raise ValueError("options need `reference`: the mapping of the ERP table that holds the codes")
-        if (self.owner is not None or self.company) and self.direction != "to_crm":
-            raise ValueError("owner and company lines go to_crm (R44, R54)")
+        if (self.owner is not None or self.is_made) and self.direction != "to_crm":
+            raise ValueError("owner, company and team lines go to_crm (R44, R54)")
         if self.options is not None and len(set(self.options.values())) != len(self.options):
             raise ValueError("two codes share one option value: the way back would be a guess")
         return self
 
+    @property
+    def is_made(self) -> bool:
+        """Its value comes from the set-up, not from a field of the ERP record."""
+        return self.company or self.team
+
     def name_in(self, system: System) -> str:
-        """Field name on one side. A company stamp has no ERP field: it goes by the CRM column."""
+        """Field name on one side. A value that is made has no ERP field: it goes by the CRM column."""
         return (self.erp or f"={self.crm}") if system is System.ERP else str(self.crm)
 
     def goes(self, direction: str) -> bool:
@@ -224,13 +230,19 @@ def with_compat(mapping: EntityMapping, *, compat: str, ownership: str) -> Entit
     """The mapping under the settings `compat` and `ownership`.
 
     `compat: microsoft` gives the built-in integration's defaults (R67, R174, R186): only coupled records, no matches,
-    a record that both sides changed fails as a whole. Under `ownership: team` no owner line takes part (R43).
+    a record that both sides changed fails as a whole. Under `ownership: team` new CRM records belong to the company's
+    team, and owners are left alone after that (R37, R43).
     """
     changed: dict[str, Any] = {}
     if compat == "microsoft" and mapping.role == "pair":
         changed |= {"create": "none", "match": (), "conflict": "record", "deletes": "dead_letter"}
     if ownership == "team":
-        changed["fields"] = tuple(line for line in mapping.fields if line.owner is None)
+        changed["fields"] = tuple(
+            FieldMapping(crm=line.crm, team=True, type="id", direction="to_crm", enabled=line.enabled)
+            if line.owner is not None
+            else line
+            for line in mapping.fields
+        )
     return mapping.model_copy(update=changed) if changed else mapping
 
 
@@ -286,6 +298,8 @@ def carry(
     """
     if line.company:
         return Known(view.company_crm_id) if view.company_crm_id else Leave("company-unknown", ("company",))
+    if line.team:
+        return _team(view, creating=creating, otherwise="team-owned")
     if line.owner is not None:
         return _carry_owner(line.owner, value, view, creating=creating)
     if line.currency:
@@ -320,28 +334,33 @@ def _carry_owner(mapping: str, code: Value, view: ReferenceView, *, creating: bo
     erp_id = view.erp_id_by_key(mapping, key) if key else None
     if erp_id is None:
         soft = (f"{mapping}:{key}",) if key else ()
-        if creating and view.default_team:
-            return Known(f"team:{view.default_team}", soft)
-        return Leave("owner-unknown" if key else "owner-blank", soft)
+        return _team(view, creating=creating, otherwise="owner-unknown" if key else "owner-blank", soft=soft)
     user = view.coupled_to(mapping, System.ERP, erp_id)
     if user is None:
         return Missing(OwnerNotCoupled, f"erp:{view.entity(mapping, System.ERP)}:{erp_id}")
     return Known(f"{view.entity(mapping, System.CRM)}:{user}")
 
 
+def _team(view: ReferenceView, *, creating: bool, otherwise: str, soft: tuple[str, ...] = ()) -> Carried:
+    """The company's team owns a new record that nobody else owns; the owner of an old one stays."""
+    return Known(f"team:{view.default_team}", soft) if creating and view.default_team else Leave(otherwise, soft)
+
+
 def _carry_currency(value: Value, held: Value, direction: Direction, view: ReferenceView) -> Carried:
-    """R226, R227 for the company's own currency. Where either side has another one, both stay as they are."""
+    """R226, R227 for the company's own currency; any other is left as it is, on either side."""
     local = view.local_currency
     if not local:
         return Leave("local-currency-unknown", ("local-currency",))
     row = view.currency_id(local)
     if row is None:
         return Leave("local-currency-not-in-crm", (f"currency:{local}",))
-    code, currency = (value, held) if direction == "to_crm" else (held, value)
-    if str(code or local).strip().upper() != local or currency not in (None, row):
+    code = value if direction == "to_crm" else held
+    if str(code or local).strip().upper() != local:
         return Leave("foreign-currency")
-    # In the ERP a blank is the own currency, and the API may show it as the code: both are left as they stand.
-    return Known(row if direction == "to_crm" else held)
+    if direction == "to_crm":
+        return Known(row)
+    # In the ERP a blank is the own currency, and the API may show it as the code: either is left as it stands.
+    return Known(held) if value in (None, row) else Leave("foreign-currency")
 
 
 def _carry_option(line: FieldMapping, value: Value, direction: Direction, view: ReferenceView) -> Carried:
@@ -471,5 +490,5 @@ def map_fields(
     return {
         line.name_in(target): carry(line, state.get(line.name_in(source)), direction, view, creating=creating)
         for line in mapping.lines(direction)
-        if line.company or line.name_in(source) in state
+        if line.is_made or line.name_in(source) in state
     }

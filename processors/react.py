@@ -28,11 +28,11 @@ from processors.decide import (
     decide,
     test_print,
 )
-from processors.homes import crm_id_is_taken, grant, handle, join, reserve_crm_id, settle_deleted, take_change
+from processors.homes import UNCOUPLE, crm_id_is_taken, grant, handle, join, reserve_crm_id, settle_deleted, take_change
 from processors.mapping import target_of
 from processors.turn import Step, Turn, World
 from schemas.coupling import Matched, Pair, PairState, Row
-from schemas.errors import Rejected
+from schemas.errors import CounterpartDeleted, Rejected, SinkError, by_code
 from schemas.records import (
     CommandKind,
     Order,
@@ -91,20 +91,24 @@ def take_outcome(turn: Turn, outcome: Outcome) -> None:
     command, direction = flight.command, flight.direction
     target = target_of(direction)
     if outcome.status is OutcomeStatus.REJECTED:
-        pair = turn.hold(pair, direction, outcome.code, detail=outcome.detail)
         if flight.purpose == "uncouple":
             turn.row = replace(turn.row, deferred=())
+            direction = UNCOUPLE
+        pair = turn.hold(pair, direction, outcome.code, detail=outcome.detail)
     elif outcome.status is OutcomeStatus.MATCHED:
         found = tuple(candidate.id for candidate in outcome.candidates)
         pair = replace(pair, matched=Matched(test=test_print(command.tests, turn.world.prints), candidates=found))
         turn.line("matched", command.home, direction, reason=f"{len(found)} found", command_id=command.command_id)
+        hold = pair.holds.get(direction)
+        if hold is not None and issubclass(by_code(hold.code), SinkError):
+            pair = turn.release(pair, direction, reason="succeeded")
     elif outcome.status in (OutcomeStatus.MISSING, OutcomeStatus.DELETED):
         side = side_of(pair, target)
         if side is not None:
             gone = replace(side, deleted=True, order=side.order + 1, version=f"deleted:{side.order + 1}")
             pair = with_side(pair, target, gone)
     elif command.kind is CommandKind.CREATE:
-        pair = replace(pair, state=PairState.COUPLED, coupled_at=turn.now, matched=None)
+        pair = replace(pair, state=PairState.COUPLED, coupled_at=turn.now, matched=None, restoring=False)
         turn.line("coupled", str(outcome.target), direction, reason="created", command_id=command.command_id)
     if outcome.status in (OutcomeStatus.WRITTEN, OutcomeStatus.OBSERVED, OutcomeStatus.DELETED):
         pair = turn.release(pair, direction, reason="succeeded")
@@ -157,6 +161,10 @@ def settle(turn: Turn) -> None:
         assert pair.crm is not None
         join(turn, pair, pair.crm, Order(order_id=turn.work.message_id, kind=OrderKind.COUPLE, by="same id"))
         pair = turn.pair
+    if pair.state is PairState.COUPLED and not any(side is None or side.deleted for side in (pair.erp, pair.crm)):
+        for way in [way for way, hold in pair.holds.items() if hold.slug == CounterpartDeleted.slug]:
+            pair = turn.release(pair, way, reason="the record is back")
+        turn.row = replace(turn.row, pair=pair)
     context = Context(prints=turn.world.prints, company_id=turn.world.company_id, retry=turn.retry, use=turn.use)
     decided = decide(pair, turn.mapping, turn.world.view, context)
     looked_again = turn.retry and not isinstance(decided.decisions[0], Park)

@@ -219,8 +219,8 @@ class Turn:
         system = source_of(direction)
         for line in self.mapping.lines(direction):
             name = line.name_in(system)
-            if line.company:
-                prints[name] = self.world.prints.of(self.world.view.company_crm_id)
+            if line.is_made:
+                prints[name] = self.world.prints.of(self.world.view.company_crm_id if line.company else None)
             elif source is not None and name in source.state:
                 prints[name] = self.world.prints.of(source.state[name])
         return prints

@@ -92,6 +92,7 @@ class Pair:
     claim: str = ""  # the claim by which the CRM record came
     claiming: str = ""  # CLAIMING: id of the CRM record asked for
     create_as: str = ""  # id that a restored CRM record is to have; blank: that of the ERP record
+    restoring: bool = False  # a lost counterpart is made again, whatever the mapping says of new records
     observed_only: bool = False  # a write was due while Drawbar only observed
 
 

@@ -10,7 +10,7 @@ import typer
 from drawbar.cli import changes, check, couplings, dead_letters, explain, mappings, run, status, topics
 from drawbar.cli.shared import new_app
 
-app = new_app("Keep a Business Central and a Dynamics 365 Sales in step over Kafka.", no_args_is_help=False)
+app = new_app("Keep a Business Central and a Dynamics 365 Sales in step over Kafka.")
 
 
 def _version(wanted: bool) -> None:
@@ -23,7 +23,6 @@ def _version(wanted: bool) -> None:
 
 @app.callback(invoke_without_command=True)
 def _main(
-    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
     ] = False,
@@ -32,8 +31,6 @@ def _main(
 
     Example: drawbar up --sandbox --connection-file connection.json
     """
-    if ctx.invoked_subcommand is None:
-        typer.echo(ctx.get_help())
 
 
 def _demo(

@@ -47,12 +47,12 @@ class CodedGroup(TyperGroup):
             raise typer.Exit(error.exit_code) from error
 
 
-def new_app(text: str, *, no_args_is_help: bool = True) -> typer.Typer:
+def new_app(text: str) -> typer.Typer:
     """A group of commands; `text` is what it is for. Plain help, because the rich one takes 0.2 s to load."""
     return typer.Typer(
         help=text,
         cls=CodedGroup,
-        no_args_is_help=no_args_is_help,
+        no_args_is_help=True,
         rich_markup_mode=None,
         add_completion=False,
         pretty_exceptions_enable=False,  # it prints local variables, and those can be secrets

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from drawbar.cli.shared import AsJson, ConnectionFile, open_running, print_json_line, print_table, say
-from schemas.errors import UsageError
+from schemas.errors import BusUnavailable, UsageError
 
 if TYPE_CHECKING:
     from drawbar.settings import Settings
-    from drawbar.status import Beat, BeatReader, Picture
+    from drawbar.status import Beat, BeatReader, LetterCounts, Picture, TrafficReader
 
 BROKER_WAIT_S = 8.0  # a person waits for the answer
 FRESH_S = 2.5  # each process reports every second: so long is waited for a report that is newer than the last message
@@ -27,21 +27,17 @@ def status(connection_file: ConnectionFile = None, as_json: AsJson = False) -> N
 
     Example: drawbar status --connection-file connection.json
     """
-    from drawbar.status import BeatReader, TrafficReader, read_letters, to_json
+    from drawbar.status import BeatReader, TrafficReader, count_letters, read_letters, to_json
 
-    settings = _reached(connection_file)
+    settings = open_running(connection_file)
     entities = _entities(settings)
-    beats, traffic = BeatReader(settings.bus), TrafficReader(settings.bus)
-    try:
-        letters = read_letters(settings.bus)
-        picture = _fresh_picture(beats, traffic.read, entities, letters)
+    _reach(settings, give_up_after_s=BROKER_WAIT_S)
+    with BeatReader(settings.bus) as beats, TrafficReader(settings.bus) as traffic:
+        picture = _fresh_picture(beats, traffic, entities, count_letters(read_letters(settings.bus)))
         if as_json:
             print_json_line(to_json(picture))
         else:
             _show(picture, beats)
-    finally:
-        beats.close()
-        traffic.close()
 
 
 def wait(
@@ -69,49 +65,61 @@ def wait(
 def _wait_quiet(connection_file: ConnectionFile, *, began: datetime, deadline: float) -> list[str]:
     """Returns nothing once it is quiet, and the reasons why it is not when the time is over.
 
-    What costs little is looked at first: the positions are read only when all processes say that they are idle.
+    A broker that is away is waited for as long. Raises BusUnavailable when it is away still.
     """
+    settings = open_running(connection_file)
+    entities = _entities(settings)
+    _reach(settings, give_up_after_s=deadline - time.monotonic())
+    while True:
+        try:
+            return _watch_until_quiet(settings, entities, began=began, deadline=deadline)
+        except BusUnavailable:  # noqa: PERF203 - it waits between tries
+            if time.monotonic() > deadline:
+                raise
+            _reach(settings, give_up_after_s=deadline - time.monotonic())
+
+
+def _watch_until_quiet(settings: Settings, entities: list[str], *, began: datetime, deadline: float) -> list[str]:
+    """What costs little is looked at first: positions are read only when all processes say that they are idle."""
     from drawbar.hints import Hints
     from drawbar.status import BeatReader, Picture, Traffic, TrafficReader, unhurried_entities, why_not_quiet
 
-    settings = _reached(connection_file)
     hints = Hints(settings.bus)
-    entities = _entities(settings)
     hints.send(_pairs(entities), kind="look", sweep=True)
     hurried_at = time.monotonic()
-    beats, traffic = BeatReader(settings.bus), TrafficReader(settings.bus)
-    try:
+    with BeatReader(settings.bus) as beats, TrafficReader(settings.bus) as traffic:
+        heard = True
         while True:
-            heard = beats.poll(LOOK_EVERY_S)
             picture = Picture(beats=beats.beats(), traffic=Traffic(lag={}), entities=entities)
             reasons = why_not_quiet(picture, since=began)
             if not reasons and heard:
-                picture = Picture(beats=beats.beats(), traffic=traffic.read(), entities=entities)
+                picture = Picture(beats=picture.beats, traffic=traffic.read(), entities=entities)
                 reasons = why_not_quiet(picture, since=began)
                 if not reasons:
                     return []
             now = time.monotonic()
             if now > deadline:
-                return reasons or ["messages have not been counted yet"]
+                return reasons or ["no process has reported lately"]
             late = unhurried_entities(picture, since=began)
             if late and now - hurried_at >= HURRY_EVERY_S:
                 hints.send(_pairs(late), kind="look", sweep=True)
                 hurried_at = now
-    finally:
-        beats.close()
-        traffic.close()
+            heard = beats.poll(LOOK_EVERY_S)
 
 
-def _reached(connection_file: ConnectionFile) -> Settings:
-    """The settings of a system whose broker answers. Raises SettingsError, BusUnavailable."""
+def _reach(settings: Settings, *, give_up_after_s: float) -> None:
+    """Return once the broker answers. Raises BusUnavailable."""
     from drawbar.bus.clients import wait_for_broker
     from drawbar.log import set_up_log
     from drawbar.settings import LogSettings
 
-    settings = open_running(connection_file)
     set_up_log(LogSettings(level="error", format=settings.log.format))
-    wait_for_broker(settings.bus.bootstrap_servers, settings.bus.extra, give_up_after_s=BROKER_WAIT_S)
-    return settings
+    try:
+        wait_for_broker(settings.bus.bootstrap_servers, settings.bus.extra, give_up_after_s=max(0.0, give_up_after_s))
+    except BusUnavailable as fault:
+        raise BusUnavailable(
+            fault.message, next_step="see whether the system runs, and whether this is its broker"
+        ) from fault
 
 
 def _entities(settings: Settings) -> list[str]:
@@ -126,17 +134,17 @@ def _pairs(entities: list[str]) -> list[tuple[str, str]]:
     return [(system, entity) for system, _, entity in (name.partition(".") for name in entities)]
 
 
-def _fresh_picture(beats: BeatReader, read_traffic: Any, entities: list[str], letters: Any) -> Picture:
-    """The picture now. When only reports are older than the last message, the next ones are waited for."""
-    from drawbar.status import Picture, count_letters, why_not_quiet
+def _fresh_picture(beats: BeatReader, traffic: TrafficReader, entities: list[str], letters: LetterCounts) -> Picture:
+    """The picture now. When nothing but fresh reports of the processes is missing, they are waited for."""
+    from drawbar.status import Picture, is_late_report, why_not_quiet
 
     deadline = time.monotonic() + FRESH_S
     while True:
-        traffic = read_traffic()
-        beats.poll(0.02)
-        picture = Picture(beats=beats.beats(), traffic=traffic, entities=entities, letters=count_letters(letters))
+        counted = traffic.read()
+        beats.poll(LOOK_EVERY_S)
+        picture = Picture(beats=beats.beats(), traffic=counted, entities=entities, letters=letters)
         reasons = why_not_quiet(picture)
-        if not reasons or any("not reported" not in reason for reason in reasons) or time.monotonic() > deadline:
+        if not reasons or not all(is_late_report(reason) for reason in reasons) or time.monotonic() > deadline:
             return picture
         beats.poll(0.5)
 
