@@ -28,6 +28,7 @@ from processors.mapping import (
     Missing,
     carry,
     equal,
+    map_fields,
     passes,
     source_of,
     target_of,
@@ -145,7 +146,16 @@ class Decided:
 
 
 def decide(pair: Pair, mapping: EntityMapping, view: ReferenceView, context: Context) -> Decided:
-    """What is to be done about the pair as it stands."""
+    """What is to be done about the pair as it stands. Deciding twice is deciding once."""
+    found = _decide(pair, mapping, view, context)
+    if isinstance(found.decisions[0], Park):
+        return found
+    # What a line went on without is remembered until somebody looks at all of it again.
+    soft = found.soft_missing if context.retry else (*pair.soft_missing, *found.soft_missing)
+    return replace(found, pair=replace(found.pair, soft_missing=tuple(dict.fromkeys(soft))))
+
+
+def _decide(pair: Pair, mapping: EntityMapping, view: ReferenceView, context: Context) -> Decided:
     if pair.in_flight is not None or pair.state is PairState.CLAIMING:
         return Decided(pair=pair, decisions=(Park(),))
     if mapping.role != "pair":
@@ -155,7 +165,8 @@ def decide(pair: Pair, mapping: EntityMapping, view: ReferenceView, context: Con
     if _needs_company(mapping) and view.company_crm_id is None:
         missing = f"crm:bcbi_company:{context.company_id}"
         if context.retry:
-            waits = Wait(direction="to_crm", error=ReferenceNotCoupled, missing=(missing, "company"))
+            toward = "to_crm" if pair.erp is not None else "to_erp"
+            waits = Wait(direction=toward, error=ReferenceNotCoupled, missing=(missing, "company"))
             return Decided(pair=pair, decisions=(waits,), soft_missing=("company",))
         return Decided(pair=pair, decisions=(Skip(direction="", reason="company-unknown"),), soft_missing=("company",))
     if pair.state is PairState.SINGLE:
@@ -250,12 +261,15 @@ def _decide_pair(pair: Pair, mapping: EntityMapping, view: ReferenceView, contex
         carried = carry(item.line, source, direction, view, creating=False, held=held)
         if _note(ways[direction], item.line, target_of(direction), carried, target, soft, context.prints):
             settled.append(item.line)
-    pair = agree(pair, settled, context.prints, company=view.company_crm_id)
+    if not (conflicts and whole):
+        pair = agree(pair, settled, context.prints, company=view.company_crm_id)
     choices = tuple(
         Choice(direction=way, reason=reason, fields=tuple(names)) for (way, reason), names in chosen.items()
     )
     decisions: list[Decision] = []
     if conflicts:
+        touched = {item.line.name_in(System.CRM) for item in lines if item.erp_changed and item.crm_changed}
+        conflicts = [name for name in conflicts if name in touched] or conflicts
         decisions.append(Reject(direction="conflict", error=UpdateConflict, fields=tuple(conflicts)))
     if not (conflicts and whole):  # R175: under `conflict: record` the record fails as a whole
         decisions.extend(
@@ -493,8 +507,9 @@ def _decide_single(pair: Pair, mapping: EntityMapping, view: ReferenceView, cont
     tests = match_tests(source, mapping, direction, view)
     test = test_print(tests, context.prints)
     creates = mapping.creates(direction) or pair.restoring
+    alone = Decided(pair=pair, decisions=(Skip(direction=direction, reason="not-coupled"),))
     if not creates and not tests:
-        return _nothing(pair, "not-coupled")
+        return alone
     if not passes(source.state, mapping.conditions(system), view):
         return Decided(pair=pair, decisions=(Skip(direction=direction, reason="outside-filter"),))
     hold = pair.holds.get(direction)
@@ -508,7 +523,7 @@ def _decide_single(pair: Pair, mapping: EntityMapping, view: ReferenceView, cont
         if found is not None:
             return Decided(pair=pair, decisions=(found,))
     if not creates:
-        return _nothing(pair, "not-coupled")
+        return alone
     return _create(pair, source, mapping, direction, view, context)
 
 
@@ -575,12 +590,10 @@ def _create(
 ) -> Decided:
     target = target_of(direction)
     way, soft = _Way(), list[str]()
+    carried = map_fields(source.state, mapping, direction, view, creating=True)
     for line in mapping.lines(direction):
-        name = line.name_in(source_of(direction))
-        if not line.is_made and name not in source.state:
-            continue
-        carried = carry(line, source.state.get(name), direction, view, creating=True)
-        _note(way, line, target, carried, None, soft, context.prints)
+        if line.name_in(target) in carried:
+            _note(way, line, target, carried[line.name_in(target)], None, soft, context.prints)
     stopped = _stopped(direction, way, pair, mapping, view, context)
     if stopped is not None:
         return Decided(pair=pair, decisions=(stopped,), soft_missing=tuple(soft))

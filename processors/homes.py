@@ -296,6 +296,9 @@ def _claimed(turn: Turn, order: Order) -> bool:
         return True
     if pair.in_flight is not None:
         return False
+    if pair.state is PairState.UNCOUPLED and order.claim and order.claim == pair.claim:
+        _give_back(turn, order, "uncoupled")  # this claim was used, and undone: the message came again
+        return True
     if order.by == "restore":
         if pair.claiming == order.crm_id:
             fresh = replace(pair, state=PairState.SINGLE, claiming="", create_as=order.crm_id, claim=order.claim)
@@ -503,7 +506,7 @@ def _close(turn: Turn, order: Order) -> bool:
     turn.quiet = True
     pair = turn.row.pair
     for direction, hold in (pair.holds if pair is not None else {}).items():
-        if hold.letter_id == order.letter_id:
+        if order.letter_id and hold.letter_id == order.letter_id:
             assert pair is not None
             turn.letters.append(turn.letter(direction, hold, state=LetterState.DISCARDED, by=order.by))
             holds = {**pair.holds, direction: replace(hold, letter_id="")}

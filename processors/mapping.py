@@ -430,18 +430,20 @@ def typed(value: Value, kind: str) -> Value:
 
 def equal(line: FieldMapping | None, left: Value, right: Value) -> bool:
     """Whether two values of the same side count as equal (R199-R202). `line` None: compared as they stand."""
-    if left == right and type(left) is type(right):
-        return True
     if line is not None and line.type == "decimal":
         return _amount(left) == _amount(right)
-    left, right = _plain(left), _plain(right)
-    if isinstance(left, str) and isinstance(right, str) and line is not None:
+    if line is not None:
         lengths = [length for length in (line.erp_length, line.crm_length) if length is not None]
-        if lengths:
-            left, right = left[: min(lengths)].rstrip(), right[: min(lengths)].rstrip()
-        if line.type in ("code", "id") or line.owner is not None:
-            return left.upper() == right.upper()
+        left, right = _cut(left, lengths), _cut(right, lengths)
+    left, right = _plain(left), _plain(right)
+    folded = line is not None and (line.type in ("code", "id") or line.owner is not None)
+    if folded and isinstance(left, str) and isinstance(right, str):
+        return left.upper() == right.upper()
     return left == right
+
+
+def _cut(value: Value, lengths: list[int]) -> Value:
+    return value[: min(lengths)] if lengths and isinstance(value, str) else value
 
 
 def _amount(value: Value) -> Decimal | None:
@@ -463,8 +465,10 @@ def _is_amount(number: Decimal) -> bool:
 def _plain(value: Value) -> Value:
     if isinstance(value, str):
         return value.strip() or None
-    if isinstance(value, Decimal) and _is_amount(value) and value == value.to_integral_value():
-        return int(value)
+    if isinstance(value, Decimal):
+        if not _is_amount(value):
+            return str(value)
+        return int(value) if value == value.to_integral_value() else value
     return value
 
 

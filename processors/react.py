@@ -29,7 +29,7 @@ from processors.decide import (
     test_print,
 )
 from processors.homes import UNCOUPLE, crm_id_is_taken, grant, handle, join, reserve_crm_id, settle_deleted, take_change
-from processors.mapping import target_of
+from processors.mapping import DIRECTIONS, target_of
 from processors.turn import Step, Turn, World
 from schemas.coupling import Matched, Pair, PairState, Row
 from schemas.errors import CounterpartDeleted, Rejected, SinkError, by_code
@@ -110,7 +110,8 @@ def take_outcome(turn: Turn, outcome: Outcome) -> None:
     elif command.kind is CommandKind.CREATE:
         pair = replace(pair, state=PairState.COUPLED, coupled_at=turn.now, matched=None, restoring=False)
         turn.line("coupled", str(outcome.target), direction, reason="created", command_id=command.command_id)
-    if outcome.status in (OutcomeStatus.WRITTEN, OutcomeStatus.OBSERVED, OutcomeStatus.DELETED):
+    made = command.kind is CommandKind.CREATE and outcome.status is OutcomeStatus.OBSERVED
+    if made or outcome.status in (OutcomeStatus.WRITTEN, OutcomeStatus.DELETED):
         pair = turn.release(pair, direction, reason="succeeded")
     turn.row = replace(turn.row, pair=pair)
 
@@ -167,9 +168,7 @@ def settle(turn: Turn) -> None:
         turn.row = replace(turn.row, pair=pair)
     context = Context(prints=turn.world.prints, company_id=turn.world.company_id, retry=turn.retry, use=turn.use)
     decided = decide(pair, turn.mapping, turn.world.view, context)
-    looked_again = turn.retry and not isinstance(decided.decisions[0], Park)
-    soft = decided.soft_missing if looked_again else (*pair.soft_missing, *decided.soft_missing)
-    turn.row = replace(turn.row, pair=replace(decided.pair, soft_missing=tuple(dict.fromkeys(soft))))
+    turn.row = replace(turn.row, pair=decided.pair)
     for choice in decided.choices:
         turn.line(
             "chose", turn.source_ref(choice.direction), choice.direction, reason=choice.reason, fields=choice.fields
@@ -179,7 +178,8 @@ def settle(turn: Turn) -> None:
     conflicted = any(
         isinstance(decision, Reject) and decision.direction == "conflict" for decision in decided.decisions
     )
-    if turn.row.pair is not None and not conflicted and not isinstance(decided.decisions[0], Park):
+    looked = any(decision.direction in DIRECTIONS for decision in decided.decisions)
+    if turn.row.pair is not None and not conflicted and looked:
         turn.row = replace(turn.row, pair=turn.release(turn.pair, "conflict", reason="resolved"))
 
 
@@ -209,7 +209,7 @@ def _act(turn: Turn, decision: Decision) -> None:
         case Park():
             turn.line("parked", turn.ref(System.ERP, turn.row.id), reason="command-under-way")
         case Skip(direction=direction, reason=reason, fields=names):
-            if reason in ("unchanged", "outside-filter"):
+            if reason in ("unchanged", "outside-filter", "not-coupled"):
                 pair = turn.release(pair, direction, reason=reason)
             turn.row = replace(turn.row, pair=pair)
             turn.line("skipped", turn.source_ref(direction), direction, reason=reason, fields=names)
