@@ -201,6 +201,19 @@ class TestAStretchOfMessagesAgain:
 
         assert set() == played.pairs()
 
+    def test_of_a_claim_that_was_given_back_does_not_couple_later(self):
+        """The account's home was killed after it granted, and granted again; meanwhile the first grant came to nothing
+        and the customer is on its own: taken up now, account B would belong to two.
+        """
+        played = given_back()
+        granted = [work for work in played.log["C"] if work.order and work.order.kind is OrderKind.CLAIMED][-1]
+        played.uncouple()
+        played.post(granted)
+        played.run()
+
+        assert set() == played.pairs()
+        assert None is played.rows["B"].home
+
     def test_of_old_events_finds_rows_that_know_better(self):
         """G4."""
         played = updated()

@@ -49,7 +49,7 @@ class TestTwoWorlds:
 
     @pytest.mark.parametrize("policy", ["restore", "uncouple", "propagate"])
     def test_agree_under_each_policy_for_deletes(self, policy: str):
-        """A restored record has a new id and one partner; an uncoupled one stays alone; a propagated delete ends both."""
+        """A restored record has a new id and one partner; an uncoupled one is alone; a propagated delete ends both."""
         runs = play(range(300), replace(EVERYTHING, deletes=0.12), mapping=with_mapping(deletes=policy))
 
         assert [] == [found for run in runs for found in (*run.disagreements(), *run.orphans(), *run.doubly_coupled())]
@@ -115,13 +115,12 @@ class TestEachRuleIsNeeded:
     def test_with_all_rules_every_run_agrees(self):
         assert 150 == ends(Odds())["agree"]
 
-    def test_1_without_skipping_what_the_target_holds_there_are_more_writes(self, monkeypatch: pytest.MonkeyPatch):
+    def test_1_without_skipping_what_the_target_holds_writing_does_not_end(self, monkeypatch: pytest.MonkeyPatch):
         """Rule 1: nothing is written when the target already holds the mapped values."""
         quiet = replace(Odds(), automation=0.0, rewrites=False, fills_in=False)
-        with_rule = ends(quiet)["writes"]
         monkeypatch.setattr(processors.decide, "equal", lambda *_: False)
 
-        assert ends(quiet)["writes"] > 1.05 * with_rule
+        assert ends(quiet, range(20))["never quiet"] > 10
 
     def test_2_without_comparing_the_reply_values_that_the_target_filled_in_never_travel(
         self, monkeypatch: pytest.MonkeyPatch
