@@ -21,7 +21,8 @@ PUBLISH_TIMEOUT_S = 30
 BATCH = 500  # messages taken in one poll
 Partitions = Sequence[tuple[str, int]]
 
-# A commit that comes too late: the partition has another owner by now, who does the work again.
+# A commit that comes too late: the partition has another owner by now, who does the work again; or the group is being
+# shared out anew, and the partition stays ours: then it is sent again.
 _TOO_LATE = frozenset(
     {
         KafkaError.ILLEGAL_GENERATION,
@@ -59,6 +60,8 @@ class KafkaBus:
         self._producer = self._make_producer()
         self._consumer: Consumer | None = None
         self._held = False
+        self._acknowledged: dict[tuple[str, int], int] = {}  # of the partitions we have: how far, as we were last told
+        self._must_repeat = False
         self._on_assigned, self._on_revoked, self._on_lost = on_assigned, on_revoked, on_lost
         if topics:
             self._consumer = make_consumer(
@@ -66,6 +69,7 @@ class KafkaBus:
                 client_id=client_id,
                 group_id=f"{settings.group_prefix}.{group}",
                 extra=settings.extra,
+                on_commit=self._answered,
             )
             self._consumer.subscribe(
                 list(topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
@@ -98,6 +102,7 @@ class KafkaBus:
     def poll(self, timeout_s: float) -> Sequence[InMessage]:
         """What arrived, waiting up to `timeout_s` for the first. Raises BusUnavailable when the client has ended."""
         assert self._consumer is not None, "this bus only publishes"
+        self._acknowledge(self._acknowledged if self._must_repeat else {}, wait=False)
         found: list[InMessage] = []
         message = self._consumer.poll(timeout_s)
         while message is not None:
@@ -114,11 +119,19 @@ class KafkaBus:
     def commit(self, positions: Mapping[tuple[str, int], int], *, wait: bool = False) -> None:
         """Acknowledge everything before the offsets given; with `wait` return when the broker has it.
 
-        An acknowledgement that is lost or comes too late is no fault: the work is done again, which does no harm.
+        An acknowledgement that comes too late is no fault: the work is done again, which does no harm. One that is
+        refused while the partition stays ours is sent again in `poll`.
         """
+        self._acknowledged |= positions
+        self._acknowledge(positions, wait=wait)
+
+    def _acknowledge(self, positions: Mapping[tuple[str, int], int], *, wait: bool) -> None:
         assert self._consumer is not None, "this bus only publishes"
         if not positions:
             return
+        if self._must_repeat:
+            positions = dict(self._acknowledged)
+            self._must_repeat = False
         offsets = [TopicPartition(topic, partition, offset) for (topic, partition), offset in positions.items()]
         try:
             if wait:
@@ -128,6 +141,12 @@ class KafkaBus:
         except KafkaException as fault:
             if fault.args[0].code() not in _TOO_LATE and not fault.args[0].retriable():
                 raise BusUnavailable(f"the acknowledgement was refused: {fault.args[0].name()}") from fault
+            self._must_repeat = True
+
+    def _answered(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
+        """A commit that was not waited for has been answered."""
+        if error is not None or any(partition.error is not None for partition in partitions):
+            self._must_repeat = True
 
     def hold(self, on: bool) -> None:
         """Stop or go on taking messages; the membership in the group stays alive by `poll` either way."""
@@ -177,11 +196,17 @@ class KafkaBus:
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._on_revoked(_names(partitions))
+        self._give_up(partitions)
         consumer.incremental_unassign(partitions)
 
     def _lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._on_lost(_names(partitions))
+        self._give_up(partitions)
         consumer.incremental_unassign(partitions)
+
+    def _give_up(self, partitions: Sequence[TopicPartition]) -> None:
+        for place in _names(partitions):
+            self._acknowledged.pop(place, None)
 
 
 def _names(partitions: Sequence[TopicPartition]) -> list[tuple[str, int]]:

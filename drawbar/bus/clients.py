@@ -121,14 +121,18 @@ def make_consumer(
     group_id: str,
     extra: Mapping[str, str],
     partition_eof: bool = False,
+    on_commit: Callable[[KafkaError | None, list[TopicPartition]], None] | None = None,
 ) -> Consumer:
     """A consumer that commits only what it is told to.
 
     Rebalances are cooperative: callbacks get the partitions that come or go, not the whole assignment, and use
     `incremental_assign` and `incremental_unassign`. `partition_eof` has an event delivered at the end of each
-    partition. Raises SettingsError when the settings are refused.
+    partition. `on_commit` is told in `poll` what became of a commit that was not waited for. Raises SettingsError when
+    the settings are refused.
     """
-    own = {**CONSUMER, "group.id": group_id, "enable.partition.eof": partition_eof}
+    own: dict[str, Any] = {**CONSUMER, "group.id": group_id, "enable.partition.eof": partition_eof}
+    if on_commit is not None:
+        own["on_commit"] = on_commit
     return _made(Consumer, bootstrap, client_id, own, extra)
 
 

@@ -47,22 +47,23 @@ def _demo(
     demo(keep=keep)
 
 
-app.command("up")(run.up)
-app.command("demo")(_demo)
-app.command("status")(status.status)
-app.command("wait")(status.wait)
-app.command("check")(check.check)
-app.command("explain")(explain.explain)
+# The list of commands has a line of 60 characters for each; the help of a command says more.
+app.command("up", short_help="Start bus, stages and, if asked, a sandbox; keep all running.")(run.up)
+app.command("demo", short_help="See on this machine how changes cross and what holds them.")(_demo)
+app.command("status", short_help="Show what runs, what waits, and open dead letters by cause.")(status.status)
+app.command("wait", short_help="Return once every edit made before has crossed.")(status.wait)
+app.command("check", short_help="Test settings, mappings, broker, and rights in both systems.")(check.check)
+app.command("explain", short_help="Tell what is known of a record, and why.")(explain.explain)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(couplings.app, name="couplings")
-app.add_typer(mappings.app, name="mappings")
-app.command("changes")(changes.changes)
-app.add_typer(run.capture_app, name="capture")
+app.add_typer(mappings.app, name="mappings", short_help="What is synchronised and how; are the files right.")
+app.command("changes", short_help="Print what capture saw of one entity.")(changes.changes)
+app.add_typer(run.capture_app, name="capture", short_help="Find changes in both systems; confirm deletes.")
 app.command("process")(run.process)
 app.command("sink")(run.sink)
 app.add_typer(topics.app, name="topics")
-app.command("bus")(run.bus)
-app.command("sandbox")(run.sandbox)
+app.command("bus", short_help="Run an Apache Kafka on this machine until Ctrl-C.")(run.bus)
+app.command("sandbox", short_help="Serve a Business Central and a Dataverse on this machine.")(run.sandbox)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -163,8 +163,8 @@ def _show(picture: Picture, beats: BeatReader) -> None:
         print_table(("topic", "not worked off"), lag)
     letters = picture.letters
     if letters.open:
-        shown = list(letters.by_cause.items())
-        print_table(("open dead letters by cause", "letters"), [*shown[:CAUSES_SHOWN]])
+        shown = [(count, cause) for cause, count in letters.by_cause.items()]
+        print_table(("open", "dead letters by cause"), shown[:CAUSES_SHOWN])
         if len(shown) > CAUSES_SHOWN:
             typer.echo(f"and {len(shown) - CAUSES_SHOWN} more causes; drawbar dead-letters list shows all")
     else:
