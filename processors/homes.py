@@ -45,6 +45,7 @@ from schemas.records import (
     derived_id,
 )
 
+SPENT_CLAIMS = 8  # a claim comes again only with the last few messages of its home
 UNCOUPLE = "uncouple"  # the hold of an uncoupling that the CRM refused
 MAX_HOPS = 6  # two homes that settle a claim hand a change on once or twice
 
@@ -296,8 +297,8 @@ def _claimed(turn: Turn, order: Order) -> bool:
         return True
     if pair.in_flight is not None:
         return False
-    if pair.state is PairState.UNCOUPLED and order.claim and order.claim == pair.claim:
-        _give_back(turn, order, "uncoupled")  # this claim was used, and undone: the message came again
+    if order.claim and order.claim in pair.spent:
+        _give_back(turn, order, "uncoupled" if pair.state is PairState.UNCOUPLED else "no-match")
         return True
     if order.by == "restore":
         if pair.claiming == order.crm_id:
@@ -385,7 +386,15 @@ def _give_back(turn: Turn, order: Order, reason: str, *, record: Side | None = N
         record=observed_from(record) if record is not None else order.record,
     )
     turn.send(order.crm_id, answer)
+    if turn.row.pair is not None:
+        turn.row = replace(turn.row, pair=_spend(turn.row.pair, order.claim))
     turn.line("given-back", turn.ref(System.CRM, order.crm_id), reason=reason, cause_id=order.root_id or order.order_id)
+
+
+def _spend(pair: Pair, claim: str) -> Pair:
+    if not claim or claim in pair.spent:
+        return pair
+    return replace(pair, spent=(*pair.spent, claim)[-SPENT_CLAIMS:])
 
 
 def _given_back(turn: Turn, order: Order) -> bool:
@@ -472,6 +481,7 @@ def _part(turn: Turn, pair: Pair, order: Order) -> None:
     pair = forget_agreement(turn.release_all(pair, reason="uncoupled"))
     crm = pair.crm
     pair = replace(pair, state=PairState.UNCOUPLED, coupled_at=None, first_use="", soft_missing=(), matched=None)
+    pair = _spend(pair, pair.claim)
     if crm is not None and crm.id != turn.row.id:
         pair = replace(pair, crm=None)
         _give_back(

@@ -90,6 +90,7 @@ class Pair:
     news: tuple[str, ...] = ()  # directions whose source changed and that have not come to rest since
     matched: Matched | None = None
     claim: str = ""  # the claim by which the CRM record came
+    spent: tuple[str, ...] = ()  # the last claims that were given back: they count no more, however often they come
     claiming: str = ""  # CLAIMING: id of the CRM record asked for
     create_as: str = ""  # id that a restored CRM record is to have; blank: that of the ERP record
     restoring: bool = False  # a lost counterpart is made again, whatever the mapping says of new records
