@@ -7,6 +7,7 @@ Secrets come from the environment or from a file (`…_FILE`), are kept as Secre
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import sys
@@ -16,8 +17,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import SettingsError as BrokenSetting
 
 from schemas.errors import SettingsError
+
+# Variables with our prefix that are no settings: where the settings are, and what the tests are told.
+NOT_SETTINGS = ("DRAWBAR_SETTINGS_FILE", "DRAWBAR_TEST_")
 
 
 class _Part(BaseModel):
@@ -100,7 +105,7 @@ class Settings(BaseSettings):
     """Everything that can be set."""
 
     model_config = SettingsConfigDict(
-        env_prefix="DRAWBAR_", env_nested_delimiter="__", frozen=True, extra="ignore", toml_file="drawbar.toml"
+        env_prefix="DRAWBAR_", env_nested_delimiter="__", frozen=True, extra="forbid", toml_file="drawbar.toml"
     )
 
     bus: BusSettings = Field(default_factory=BusSettings)
@@ -133,8 +138,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the interface of pydantic-settings
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        toml_file = os.environ.get("DRAWBAR_SETTINGS_FILE", "drawbar.toml")
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file)
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, _settings_file())
 
 
 def load_settings(connection_file: Path | None = None, **overrides: Any) -> Settings:
@@ -148,11 +152,35 @@ def load_settings(connection_file: Path | None = None, **overrides: Any) -> Sett
     values: dict[str, Any] = dict(overrides)
     if path is not None:
         values = _merge(from_connection(read_connection(path)), values) | {"connection_file": path}
+    _check_names()
     try:
         return Settings(**values)
     except ValidationError as fault:
         named = "; ".join(f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}" for error in fault.errors())
         raise SettingsError(f"settings are wrong: {named}", where="environment, drawbar.toml") from fault
+    except (BrokenSetting, ValueError) as fault:
+        # pydantic-settings for a text that is no JSON, tomllib for a file that is no TOML
+        where = "environment" if isinstance(fault, BrokenSetting) else _settings_file()
+        raise SettingsError(f"settings cannot be read: {fault}", where=where) from fault
+
+
+def _settings_file() -> str:
+    return os.environ.get("DRAWBAR_SETTINGS_FILE", "drawbar.toml")
+
+
+def _check_names() -> None:
+    """A variable that is no setting, and a settings file that is not there, are mistakes. Raises SettingsError."""
+    known = {f"DRAWBAR_{name.upper()}" for name in Settings.model_fields}
+    for name in sorted(os.environ):
+        if not name.startswith("DRAWBAR_") or name.startswith(NOT_SETTINGS):
+            continue
+        first = name.split("__", maxsplit=1)[0]
+        if first not in known:
+            close = difflib.get_close_matches(first, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else ""
+            raise SettingsError("no setting has this name", where=f"environment: {name}", next_step=hint)
+    if "DRAWBAR_SETTINGS_FILE" in os.environ and not Path(_settings_file()).is_file():
+        raise SettingsError("there is no settings file", where=f"DRAWBAR_SETTINGS_FILE={_settings_file()}")
 
 
 def read_connection(path: Path) -> dict[str, Any]:
@@ -161,13 +189,15 @@ def read_connection(path: Path) -> dict[str, Any]:
     Raises SettingsError when it is not there or not JSON.
     """
     try:
-        loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        loaded: Any = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as fault:
         raise SettingsError(
             "there is no connection file", where=str(path), next_step="start a system: drawbar up --connection-file"
         ) from fault
     except (OSError, ValueError) as fault:
         raise SettingsError("the connection file cannot be read", where=str(path)) from fault
+    if not isinstance(loaded, dict) or not loaded.get("bootstrap_servers"):
+        raise SettingsError("this is not the connection file of a running system", where=str(path))
     return loaded
 
 

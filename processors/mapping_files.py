@@ -55,13 +55,13 @@ class _File:
 def load_mappings(
     folder: Path | None, *, compat: str = "drawbar", ownership: str = "person"
 ) -> dict[str, EntityMapping]:
-    """Every `*.yaml` of the folder (None: the shipped ones), by name of the mapping.
+    """Every `*.yaml` and `*.yml` of the folder (None: the shipped ones), by name of the mapping.
 
     Raises MappingFileError naming file and line for the first fault, MappingExampleFailed for an example that does
     not come out as written.
     """
     folder = folder or shipped_folder()
-    paths = sorted(folder.glob("*.yaml")) if folder.is_dir() else []
+    paths = sorted((*folder.glob("*.yaml"), *folder.glob("*.yml"))) if folder.is_dir() else []
     if not paths:
         raise MappingFileError("there is no mapping file", where=str(folder))
     files: dict[str, _File] = {}
@@ -96,6 +96,9 @@ def _read(path: Path) -> _File:
         raise MappingFileError(f"not YAML: {problem}", where=f"{path}{line}") from fault
     if not isinstance(values, dict):
         raise MappingFileError("a mapping file is a table of keys", where=str(path))
+    twice = _key_written_twice(node)
+    if twice is not None:
+        raise MappingFileError(f"key {twice.value!r} is written twice", where=f"{path}:{twice.start_mark.line + 1}")
     try:
         return _File(path, node, EntityMapping.model_validate(_exact(values)))
     except ValidationError as fault:
@@ -105,6 +108,23 @@ def _read(path: Path) -> _File:
         raise MappingFileError(
             _sentence(first, location), where=where, next_step=_suggestion(first, location)
         ) from fault
+
+
+def _key_written_twice(node: Any) -> Any:
+    """The first key that its table has already; YAML itself would take the last value silently."""
+    if isinstance(node, yaml.SequenceNode):
+        return next((found for item in node.value if (found := _key_written_twice(item)) is not None), None)
+    if not isinstance(node, yaml.MappingNode):
+        return None
+    seen: set[str] = set()
+    for key, value in node.value:
+        if key.value in seen:
+            return key
+        seen.add(key.value)
+        found = _key_written_twice(value)
+        if found is not None:
+            return found
+    return None
 
 
 def _exact(value: Any) -> Any:
