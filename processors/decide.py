@@ -230,7 +230,11 @@ def _decide_pair(pair: Pair, mapping: EntityMapping, view: ReferenceView, contex
         direction: direction in pair.news
         or (
             mapping.flows(direction)
-            and any(item.changed(source_of(direction)) for item in lines if item.line.goes(direction))
+            and any(
+                item.changed(source_of(direction))
+                for item in lines
+                if item.line.goes(direction) and not item.line.is_made
+            )
         )
         for direction in DIRECTIONS
     }
@@ -243,6 +247,7 @@ def _decide_pair(pair: Pair, mapping: EntityMapping, view: ReferenceView, contex
     for item in lines:
         verdict = _winner(item, pair, mapping, view, context, news, whole=whole)
         if verdict is None:
+            _note_what_stands(ways, item, mapping)
             continue
         if verdict.way == "agree":
             settled.append(item.line)
@@ -331,8 +336,10 @@ def _winner(
     ways = [way for way in DIRECTIONS if mapping.flows(way) and item.line.goes(way)]
     looks_again = context.retry and bool(pair.soft_missing) and _refers(item.line)
     if len(ways) == 1:
-        # R182: on a one-way line the target's own edits stand until the source changes again.
-        return _Verdict(ways[0]) if news[ways[0]] or looks_again else None
+        # On a one-way line the target's own edits stand until the source's field changes again. What is looked up or
+        # made is carried with every change of the record (R39, R54).
+        always = (_refers(item.line) and news[ways[0]]) or looks_again
+        return _Verdict(ways[0]) if always or item.changed(source_of(ways[0])) else None
     if not ways:
         return None
     if not (item.erp_changed or item.crm_changed):
@@ -348,7 +355,21 @@ def _winner(
 
 
 def _refers(line: FieldMapping) -> bool:
-    return line.owner is not None or line.reference is not None or line.currency or line.company
+    return line.owner is not None or line.reference is not None or line.currency or line.is_made
+
+
+def _note_what_stands(ways: Mapping[str, _Way], item: _Line, mapping: EntityMapping) -> None:
+    """The target's own edit on a one-way line, for the journal."""
+    only = [way for way in DIRECTIONS if mapping.flows(way) and item.line.goes(way)]
+    if len(only) == 1 and not _refers(item.line) and item.changed(target_of(only[0])):
+        ways[only[0]].left.append(f"{item.line.name_in(target_of(only[0]))}:edit-of-the-target-stands")
+
+
+def one_way_back(mapping: EntityMapping, direction: str) -> tuple[FieldMapping, ...]:
+    """Plain lines that go only against `direction`: what a record made in that direction holds in them was said by
+    nobody, and overwrites nothing.
+    """
+    return tuple(line for line in _all_lines(mapping) if not line.goes(direction) and not _refers(line))
 
 
 def _whole_record_conflict(lines: tuple[_Line, ...], pair: Pair, mapping: EntityMapping, view: ReferenceView) -> bool:

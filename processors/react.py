@@ -12,6 +12,7 @@ from datetime import datetime
 
 from processors.coupling import (
     absorb_outcome,
+    agree,
     side_of,
     with_side,
 )
@@ -26,6 +27,7 @@ from processors.decide import (
     Skip,
     Wait,
     decide,
+    one_way_back,
     test_print,
 )
 from processors.homes import UNCOUPLE, crm_id_is_taken, grant, handle, join, reserve_crm_id, settle_deleted, take_change
@@ -109,6 +111,7 @@ def take_outcome(turn: Turn, outcome: Outcome) -> None:
             pair = with_side(pair, target, gone)
     elif command.kind is CommandKind.CREATE:
         pair = replace(pair, state=PairState.COUPLED, coupled_at=turn.now, matched=None, restoring=False)
+        pair = agree(pair, one_way_back(turn.mapping, direction), turn.world.prints, company=None)
         turn.line("coupled", str(outcome.target), direction, reason="created", command_id=command.command_id)
     made = command.kind is CommandKind.CREATE and outcome.status is OutcomeStatus.OBSERVED
     if made or outcome.status in (OutcomeStatus.WRITTEN, OutcomeStatus.DELETED):

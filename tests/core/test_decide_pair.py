@@ -182,16 +182,23 @@ class TestOneWayLines:
         assert (update("to_crm", creditlimit=Decimal(5)), unchanged("to_erp")) == decided(pair).decisions
 
     def test_the_target_s_own_edit_stands_until_the_source_changes(self):
-        """R182, OWN-004: a difference on such a line alone moves nothing."""
+        """R182, OWN-004: a difference on such a line alone moves nothing, and the journal names what stands."""
         pair = a_pair(crm={"creditlimit": 7, "ownerid": f"systemuser:{KIMS_USER}"})
+        stands = unchanged("to_crm", "creditlimit:edit-of-the-target-stands")
 
-        assert (unchanged("to_crm"), unchanged("to_erp")) == decided(pair).decisions
+        assert (stands, unchanged("to_erp")) == decided(pair).decisions
 
-    def test_of_a_changed_source_are_all_looked_at(self):
-        """R162, R163: once the record goes, what it must hold goes with it."""
+    def test_the_target_s_own_edit_stands_while_another_field_of_the_source_changes(self):
+        """An edit of a phone number erases no credit limit."""
         pair = a_pair(erp={"phoneNumber": "1"}, crm={"creditlimit": 7})
 
-        assert update("to_crm", telephone1="1", creditlimit=Decimal(25000)) == to_crm(pair)
+        assert update("to_crm", telephone1="1") == to_crm(pair)
+
+    def test_an_owner_goes_with_every_change_of_the_source(self):
+        """R39: the owner is looked up whenever the record is transferred."""
+        pair = a_pair(erp={"phoneNumber": "1"}, crm={"ownerid": f"systemuser:{KIMS_USER}"})
+
+        assert update("to_crm", telephone1="1", ownerid=f"systemuser:{JANES_USER}") == to_crm(pair)
 
     @pytest.mark.parametrize(("direction", "expected"), [("to_crm", "ERP"), ("to_erp", "CRM")])
     def test_of_a_one_way_mapping_overwrite_a_newer_edit(self, direction: str, expected: str):
@@ -210,7 +217,8 @@ class TestOneWayLines:
         )
 
         assert (update("to_erp", displayName="Jane Roe"),) == decided(both, SALESPEOPLE).decisions
-        assert (unchanged("to_erp"),) == decided(replace(both, crm=pair.crm), SALESPEOPLE).decisions
+        stands = unchanged("to_erp", "displayName:edit-of-the-target-stands")
+        assert (stands,) == decided(replace(both, crm=pair.crm), SALESPEOPLE).decisions
 
 
 CONFLICT: dict[str, Any] = {"erp": {"phoneNumber": "2"}, "crm": {"telephone1": "3"}}

@@ -195,6 +195,13 @@ class TestCreate:
 
         assert (set(), ["rejected"]) == (played.pairs(), [letter.slug for letter in played.open_letters()])
 
+    def test_of_a_customer_does_not_erase_what_only_the_account_holds(self):
+        """Nobody typed the default of a record that was just made: a one-way line does not carry it back."""
+        played = Played(CREATING).account("X", creditlimit=5000).written({"creditLimit": 0})
+
+        assert {("X", "X")} == played.pairs()
+        assert [] == [command for command in played.commands if "creditlimit" in command.values]
+
     def test_of_many_is_one_each(self):
         """CPL-014, REC-004."""
         played = Played(CREATING)
