@@ -42,6 +42,7 @@ class TopicSpec:
     schema: str
     writer: str
     doc: str
+    segment_ms: int | None = None  # None: the broker's way; only closed segments are compacted or dropped
 
 
 def _changes(system: str, entity: str) -> TopicSpec:
@@ -171,5 +172,6 @@ TOPICS: tuple[TopicSpec, ...] = (
         schema="JSON text",
         writer="every stage",
         doc="What each running process says of itself, every second.",
+        segment_ms=10 * 60 * 1000,
     ),
 )

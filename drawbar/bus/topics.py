@@ -93,10 +93,13 @@ class ExistingTopic:
 
 def wanted_config(spec: TopicSpec) -> dict[str, str]:
     """The topic settings that a line of the table stands for."""
-    return {
+    config = {
         "cleanup.policy": spec.cleanup,
         "retention.ms": str(-1 if spec.retention_ms is None else spec.retention_ms),
     }
+    if spec.segment_ms is not None:
+        config["segment.ms"] = str(spec.segment_ms)
+    return config
 
 
 def compare(
