@@ -71,7 +71,7 @@ def load_mappings(
             raise MappingFileError(f"a second mapping is called {file.mapping.name!r}", where=str(path))
         files[file.mapping.name] = file
     for file in files.values():
-        _check_references(file, list(files))
+        _check_references(file, [other.mapping for other in files.values()])
         _check_examples(file)
     return {name: with_compat(file.mapping, compat=compat, ownership=ownership) for name, file in files.items()}
 
@@ -184,8 +184,20 @@ def _model_in(hint: Any) -> type[BaseModel] | None:
     return next((found for inner in get_args(hint) if (found := _model_in(inner)) is not None), None)
 
 
-def _check_references(file: _File, known: list[str]) -> None:
+def _check_references(file: _File, mappings: list[EntityMapping]) -> None:
+    """Whatever a line looks up must be looked up by a mapping file (R220)."""
+    known = [mapping.name for mapping in mappings]
+    roles = {mapping.role for mapping in mappings} | {mapping.crm for mapping in mappings}
     for number, line in enumerate(file.mapping.fields):
+        needs = ["company"] if line.is_made else []
+        needs += ["local-currency", "transactioncurrency"] if line.currency else []
+        missing = [need for need in needs if need not in roles]
+        if missing:
+            raise MappingFileError(
+                f"no mapping file looks up what this line needs: {', '.join(missing)}",
+                where=file.where("fields", number),
+                next_step="bring back the shipped files company.yaml, company-information.yaml and currency.yaml",
+            )
         for key, name in (("owner", line.owner), ("reference", line.reference)):
             if name is not None and name not in known:
                 close = difflib.get_close_matches(name, known, n=1)

@@ -183,7 +183,8 @@ def probe_api(
     try:
         if system is System.ERP:
             yield _company(http, company_id)
-        for (of, name), fields in sorted(captured_entities(mappings.values()).items()):
+        for (of, name), captured in sorted(captured_entities(mappings.values()).items()):
+            fields = {*captured, *_default_fields(mappings.values(), of, name)}
             if of is not system:
                 continue
             try:
@@ -214,6 +215,13 @@ def _company(http: Http, company_id: str) -> Finding:
     elif reply.status != 200:
         fault = _refusal(System.ERP, "the company", reply)
     return Finding(what="erp company", fault=fault)
+
+
+def _default_fields(mappings: Iterable[EntityMapping], system: System, entity: str) -> Iterator[str]:
+    """What new records of an entity are given besides their mapped values."""
+    for mapping in mappings:
+        if mapping.entity_in(system) == entity:
+            yield from mapping.defaults.erp if system is System.ERP else mapping.defaults.crm
 
 
 def _entity(http: Http, adapter: SystemAdapter, entity: Entity, fields: Iterable[str], where: str) -> Iterator[Finding]:
