@@ -187,7 +187,7 @@ class TestList:
             line["offset"],
             line["kept_at"],
         )
-        assert pytest.approx(60, abs=60) == line["age_s"]
+        assert 0 <= line["age_s"] < 3600  # the rows were made when the tests were collected
 
     @pytest.mark.parametrize(
         ("options", "found"),
