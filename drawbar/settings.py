@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FilePath, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 from pydantic_settings import SettingsError as BrokenSetting
 
@@ -112,7 +112,7 @@ class Settings(BaseSettings):
     sign_in: SignInSettings = Field(default_factory=SignInSettings)
     erp: ErpSettings = Field(default_factory=ErpSettings)
     crm: SystemSettings = Field(default_factory=SystemSettings)
-    ca_file: FilePath | None = Field(None, description="certificate authorities to trust instead of the machine's")
+    ca_file: Path | None = Field(None, description="certificate authorities to trust instead of the machine's")
     mappings_dir: Path | None = Field(None, description="folder of the mapping files; default: those shipped")
     state_dir: Path = Field(Path(".drawbar"), description="local state: logs, Kafka's data, Faust's tables")
     connection_file: Path | None = Field(None, description="connection file of a running system")

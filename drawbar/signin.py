@@ -138,7 +138,11 @@ def session_for(url: str, ca_file: Path | None, *, pool_size: int, timeout_s: fl
 
     The machine's proxies and certificate authorities are read once, here: requests would read them anew for each
     call, take its `REQUESTS_CA_BUNDLE` before ours, and a `.netrc` before our token.
+
+    Raises SettingsError when the file of certificate authorities is not there.
     """
+    if ca_file is not None and not ca_file.is_file():
+        raise SettingsError("there is no file of certificate authorities", where=f"ca_file {ca_file}")
     session = requests.Session()
     session.trust_env = False
     session.proxies.update(requests.utils.get_environ_proxies(url))

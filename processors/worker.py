@@ -39,6 +39,7 @@ from schemas.topics import COUPLINGS, STATUS
 
 STOP_TIMEOUT_S = 15.0  # how long the end may take before the process ends without leaving its group
 TICK_S = 1.0
+RECOVERY_STANDS_STILL_S = 20.0  # a recovery that makes no progress for so long will make none
 # The loop, Faust's consumer, the producer and the view take turns: at Python's 5 ms each answer of a broker would wait
 # that long for a loop that is deciding.
 SWITCH_INTERVAL_S = 0.0005
@@ -77,6 +78,21 @@ def run_process(settings: Settings, mappings: Mapping[str, EntityMapping]) -> No
 
 def _now() -> datetime:
     return datetime.now(timezone.utc)
+
+
+class StandsStill:
+    """Whether something that should move has not moved for a while. Pure: the time is an argument."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._last: object = None
+        self._since = 0.0
+
+    def sees(self, progress: object, now: float) -> bool:
+        """Take note of how far it has come; True when that is where it was `limit_s` ago."""
+        if progress != self._last:
+            self._last, self._since = progress, now
+        return now - self._since >= self._limit_s
 
 
 class _Worker:
@@ -168,6 +184,7 @@ class _Worker:
         self._spawn(self._tick())
         self._spawn(self._app.start())  # returns when the first recovery is done
         self._spawn(end_stuck_recovery(self._app, self._feed))
+        self._spawn(self._watch_recovery())
         self._spawn(self._watch_faust())
         stopping: asyncio.Future[Any] = asyncio.ensure_future(self._stop.wait())
         failed: asyncio.Future[Any] = self._failed
@@ -245,6 +262,18 @@ class _Worker:
         self._partitions = sorted(tp.partition for tp in assigned if tp.topic == self._processors.work.get_topic_name())
         self._state = "recovering"
         log.info("process.assigned", partitions=list(self._partitions))
+
+    async def _watch_recovery(self) -> None:
+        """Faust's recovery can be forgotten when the group is shared out anew while it runs. Nothing is lost by ending
+        the process: what it has not acknowledged begins anew with the next one.
+        """
+        still = StandsStill(RECOVERY_STANDS_STILL_S)
+        while True:
+            await asyncio.sleep(TICK_S)
+            offsets = self._app.tables.recovery.active_offsets
+            progress = (self._state, sum(offset for offset in offsets.values() if offset is not None), self._feed.lag)
+            if still.sees(progress, time.monotonic()) and self._state == "recovering":
+                raise RuntimeError(f"the recovery of the rows stood still for {RECOVERY_STANDS_STILL_S:g} s")
 
     async def _recovered(self) -> None:
         """The rows of our partitions are here: from now on messages may come."""
