@@ -184,6 +184,8 @@ def _couple(turn: Turn, order: Order) -> bool:
         _reserve(turn, order)
         return True
     side = pair.crm or (side_from(order.record) if order.record is not None else None)
+    if side is None and order.by == "match" and not turn.retry:
+        return False  # a sink saw the record: capture is about to bring it
     if side is None or side.deleted:
         _refuse(turn, order, "unknown")
         return True

@@ -169,6 +169,9 @@ def settle(turn: Turn) -> None:
         for way in [way for way, hold in pair.holds.items() if hold.slug == CounterpartDeleted.slug]:
             pair = turn.release(pair, way, reason="the record is back")
         turn.row = replace(turn.row, pair=pair)
+    if pair.observed_only and not turn.world.observe:
+        pair = replace(pair, observed_only=False)  # what was only observed is decided now
+        turn.row = replace(turn.row, pair=pair)
     context = Context(prints=turn.world.prints, company_id=turn.world.company_id, retry=turn.retry, use=turn.use)
     decided = decide(pair, turn.mapping, turn.world.view, context)
     turn.row = replace(turn.row, pair=decided.pair)
