@@ -13,7 +13,7 @@ from tests.pipeline.conftest import StartInstallation
 from tests.pipeline.installation import STAGES, Installation, await_all, until_within
 from tests.pipeline.load import Load
 
-pytestmark = [pytest.mark.kafka, pytest.mark.pipeline]
+pytestmark = [pytest.mark.kafka, pytest.mark.pipeline, pytest.mark.kill]
 
 # What a stage logs when it has taken over and has not yet got back to where its predecessor was.
 RECOVERS = {
@@ -93,25 +93,6 @@ class TestFailingSystems:
         assert [] == lost(system, load.last)
         assert [] == disagreements(system)
         assert [] == [letter for letter in system.letters("--state", "all") if letter["ref"].endswith(tuple(records))]
-
-    def test_that_are_away_are_waited_for(self, system: Installation, records: list[str]):
-        """503 to every write for a while: the sinks pause and say so, and no dead letter is made."""
-        away = {"action": "status", "status": 503, "times": None, "method": "PATCH"}
-        apps = [system.connection[side]["client_id"] for side in ("erp", "crm")]
-        with Load(system, records, edits=60) as load:
-            until_within(lambda: load.count >= 30, "people are at work")
-            system.control("POST", "faults", [{**away, "app": app} for app in apps])
-            until_within(lambda: _paused(system) == {"sink-erp", "sink-crm"}, "the sinks pause", every_s=0.2)
-        assert [] == system.letters()
-        system.control("DELETE", "faults")
-        system.wait_quiet()
-
-        assert [] == lost(system, load.last)
-        assert [] == disagreements(system)
-
-
-def _paused(system: Installation) -> set[str]:
-    return {stage for stage, beats in system.status()["stages"].items() for beat in beats if beat["state"] == "paused"}
 
 
 def _faults(connection: dict[str, Any], side: str) -> list[dict[str, Any]]:
