@@ -27,7 +27,7 @@ from zlib import crc32
 
 import structlog
 
-from consumers.execution import Ask, Machine, Result, Wait, carry_out, to_outcome
+from consumers.execution import Ask, Machine, Result, Step, Wait, carry_out, to_outcome
 from consumers.requests import Meaning, Request, meaning_of
 from drawbar.clock import SystemClock
 from drawbar.entities import SystemAdapter
@@ -371,6 +371,8 @@ class SinkWorker:
 
     def _advance(self, task: _Task, answer: Reply | NoReply | bool | None) -> None:
         """Send the machine its answer, and do what it wants next."""
+        ended: Result | None = None
+        step: Step | None = None
         try:
             step = task.machine.send(answer)
             if isinstance(step, Wait):
@@ -379,7 +381,10 @@ class SinkWorker:
                     return
                 step = task.machine.send(False)
         except StopIteration as end:
-            self._ended(task, end.value)
+            ended = end.value
+        if ended is not None:
+            # Not inside `except`: a fault in there would carry the result, and with it a record, into the log.
+            self._ended(task, ended)
             return
         assert isinstance(step, Ask), "a wait is followed by a request or by the end"
         task.request = step.request

@@ -59,7 +59,8 @@ class ODataHttp:
     @property
     def skew_ms(self) -> int:
         """The system's clock minus ours, from its Date headers."""
-        return self._skew.milliseconds
+        with self._skew_lock:
+            return self._skew.milliseconds
 
     def sign_in(self) -> None:
         """Fetch a token now, so that a wrong secret stops the start. Raises AccessError."""
