@@ -28,7 +28,7 @@ from zlib import crc32
 import structlog
 
 from consumers.execution import Ask, Machine, Result, Step, Wait, carry_out, to_outcome
-from consumers.requests import Meaning, Request, meaning_of
+from consumers.requests import Meaning, Request, Verb, meaning_of
 from drawbar.clock import SystemClock
 from drawbar.entities import SystemAdapter
 from drawbar.kafka_bus import KafkaBus
@@ -345,26 +345,34 @@ class SinkWorker:
         self._asking.extendleft(reversed(passed))
 
     def _answered(self, token: int, answer: Reply | NoReply) -> None:
-        self._note(self._under_way.pop(token), answer)
+        self._note(token, self._under_way.pop(token), answer)
         task = self._tasks.get(token)
         if task is not None:
             self._advance(task, answer)
 
-    def _note(self, request: Request, answer: Reply | NoReply) -> None:
+    def _note(self, token: int, request: Request, answer: Reply | NoReply) -> None:
         """Tell the lane how it went."""
         now, jitter = self._clock.monotonic(), self._jitter(self._requests)
-        was_out = self._throttle.is_out
+        was_out, write = self._throttle.is_out, request.verb not in (Verb.READ, Verb.FIND)
         if isinstance(answer, NoReply):
-            self._throttle.failed(now, reason=answer.reason, jitter=jitter)
+            self._throttle.failed(now, reason=answer.reason, jitter=jitter, write=write)
         else:
             meaning = meaning_of(self._system, request.verb, answer)
             pause = retry_after_s(answer, self._clock.now())
             if meaning is Meaning.THROTTLED:
                 self._throttle.refused(now, retry_after_s=pause, jitter=jitter)
             elif meaning in (Meaning.SHUT, Meaning.UNSURE, Meaning.FAULT):
-                self._throttle.failed(now, reason=f"status {answer.status}", retry_after_s=pause, jitter=jitter)
+                task = self._tasks.get(token)
+                self._throttle.failed(
+                    now,
+                    reason=f"status {answer.status}",
+                    retry_after_s=pause,
+                    jitter=jitter,
+                    write=write,
+                    again=meaning is Meaning.FAULT and task is not None and task.failed_at_writes is not None,
+                )
             else:
-                self._throttle.succeeded(now, hint=_hint(answer))
+                self._throttle.succeeded(now, hint=_hint(answer), write=write)
         if was_out and not self._throttle.is_out:
             self._timers = dict.fromkeys(self._timers, now)  # it is over: nobody needs to wait any longer
         self._say_pause()

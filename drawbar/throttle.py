@@ -52,7 +52,7 @@ class Throttle:
     _tokens: float = field(init=False)
     _filled_at: float | None = None
     _refusals_in_row: int = 0
-    _failures_in_row: int = 0
+    _failures_in_row: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})  # of writes, of reads
 
     def __post_init__(self) -> None:
         self._limit = float(self.max_parallel)
@@ -72,7 +72,7 @@ class Throttle:
     @property
     def is_out(self) -> bool:
         """An outage: so many failures in a row that no single record can be at fault."""
-        return self._failures_in_row >= self.attempts
+        return self._longest_row >= self.attempts
 
     def wait_s(self, now: float) -> float:
         """Seconds until the clock alone lets the next request go; 0 when it may go as soon as there is room."""
@@ -88,16 +88,24 @@ class Throttle:
         self.in_flight += 1
         return True
 
-    def succeeded(self, now: float, *, hint: int | None = None) -> None:
-        """The system answered, whatever it said of the record. `hint`: its own idea of how many at once."""
+    def succeeded(self, now: float, *, hint: int | None = None, write: bool = False) -> None:
+        """The system answered, whatever it said of the record. `hint`: its own idea of how many at once.
+
+        A read that succeeds says nothing of writes: a system can be read while it takes none.
+        """
         self._end(hint)
         self.successes += 1
         if now < self.stopped_until:
             return  # sent before the stop, so says nothing of whether it is over
+        was_out = self.is_out
+        self._refusals_in_row = self._failures_in_row[False] = 0
+        if write:
+            self._failures_in_row[True] = 0
         if self.is_out:
-            self._limit = 1.0
-        self._refusals_in_row = self._failures_in_row = 0
+            return
         self.paused_reason = ""
+        if was_out:
+            self._limit = 1.0
         self._limit = min(self._limit + 1 / max(1.0, self._limit), float(self.max_parallel))
 
     def refused(self, now: float, *, retry_after_s: float | None = None, jitter: float = 0.0) -> None:
@@ -120,16 +128,26 @@ class Throttle:
         self.paused_reason = "throttled"
 
     def failed(
-        self, now: float, *, reason: str = "unavailable", retry_after_s: float | None = None, jitter: float = 0.0
+        self,
+        now: float,
+        *,
+        reason: str = "unavailable",
+        retry_after_s: float | None = None,
+        jitter: float = 0.0,
+        write: bool = False,
+        again: bool = False,
     ) -> None:
-        """No answer, or one that says the system cannot serve. From `attempts` in a row on the lane stops each time."""
+        """No answer, or one that says the system cannot serve. From `attempts` in a row on the lane stops each time.
+
+        `again`: it may be the fault of one record, which failed before; that says nothing new of the system.
+        """
         self._end(None)
         first = now >= self.stopped_until
-        if first or not self.is_out:
-            self._failures_in_row += 1
+        if not again and (first or not self.is_out):
+            self._failures_in_row[write] += 1
         if not (self.is_out or retry_after_s is not None):
             return
-        beyond = max(1, self._failures_in_row - self.attempts + 1)
+        beyond = max(1, self._longest_row - self.attempts + 1)
         delay = retry_delay(
             beyond,
             base_s=self.backoff_base_s,
@@ -139,6 +157,10 @@ class Throttle:
         )
         self.stopped_until = max(self.stopped_until, now + delay)
         self.paused_reason = reason
+
+    @property
+    def _longest_row(self) -> int:
+        return max(self._failures_in_row.values())
 
     def _end(self, hint: int | None) -> None:
         self.in_flight -= 1

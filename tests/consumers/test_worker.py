@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -15,7 +16,7 @@ from drawbar.settings import SinkSettings
 from drawbar.throttle import Throttle
 from schemas.codec import decode, encode
 from schemas.errors import BusUnavailable, DrawbarError
-from schemas.records import Command, CommandKind, JournalLine, OutcomeStatus, System, Work, home_key
+from schemas.records import Command, CommandKind, JournalLine, MatchTest, OutcomeStatus, System, Work, home_key
 from schemas.topics import DEAD_LETTERS, JOURNAL, PAIRS_WORK, STATUS, commands_topic
 from tests.consumers.twin import Faulty
 from tests.consumers.worlds import NOW, World, a_command, create, twin_world, update
@@ -352,6 +353,34 @@ class TestOutage:
         rig.run(3000)
 
         assert rig.bus.statuses() == [OutcomeStatus.WRITTEN] * 20
+        assert rig.status()["state"] == "running"
+
+    def test_of_writes_alone_pauses_too(self, world: World):
+        """503 to every write while reads are answered: paused, no letter, and written once it is over."""
+        away = Reply(status=503, headers={}, body={"error": {"code": "ServiceUnavailable", "message": ""}})
+
+        class Port:
+            is_away = True
+
+            def call(self, method, path, **more):
+                return away if self.is_away and method != "GET" else world.http.call(method, path, **more)
+
+        port = Port()
+        rig = Rig(world, port)
+        for number in range(2):
+            rig.bus.send(create(world, world.record(name=f"Fabrikam {number}")))
+        for number in range(40):
+            wanted = (MatchTest(equals=world.record(name=f"Contoso {number}")),)
+            rig.bus.send(a_command(world, CommandKind.MATCH, "", tests=wanted, home=f"a-home-{number}"))
+            rig.run(4)
+
+        assert (rig.status()["state"], rig.status()["paused_reason"]) == ("paused", "status 503")
+        assert set(rig.bus.statuses()) == {OutcomeStatus.MATCHED}
+
+        port.is_away = False
+        rig.run(3000)
+
+        assert Counter(rig.bus.statuses()) == {OutcomeStatus.WRITTEN: 2, OutcomeStatus.MATCHED: 40}
         assert rig.status()["state"] == "running"
 
     def test_waits_for_the_time_that_the_system_names(self, world: World):

@@ -94,6 +94,25 @@ class TestFailingSystems:
         assert [] == disagreements(system)
         assert [] == [letter for letter in system.letters("--state", "all") if letter["ref"].endswith(tuple(records))]
 
+    def test_that_take_no_writes_are_waited_for(self, system: Installation, records: list[str]):
+        """503 to every write for a while: the sinks pause and say so, and no dead letter is made."""
+        away = {"action": "status", "status": 503, "times": None, "method": "PATCH"}
+        apps = [system.connection[side]["client_id"] for side in ("erp", "crm")]
+        with Load(system, records) as load:
+            until_within(lambda: load.count >= 30, "people are at work")
+            system.control("POST", "faults", [{**away, "app": app} for app in apps])
+            until_within(lambda: _paused(system) == {"sink-erp", "sink-crm"}, "the sinks pause", every_s=0.2)
+        assert [] == system.letters()
+        system.control("DELETE", "faults")
+        system.wait_quiet()
+
+        assert [] == lost(system, load.last)
+        assert [] == disagreements(system)
+
+
+def _paused(system: Installation) -> set[str]:
+    return {stage for stage, beats in system.status()["stages"].items() for beat in beats if beat["state"] == "paused"}
+
 
 def _faults(connection: dict[str, Any], side: str) -> list[dict[str, Any]]:
     """One fault at a time, hitting every few requests of Drawbar, and none of the people's."""

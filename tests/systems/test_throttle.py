@@ -155,3 +155,28 @@ class TestFailed:
             lane.succeeded(0.0)
 
         assert lane.admit(0.0)
+
+    def test_of_writes_is_not_ended_by_reads(self):
+        """A system that can be read and takes no writes is out, until it takes one."""
+        lane, now = a_throttle(attempts=3, backoff_base_s=1, backoff_cap_s=1), 0.0
+        seen = []
+        for write_succeeds in [False] * 4 + [True]:
+            for write in (True, False):
+                now = max(now, lane.stopped_until)
+                assert lane.admit(now)
+                if write and not write_succeeds:
+                    lane.failed(now, write=True)
+                else:
+                    lane.succeeded(now, write=write)
+            seen.append((lane.is_out, lane.paused_reason))
+
+        assert seen == [(False, "")] * 2 + [(True, "unavailable")] * 2 + [(False, "")]
+
+    def test_of_one_record_again_and_again_is_no_outage(self):
+        """However long nothing else is written: the others need not wait for it."""
+        lane = a_throttle(attempts=3)
+        for number in range(20):
+            assert lane.admit(0.0)
+            lane.failed(0.0, write=True, again=number > 0)
+
+        assert not lane.is_out
