@@ -196,6 +196,17 @@ def why_not_quiet(picture: Picture, *, since: datetime | None = None) -> list[st
     ]
 
 
+def notes(picture: Picture) -> list[str]:
+    """What a person has to know besides, though nothing is amiss with it: why writes do not happen."""
+    processes = picture.of_stage("process")
+    found = []
+    if any(beat.details.get("observing") for beat in processes):
+        found.append("only observing: what would be written is in the journal; nothing is written")
+    if any(beat.number("waiting") and beat.details.get("company_known") is False for beat in processes):
+        found.append("the CRM has no row for this company (bcbi_externalid is its id): records wait for it")
+    return found
+
+
 def is_late_report(reason: str) -> bool:
     """Whether a reason goes by itself with the next heartbeat of a process."""
     return reason.endswith(_LATE_REPORT)
@@ -309,6 +320,7 @@ def to_json(picture: Picture) -> dict[str, Any]:
             "by_code": dict(picture.letters.by_code),
             "by_cause": dict(picture.letters.by_cause),
         },
+        "notes": notes(picture),
         "quiet": not reasons,
         "why_not_quiet": reasons,
     }

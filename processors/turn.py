@@ -140,11 +140,14 @@ class Turn:
         )
 
     def issue(self, pair: Pair, issue: Issue, *, purpose: str = "sync") -> None:
-        """Put the command into the row, whole; it leaves once the row is durable."""
+        """Put the command into the row, whole; it leaves once the row is durable.
+
+        While the system only observes, a look-up leaves and nothing else: it tells which write would follow.
+        """
         direction = issue.direction
         source, target = side_of(pair, source_of(direction)), side_of(pair, target_of(direction))
         names = tuple(sorted(issue.values))
-        if self.world.observe:
+        if self.world.observe and issue.kind is not CommandKind.MATCH:
             self.row = replace(self.row, pair=replace(pair, observed_only=True))
             self.line("would-write", self.source_ref(direction), direction, reason=issue.kind.value, fields=names)
             return

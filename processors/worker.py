@@ -364,6 +364,7 @@ class _Worker:
                 "view_rows": self._feed.rows,
                 "view_lag": self._feed.lag,
                 "company_known": self._view.company_crm_id is not None,
+                "observing": self._settings.observe,
                 "messages": self._messages,
                 "routed": self._route.messages,
                 "decided_per_s": round((self._messages - before) / (at - before_at), 1),

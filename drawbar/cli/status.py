@@ -150,7 +150,7 @@ def _fresh_picture(beats: BeatReader, traffic: TrafficReader, entities: list[str
 
 
 def _show(picture: Picture, beats: BeatReader) -> None:
-    from drawbar.status import STAGES, why_not_quiet
+    from drawbar.status import STAGES, notes, why_not_quiet
 
     rows: list[tuple[object, ...]] = []
     for stage in STAGES:
@@ -169,8 +169,10 @@ def _show(picture: Picture, beats: BeatReader) -> None:
             typer.echo(f"and {len(shown) - CAUSES_SHOWN} more causes; drawbar dead-letters list shows all")
     else:
         typer.echo("no open dead letters")
+    for note in notes(picture):
+        typer.echo(note)
     reasons = why_not_quiet(picture)
-    typer.echo("quiet: both systems are in step, as far as they can be" if not reasons else "not quiet:")
+    typer.echo("not quiet:" if reasons else "quiet: all that was seen is worked off, as far as it can be")
     for reason in reasons:
         typer.echo(f"  {reason}")
 

@@ -21,6 +21,7 @@ from drawbar.status import (
     count_letters,
     is_late_report,
     live,
+    notes,
     read_beat,
     to_json,
     unhurried_entities,
@@ -66,6 +67,24 @@ def capture_with(entity: str, **look: Any) -> Beat:
 
 def without(picture: Picture, stage: str) -> Picture:
     return replace(picture, beats=[beat for beat in picture.beats if beat.stage != stage])
+
+
+class TestNotes:
+    def test_say_nothing_of_a_system_that_writes(self):
+        assert [] == notes(a_picture(a_beat("process", observing=False, company_known=True)))
+
+    def test_say_that_nothing_is_written(self):
+        (note,) = notes(a_picture(a_beat("process", observing=True)))
+        assert note.startswith("only observing")
+
+    def test_say_that_records_wait_for_the_company(self):
+        """Every account bears its stamp, so nothing can be written without it."""
+        (note,) = notes(a_picture(a_beat("process", company_known=False, waiting=2)))
+        assert "no row for this company" in note
+
+    def test_do_not_mind_an_unknown_company_while_nobody_waits_for_it(self):
+        """At the start it is not captured yet."""
+        assert [] == notes(a_picture(a_beat("process", company_known=False, waiting=0)))
 
 
 class TestWhyNotQuiet:
@@ -268,7 +287,7 @@ class TestToJson:
         letters = count_letters([a_letter("1"), a_letter("2", code="DRW-3007", cause="ambiguous-match a")])
 
         told = to_json(a_picture(letters=letters))
-        assert {"stages", "lag", "dead_letters", "quiet", "why_not_quiet"} == set(told)
+        assert {"stages", "lag", "dead_letters", "notes", "quiet", "why_not_quiet"} == set(told)
         assert set(STAGES) == set(told["stages"])
         assert {"pid": 2, "state": "running"}.items() <= told["stages"]["process"][0].items()
         assert {"pairs.work": 0} == told["lag"]

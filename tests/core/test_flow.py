@@ -139,6 +139,15 @@ class TestUpdate:
         assert ("would-write", "update") in played.events("would-write")
         assert played.pair().observed_only
 
+    def test_is_looked_up_while_drawbar_only_observes(self):
+        """A look-up writes nothing, and tells what would be written: here, a new account."""
+        played = Played(small(), world=a_world(small(), observe=True)).customer()
+
+        assert CommandKind.MATCH is played.command.kind
+        played.found()
+        assert [] == played.commands
+        assert ("would-write", "create") in played.events("would-write")
+
     def test_that_was_due_while_observing_is_made_afterwards(self):
         played = Played(BY_HAND, world=a_world(BY_HAND, observe=True)).coupled().customer(order=20, phoneNumber="1")
         played.world = replace(played.world, observe=False)
