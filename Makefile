@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo test killtest check lint types imports format clean
+.PHONY: help setup lock demo test check lint types imports format clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -39,10 +39,7 @@ imports: setup ## Which package may import which
 check: lint types imports ## Lint, types and import rules
 
 test: check ## Everything that stands between a change and main: checks and tests, on a real Apache Kafka
-	$(BIN)/pytest -m "not kill"
-
-killtest: setup ## The tests that kill every stage, the broker and the sandbox under load; about ten minutes
-	$(BIN)/pytest -m kill
+	$(BIN)/pytest
 
 format: setup ## Put the code into the agreed form
 	$(BIN)/ruff check --fix .

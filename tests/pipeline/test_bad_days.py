@@ -13,7 +13,7 @@ from tests.pipeline.conftest import StartInstallation
 from tests.pipeline.installation import STAGES, Installation, await_all, until_within
 from tests.pipeline.load import Load
 
-pytestmark = [pytest.mark.kafka, pytest.mark.pipeline, pytest.mark.kill]
+pytestmark = [pytest.mark.kafka, pytest.mark.pipeline]
 
 # What a stage logs when it has taken over and has not yet got back to where its predecessor was.
 RECOVERS = {

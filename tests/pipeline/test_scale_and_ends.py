@@ -10,7 +10,7 @@ from tests.pipeline.comparison import disagreements, lost
 from tests.pipeline.installation import Installation, until_within
 from tests.pipeline.load import Load
 
-pytestmark = [pytest.mark.kafka, pytest.mark.pipeline, pytest.mark.kill]
+pytestmark = [pytest.mark.kafka, pytest.mark.pipeline]
 
 UP = ("--process", "2", "--sinks", "2")
 
