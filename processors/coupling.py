@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import Enum
 
-from processors.mapping import EntityMapping, FieldMapping, equal, source_of, target_of
+from processors.mapping import EntityMapping, FieldMapping, source_of, target_of
+from processors.transfer import equal
 from schemas.coupling import InFlight, Pair, Side
 from schemas.records import (
     ChangeEvent,

@@ -16,23 +16,8 @@ from datetime import datetime, timedelta
 from typing import Union
 
 from processors.coupling import Fingerprints, agree, form, side_of
-from processors.mapping import (
-    DIRECTIONS,
-    Bad,
-    Carried,
-    Direction,
-    EntityMapping,
-    FieldMapping,
-    Known,
-    Leave,
-    Missing,
-    carry,
-    equal,
-    map_fields,
-    passes,
-    source_of,
-    target_of,
-)
+from processors.mapping import DIRECTIONS, Direction, EntityMapping, FieldMapping, source_of, target_of
+from processors.transfer import Bad, Carried, Known, Leave, Missing, carry, equal, map_fields, passes
 from processors.view import ReferenceView
 from schemas.coupling import Hold, Matched, Pair, PairState, Side
 from schemas.errors import (

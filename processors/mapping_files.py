@@ -15,18 +15,8 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from processors.mapping import (
-    DIRECTIONS,
-    Direction,
-    EntityMapping,
-    FieldMapping,
-    Known,
-    carry,
-    equal,
-    source_of,
-    target_of,
-    with_compat,
-)
+from processors.mapping import DIRECTIONS, Direction, EntityMapping, FieldMapping, source_of, target_of, with_compat
+from processors.transfer import Known, carry, equal
 from processors.view import ReferenceView
 from schemas.errors import MappingExampleFailed, MappingFileError
 from schemas.records import System, Value

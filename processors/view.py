@@ -9,13 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from processors.mapping import EntityMapping
 from schemas.coupling import Pair, PairState, Row
 from schemas.records import System, Value
-
-if TYPE_CHECKING:
-    from processors.mapping import EntityMapping
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processors.mapping import Bad, FieldMapping, Known, Leave, Missing, carry, equal, map_fields
+from processors.mapping import FieldMapping
+from processors.transfer import Bad, Known, Leave, Missing, carry, equal, map_fields
 from schemas.coupling import Pair, Row
 from schemas.errors import OptionNotCoupled, OwnerNotCoupled, ReferenceNotCoupled, ValueNotMappable
 from schemas.records import System, Value

@@ -719,7 +719,7 @@ class TestLaws:
     @given(PAIRS | FIRST_PAIRS, POLICIES)
     def test_a_write_names_only_fields_that_differ(self, pair: Any, policy: str):
         """Minimal: what the target holds already is not sent."""
-        from processors.mapping import equal
+        from processors.transfer import equal
 
         for item in decided(pair, customer(conflict=policy), view=THE_VIEW).decisions:
             if isinstance(item, Issue):

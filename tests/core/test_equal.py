@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processors.mapping import Condition, FieldMapping, equal, passes
+from processors.mapping import Condition, FieldMapping
+from processors.transfer import equal, passes
 from schemas.records import System, Value
 from tests.builders import (
     COMPANY,

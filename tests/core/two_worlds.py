@@ -15,8 +15,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 
 from processors.coupling import Fingerprints
-from processors.mapping import EntityMapping, FieldMapping, MatchField, equal
+from processors.mapping import EntityMapping, FieldMapping, MatchField
 from processors.react import Step, World, react
+from processors.transfer import equal
 from processors.view import ReferenceView
 from schemas.coupling import PairState, Row
 from schemas.records import (
