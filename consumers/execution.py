@@ -185,14 +185,7 @@ class _Execution:
     # --- create ---------------------------------------------------------------------------------------------------
 
     def _create(self) -> Machine:
-        """Matches first, then create under our id. A lost reply is looked up by that id before it is tried again."""
-        if self._command.tests:
-            found = yield from self._find()
-            ours = next((hit for hit in found if hit.id == self._command.target.id.lower()), None)
-            if ours is not None:
-                return _seen(ours)  # an earlier attempt of this command made it, and nobody heard
-            if found:
-                return Result(status=OutcomeStatus.MATCHED, candidates=found)
+        """Create under our id. A lost reply is looked up by that id before it is tried again."""
         request = create_request(self._adapter, self._command, self._fields)
         while True:
             said = yield from self._ask(request)

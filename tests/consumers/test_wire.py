@@ -13,9 +13,9 @@ from drawbar.odata import ODataHttp, open_http
 from drawbar.sandbox.server import SandboxOptions, start_in_thread
 from drawbar.settings import Settings, from_connection
 from schemas.errors import KeyTaken, Rejected
-from schemas.records import CommandKind, MatchTest, OutcomeStatus, System, Value
+from schemas.records import CommandKind, OutcomeStatus, System, Value
 from tests.consumers.twin import FAULTS, Faulty
-from tests.consumers.worlds import World, a_command, carried_out, create, steps_until, update, world_of
+from tests.consumers.worlds import World, a_command, carried_out, create, match, steps_until, update, world_of
 
 
 @pytest.fixture(scope="module")
@@ -63,20 +63,6 @@ class TestCreate:
 
         assert result.status is OutcomeStatus.OBSERVED
         assert ids_of(world, name) == [command.target.id]
-
-    def test_finds_matches_without_regard_to_case(self, world: World):
-        """Names and numbers are compared as people compare them."""
-        name = a_name()
-        existing = world.add(name=name, city="Rome")
-        tests = (
-            MatchTest(equals=world.record(key="NOBODY-HAS-IT")),
-            MatchTest(equals=world.record(name=name.upper(), city="rome")),
-        )
-        command = create(world, world.record(name=name), tests=tests, within_blank_or=world.record(phone="1"))
-
-        result = carried_out(world, command)
-
-        assert (result.status, [hit.id for hit in result.candidates]) == (OutcomeStatus.MATCHED, [existing.id])
 
     @pytest.mark.parametrize("fault", FAULTS)
     def test_makes_exactly_one_record_whatever_goes_wrong(self, world: World, fault: str):
@@ -213,23 +199,31 @@ class TestReadAndMatch:
         """READ and MATCH write nothing."""
         name = a_name()
         seen = world.add(name=name, phone="1")
-        match = a_command(world, CommandKind.MATCH, "", tests=(MatchTest(equals=world.record(name=name)),))
+        look = match(world, world.record(name=name))
 
         assert carried_out(world, a_command(world, CommandKind.READ, seen.id)).observed == seen
-        assert [hit.id for hit in carried_out(world, match).candidates] == [seen.id]
+        assert [hit.id for hit in carried_out(world, look).candidates] == [seen.id]
+
+    def test_match_without_regard_to_case(self, world: World):
+        """Names and numbers are compared as people compare them."""
+        name = a_name()
+        existing = world.add(name=name, city="Rome")
+        tests = (world.record(key="NOBODY-HAS-IT"), world.record(name=name.upper(), city="rome"))
+
+        result = carried_out(world, match(world, *tests, within_blank_or=world.record(phone="1")))
+
+        assert (result.status, [hit.id for hit in result.candidates]) == (OutcomeStatus.MATCHED, [existing.id])
 
     def test_of_what_is_not_there(self, world: World):
         """MISSING, and no candidates."""
-        match = a_command(world, CommandKind.MATCH, "", tests=(MatchTest(equals=world.record(name=a_name())),))
+        look = match(world, world.record(name=a_name()))
 
         assert carried_out(world, a_command(world, CommandKind.READ, str(uuid.uuid4()))).status is OutcomeStatus.MISSING
-        assert carried_out(world, match).candidates == ()
+        assert carried_out(world, look).candidates == ()
 
     def test_takes_a_value_that_fits_nowhere_for_no_match(self, world: World):
         """Looking for a text longer than the field is no fault of the record."""
-        match = a_command(world, CommandKind.MATCH, "", tests=(MatchTest(equals=world.record(key="X" * 50)),))
-
-        assert carried_out(world, match).status is OutcomeStatus.MATCHED
+        assert carried_out(world, match(world, world.record(key="X" * 50))).status is OutcomeStatus.MATCHED
 
 
 class TestValues:
@@ -250,16 +244,9 @@ class TestValues:
         name = a_name()
         carried_out(world, create(world, {**world.record(name=name), **values}))
         blank = world.record(city=None)
-        match = a_command(
-            world,
-            CommandKind.MATCH,
-            "",
-            tests=(MatchTest(equals=world.record(name=name)),),
-            within={**values, **blank},
-            within_blank_or=values,
-        )
+        look = match(world, world.record(name=name), within={**values, **blank}, within_blank_or=values)
 
-        result = carried_out(world, match)
+        result = carried_out(world, look)
 
         assert [hit.state[world.name] for hit in result.candidates] == [name]
 

@@ -106,10 +106,12 @@ def world_of(system: System, http: Http | None, company_id: str = COMPANY) -> Wo
     return World(http or Twin(adapter, entity, names), adapter, entity, *names)
 
 
-def create(
-    world: World, values: Values, *, record_id: str = "", tests: tuple[MatchTest, ...] = (), **more: Any
-) -> Command:
-    return a_command(world, CommandKind.CREATE, record_id or str(uuid.uuid4()), values=values, tests=tests, **more)
+def create(world: World, values: Values) -> Command:
+    return a_command(world, CommandKind.CREATE, str(uuid.uuid4()), values=values)
+
+
+def match(world: World, *tests: Values, **more: Any) -> Command:
+    return a_command(world, CommandKind.MATCH, "", tests=tuple(MatchTest(equals=test) for test in tests), **more)
 
 
 def update(world: World, base: Observed, values: Values, **more: Any) -> Command:
