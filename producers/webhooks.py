@@ -23,10 +23,10 @@ from starlette.routing import Route
 
 from drawbar.business_central import BusinessCentral
 from drawbar.entities import entity_of, parse_time, with_query
+from drawbar.hints import Hint, HintKind
 from drawbar.odata import adapter_for
 from drawbar.ports import Clock, Http, NoReply, Reply
 from drawbar.settings import Settings
-from producers.hints import Hint, HintKind
 from schemas.errors import AccessError, SettingsError
 from schemas.records import System
 

@@ -26,13 +26,13 @@ from drawbar.bus.clients import make_consumer, make_producer, wait_for_broker
 from drawbar.business_central import BusinessCentral
 from drawbar.clock import SystemClock
 from drawbar.dataverse import Dataverse
+from drawbar.hints import Hint, HintKind, entity_at, partition_of, read_hint
 from drawbar.odata import adapter_for, open_http
 from drawbar.ports import Clock, Http
 from drawbar.settings import Settings, SystemSettings
 from drawbar.throttle import Throttle
 from producers.capture import Subject, entity_key, field_set_of
 from producers.entity import EntityCapture, Fenced
-from producers.hints import Hint, HintKind, entity_at, partition_of, read_hint
 from producers.lane import LaneHttp
 from producers.ledger import KafkaLedger
 from producers.sources import BusinessCentralSource, DataverseSource, Source

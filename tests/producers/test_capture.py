@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from drawbar.hints import Hint, HintKind, entity_at, partition_of, read_hint
 from producers import capture
 from producers.capture import Comparison, Known, Subject
-from producers.hints import Hint, HintKind, entity_at, partition_of, read_hint
 from schemas.records import Observed, Operation, System, Watermark
 from schemas.topics import CAPTURED
 from tests.producers.worlds import START, Fate, Store

@@ -11,9 +11,9 @@ import uvicorn
 
 from drawbar.bus.apache import free_port
 from drawbar.clock import SystemClock
+from drawbar.hints import Hint, HintKind
 from drawbar.odata import open_http
 from drawbar.settings import Settings
-from producers.hints import Hint, HintKind
 from producers.webhooks import ENTITY_HEADER, SECRET_HEADER, WebhookReceiver, expires_soon, to_app
 from schemas.errors import SettingsError
 from schemas.records import System

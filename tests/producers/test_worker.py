@@ -11,9 +11,9 @@ import pytest
 
 from drawbar.bus import topics
 from drawbar.bus.clients import latest_by_key, make_producer, read_to_end
+from drawbar.hints import Hint, HintKind
 from drawbar.settings import Settings
 from producers.entity import Fenced
-from producers.hints import Hint, HintKind
 from producers.ledger import KafkaLedger
 from producers.worker import CaptureProcess
 from schemas.codec import decode
