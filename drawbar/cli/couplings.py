@@ -15,8 +15,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 
+from drawbar.cli.orders import Verdict, await_verdict, order_message
+from drawbar.cli.pair_description import describe_row, print_described
 from drawbar.cli.running import Running, age, plural, running, say_unreadable, utc_now
-from drawbar.cli.shared import AsJson, ConnectionFile, new_app, print_json_line, print_table, say
+from drawbar.cli.shared import (
+    AsJson,
+    ConnectionFile,
+    MappingName,
+    WaitS,
+    new_app,
+    print_json_line,
+    print_table,
+    say,
+)
 
 if TYPE_CHECKING:
     from drawbar.rows import Known, Named, News, Watch
@@ -26,8 +37,6 @@ if TYPE_CHECKING:
 
 app = new_app("Which records are coupled; couple and uncouple them by hand.")
 
-MappingName = Annotated[Optional[str], typer.Option("--mapping", help="Only this mapping.", show_default=False)]
-WaitS = Annotated[float, typer.Option("--wait-s", min=0, help="Seconds to wait for the result; 0: only send.")]
 State = Literal["coupled", "uncoupled", "single", "claiming", "all"]
 Side = Literal["erp", "crm"]
 
@@ -83,7 +92,6 @@ def show(
 
     Example: drawbar couplings show erp:salesperson:code=JR
     """
-    from drawbar.cli.explain import describe_row, print_described
     from drawbar.rows import find_one, parse_named
 
     system = running(ctx, connection_file)
@@ -366,14 +374,6 @@ def couple_order(one: Known, other: Known, *, use: str) -> Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a home has made of an order."""
-
-    result: str  # coupled, uncoupled, refused
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class _Answer:
     """What the command says in the end."""
 
@@ -474,28 +474,6 @@ def _ask(
     unanswered = "pending" if wait_s else "sent"
     result, reason = (verdict.result, verdict.reason) if verdict else (unanswered, "")
     return _Answer(mapping, order.erp_id, order.crm_id, result, reason, order.order_id, took)
-
-
-def order_message(order: Order, *, mapping: str, home: str) -> Any:
-    """The order as a message on `pairs.work`. Its id is the order's: what a home does at once names it as the cause."""
-    from drawbar.ports import OutMessage
-    from schemas.codec import encode
-    from schemas.records import Work
-    from schemas.topics import PAIRS_WORK
-
-    work = Work(message_id=order.order_id, mapping=mapping, home=home, order=order)
-    return OutMessage(topic=PAIRS_WORK, key=work.key.encode(), value=encode(work))
-
-
-def await_verdict(watch: Watch, judge: Callable[[News], Verdict | None], wait_s: float) -> Verdict | None:
-    """The first verdict that the news allow; None when there is none within `wait_s`."""
-    deadline = time.monotonic() + wait_s
-    while (left := deadline - time.monotonic()) > 0:
-        for news in watch.take(min(left, 0.5)):
-            verdict = judge(news)
-            if verdict is not None:
-                return verdict
-    return None
 
 
 def _report(as_json: bool, answer: _Answer) -> None:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 
-from drawbar.cli.couplings import MappingName, WaitS, order_message
+from drawbar.cli.orders import order_message
 from drawbar.cli.running import Running, age, parse_when, plural, running, say_unreadable, stamp, utc_now
-from drawbar.cli.shared import AsJson, ConnectionFile, new_app, print_json_line, say
+from drawbar.cli.shared import AsJson, ConnectionFile, MappingName, WaitS, new_app, print_json_line, say
 
 if TYPE_CHECKING:
     from drawbar.ports import InMessage, OutMessage
@@ -593,8 +593,7 @@ def retry_message(letter: DeadLetter, *, use: str) -> OutMessage:
     from schemas.records import Order, OrderKind
 
     order = Order(order_id=str(uuid.uuid4()), kind=OrderKind.RETRY, by="operator", use=use, letter_id=letter.letter_id)
-    message: OutMessage = order_message(order, mapping=letter.mapping, home=letter.home)
-    return message
+    return order_message(order, mapping=letter.mapping, home=letter.home)
 
 
 def _discarding(step: Step, now: datetime) -> OutMessage:
@@ -604,8 +603,7 @@ def _discarding(step: Step, now: datetime) -> OutMessage:
     letter = step.letter
     if step.action == "close":
         order = Order(order_id=str(uuid.uuid4()), kind=OrderKind.CLOSE, by="operator", letter_id=letter.letter_id)
-        message: OutMessage = order_message(order, mapping=letter.mapping, home=letter.home)
-        return message
+        return order_message(order, mapping=letter.mapping, home=letter.home)
     given_up = replace(letter, state=LetterState.DISCARDED, changed_at=now, changed_by="operator")
     return index_message(given_up, partition=letter.partition, offset=letter.offset)
 

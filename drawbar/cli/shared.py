@@ -34,6 +34,8 @@ ConnectionFile = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+MappingName = Annotated[Optional[str], typer.Option("--mapping", help="Only this mapping.", show_default=False)]
+WaitS = Annotated[float, typer.Option("--wait-s", min=0, help="Seconds to wait for the result; 0: only send.")]
 
 
 class CodedGroup(TyperGroup):
