@@ -20,6 +20,7 @@ from drawbar.entities import (
     MatchQuery,
     amount,
     entity_of,
+    identity_of,
     number_or_text,
     parse_time,
 )
@@ -72,11 +73,7 @@ class BusinessCentral:
         return ",".join(dict.fromkeys((entity.id_field, *fields, MODIFIED)))
 
     def to_observed(self, entity: Entity, row: Mapping[str, Any], fields: Sequence[str]) -> Observed:
-        try:
-            record_id, version = str(row[entity.id_field]).lower(), str(row["@odata.etag"])
-            modified_at = parse_time(row[MODIFIED])
-        except (KeyError, TypeError) as fault:
-            raise ValueError(f"a row of {entity.entity_set} without id, ETag or {MODIFIED}") from fault
+        record_id, version, modified_at = identity_of(entity, row, modified=MODIFIED)
         return Observed(
             id=record_id,
             version=version,

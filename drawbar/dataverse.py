@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from drawbar.entities import ZERO_GUID, Entity, Kind, Lookup, MatchQuery, amount, entity_of, number_or_text, parse_time
+from drawbar.entities import ZERO_GUID, Entity, Kind, Lookup, MatchQuery, amount, entity_of, identity_of, number_or_text
 from schemas.records import MatchTest, Observed, System, Value, Values
 
 MODIFIED = "modifiedon"
@@ -53,11 +53,7 @@ class Dataverse:
         return ",".join(dict.fromkeys((entity.id_field, *columns, MODIFIED, ORDER)))
 
     def to_observed(self, entity: Entity, row: Mapping[str, Any], fields: Sequence[str]) -> Observed:
-        try:
-            record_id, version = str(row[entity.id_field]).lower(), str(row["@odata.etag"])
-            modified_at = parse_time(row[MODIFIED])
-        except (KeyError, TypeError) as fault:
-            raise ValueError(f"a row of {entity.entity_set} without id, ETag or {MODIFIED}") from fault
+        record_id, version, modified_at = identity_of(entity, row, modified=MODIFIED)
         return Observed(
             id=record_id,
             version=version,

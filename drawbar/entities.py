@@ -123,6 +123,17 @@ def parse_time(text: str) -> datetime:
     return datetime.fromisoformat(f"{whole}.{fraction}").replace(tzinfo=timezone.utc)
 
 
+def identity_of(entity: Entity, row: Mapping[str, Any], *, modified: str) -> tuple[str, str, datetime]:
+    """Id, ETag and time of the last change, which both systems put into each row. `modified`: the field of the time.
+
+    Raises ValueError when one of them is not there.
+    """
+    try:
+        return str(row[entity.id_field]).lower(), str(row["@odata.etag"]), parse_time(row[modified])
+    except (KeyError, TypeError) as fault:
+        raise ValueError(f"a row of {entity.entity_set} without id, ETag or {modified}") from fault
+
+
 def amount(value: float | str | Decimal) -> Decimal:
     """The number without trailing zeros and without exponent: 25000.00 is 25000. Raises ValueError."""
     try:

@@ -177,10 +177,6 @@ class ApacheKafka:
         return self.prepared.bootstrap_servers
 
     @property
-    def port(self) -> int:
-        return self.prepared.port
-
-    @property
     def pid(self) -> int:
         return self._process.pid
 

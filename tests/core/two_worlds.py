@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 
 from processors.coupling import Fingerprints
-from processors.mapping import EntityMapping, FieldMapping, MatchField
+from processors.mapping import EntityMapping, FieldMapping
 from processors.react import Step, World, react
 from processors.transfer import equal
 from processors.view import ReferenceView
@@ -38,20 +38,16 @@ from schemas.records import (
     Work,
     derived_id,
 )
+from tests.builders import SMALL, small
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
-MAPPING = EntityMapping(
-    name="customer-account",
-    erp="customer",
-    crm="account",
-    match=((MatchField(erp="displayName", crm="name"),),),
+MAPPING = small(
     fields=(
-        FieldMapping(erp="displayName", crm="name", required=True, erp_length=20, crm_length=30),
-        FieldMapping(erp="phoneNumber", crm="telephone1"),
+        *SMALL.fields[:2],  # name and phone number
         FieldMapping(erp="city", crm="address1_city"),
         FieldMapping(erp="creditLimit", crm="creditlimit", type="integer", direction="to_crm"),
-    ),
+    )
 )
 FIELDS = {
     System.ERP: ("displayName", "phoneNumber", "city", "creditLimit"),
