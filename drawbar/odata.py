@@ -7,6 +7,7 @@ Never retries by itself, with one exception: a 401 gets one fresh token and one 
 from __future__ import annotations
 
 import json
+import re
 import ssl
 import threading
 import time
@@ -201,14 +202,30 @@ def adapter_for(settings: Settings, system: System) -> SystemAdapter:
 
 
 def to_reply(status: int, headers: Mapping[str, str], content: bytes) -> Reply:
-    """Status, lower-case headers and JSON body; numbers with a fraction become Decimal, so that none is rounded."""
+    """Status, lower-case headers and JSON body; numbers with a fraction become Decimal, so that none is rounded.
+
+    JSON can say half a UTF-16 pair, which is no character and which no message can hold: it is read as U+FFFD.
+    """
     lower = {name.lower(): value for name, value in headers.items()}
     if not content.strip():
         return Reply(status=status, headers=lower)
     try:
-        return Reply(status=status, headers=lower, body=json.loads(content, parse_float=Decimal))
+        body = json.loads(content, parse_float=Decimal)
+        return Reply(status=status, headers=lower, body=_whole(body) if _HALF.search(content) else body)
     except (ValueError, RecursionError):
         return Reply(status=status, headers=lower, is_json=False)
+
+
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")  # may be half a pair: escaped, or as bytes
+
+
+def _whole(value: Any) -> Any:
+    """The value with every half of a UTF-16 pair replaced."""
+    if isinstance(value, str):
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    return {_whole(name): _whole(item) for name, item in value.items()} if isinstance(value, dict) else value
 
 
 def to_json(value: Any) -> str:

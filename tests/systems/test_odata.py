@@ -231,6 +231,15 @@ class TestToReply:
         """HTML from a proxy and broken JSON must not break the client."""
         assert to_reply(502, {}, content) == Reply(status=502, is_json=False)
 
+    @pytest.mark.parametrize("half", [rb"\ud800", rb"\uDFFF", b"\xed\xa0\x80"])
+    def test_reads_half_a_character_as_the_sign_for_it(self, half):
+        """JSON can say it, no message of ours can hold it: one such name must not stop its neighbours."""
+        content = b'{"value":[{"name":"Fabri' + half + b'kam"},{"name":"Contoso \xf0\x9f\x8d\x8e \\ud83c\\udf4e"}]}'
+
+        broken, neighbour = to_reply(200, {}, content).body["value"]
+
+        assert (broken, neighbour) == ({"name": "Fabri\ufffdkam"}, {"name": "Contoso \U0001f34e \U0001f34e"})
+
     @pytest.mark.parametrize("content", [b"", b"  \n"])
     def test_takes_nothing_for_nothing(self, content):
         """204, and 401 with an empty body."""
