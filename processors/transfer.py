@@ -87,6 +87,8 @@ def _carry_plain(line: FieldMapping, value: Value, direction: Direction) -> Carr
         return Bad(ValueNotMappable)
     value = transformed(value, line.transform, to_crm=direction == "to_crm")
     length = line.length_in(target_of(direction))
+    if isinstance(value, str) and not value.strip():
+        value = None  # a transform may leave nothing but blanks
     if isinstance(value, str):
         if line.type == "code" and direction == "to_erp":
             value = value.strip().upper() or None

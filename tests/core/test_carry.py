@@ -107,6 +107,12 @@ class TestPlainValues:
         assert Known("https://fabr") == to_crm(line, "fabrikam.example")
         assert Known("fabrikam.example") == to_erp(line, "https://fabrikam.example")
 
+    def test_what_a_transform_leaves_blank_is_blank(self):
+        """So that a required field does not go out as blanks, which the target would refuse."""
+        line = FieldMapping(erp="website", crm="websiteurl", transform="web-address")
+
+        assert Known(None) == to_erp(line, "https:// ")
+
     @given(st.text(max_size=12), st.integers(1, 8), st.integers(1, 8))
     def test_there_and_back_is_equal_as_the_transfer_compares(self, text: str, erp_length: int, crm_length: int):
         """What was cut on the way counts as equal, so it is not written back: cutting is the loss that is declared."""

@@ -585,10 +585,14 @@ class TestFilters:
 
 
 class TestFaults:
-    def test_a_required_field_that_is_blank_stops_the_record(self):
-        rejects = Reject(direction="to_crm", error=RequiredFieldBlank, fields=("name",))
+    @pytest.mark.parametrize("blank", [None, "   ", "\u00a0"])
+    def test_a_required_field_that_is_blank_stops_the_record(self, blank: str | None):
+        """In either direction; blanks alone are blank."""
+        to_the_crm = Reject(direction="to_crm", error=RequiredFieldBlank, fields=("name",))
+        to_the_erp = Reject(direction="to_erp", error=RequiredFieldBlank, fields=("displayName",))
 
-        assert rejects == to_crm(a_pair(erp={"displayName": " ", "city": "Rome"}))
+        assert to_the_crm == to_crm(a_pair(erp={"displayName": blank, "city": "Rome"}))
+        assert to_the_erp == to_erp(a_pair(crm={"name": blank, "address1_city": "Rome"}))
 
     def test_a_value_that_does_not_fit_stops_the_record(self):
         rejects = Reject(direction="to_crm", error=ValueNotMappable, fields=("creditlimit",))

@@ -240,8 +240,10 @@ class TestCreate:
 
         assert (waits,) == decided(a_single(salespersonCode="KL"), NO_MATCH).decisions
 
-    def test_needs_its_required_fields(self):
-        (rejects,) = decided(a_single(displayName=None), NO_MATCH).decisions
+    @pytest.mark.parametrize("blank", [None, "", "   ", "\t", "\u00a0\u2003"])
+    def test_needs_its_required_fields(self, blank: str | None):
+        """Blanks alone are blank: the target would refuse them for ever."""
+        (rejects,) = decided(a_single(displayName=blank), NO_MATCH).decisions
 
         assert (RequiredFieldBlank, ("name",)) == (rejects.error, rejects.fields)
 
