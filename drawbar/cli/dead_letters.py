@@ -21,10 +21,11 @@ from drawbar.cli.running import Running, age, parse_when, plural, running, say_u
 from drawbar.cli.shared import AsJson, ConnectionFile, MappingName, WaitS, new_app, print_json_line, say
 
 if TYPE_CHECKING:
+    from drawbar.cli.replayed import Fate
     from drawbar.ports import InMessage, OutMessage
     from processors.mapping import EntityMapping
     from schemas.coupling import Row
-    from schemas.records import DeadLetter, RecordRef
+    from schemas.records import DeadLetter, Order, RecordRef
 
 app = new_app("What could not go on, why, and what would clear it.")
 
@@ -143,10 +144,14 @@ def replay(
     ] = None,
     limit: Limit = 100,
     yes: Yes = False,
+    wait_s: WaitS = 15,
     as_json: AsJson = False,
     connection_file: ConnectionFile = None,
 ) -> None:
     """Decide dead letters again, on the latest state of their records. Shows the plan and asks first.
+
+    Tells of each letter whether it is closed, open again or pending after --wait-s seconds. Exit code 1 when no letter
+    passes the filters, or when one is open again.
 
     Example: drawbar dead-letters replay --code DRW-3001 --limit 10
     """
@@ -156,29 +161,32 @@ def replay(
     if unfit and use is not None:
         say(f"left out: {plural(len(unfit), 'letter')}, because --use {use} is for {USE_IS_FOR[use]} alone")
     todo = fit[:limit]
+    if not todo:
+        say("nothing was replayed: no dead letter passes these filters")
+        say("  do:    see what there is: drawbar dead-letters list")
+        raise typer.Exit(1)
     plan = [Step(letter, "bytes" if is_about_bytes(letter) else "retry") for letter in todo]
-    if not _agreed(plan, left=len(fit) - len(todo), yes=yes, as_json=as_json, use=use):
-        return
+    _agreed(plan, left=len(fit) - len(todo), yes=yes, as_json=as_json, use=use)
+    from drawbar.cli.replayed import Fate
+
+    unsent: dict[str, str] = {}
+    fates: dict[str, Fate] = {}
     originals = system.rows.originals(step.letter for step in plan if step.action == "bytes")
-    left: list[str] = []
-    for step in plan:
-        if step.action != "bytes":
-            continue
-        messages = again(step.letter, originals.get(step.letter.letter_id), system.mappings)
+    for letter in [step.letter for step in plan if step.action == "bytes"]:
+        messages = again(letter, originals.get(letter.letter_id), system.mappings)
         if isinstance(messages, str):
-            left.append(f"{step.letter.letter_id} {messages}")
+            unsent[letter.letter_id] = messages
         else:
-            system.rows.send_again(step.letter, messages)
-            _tell(step, as_json=as_json)
-    orders = [(step, retry_message(step.letter, use=use or "")) for step in plan if step.action == "retry"]
-    _send_all(system, orders, as_json=as_json)
-    if not as_json:
-        typer.echo(f"sent: {plural(len(plan) - len(left), 'letter')}")
-        if orders:
-            say("each record is decided again now; what still cannot go on stays open: drawbar dead-letters list")
-    for line in left:
-        say(f"not sent: {line}")
-    if left:
+            system.rows.send_again(letter, messages)
+            fates[letter.letter_id] = Fate(result="closed")
+    fates |= _retried(system, [step.letter for step in plan if step.action == "retry"], use=use or "", wait_s=wait_s)
+    for step in plan:
+        if step.letter.letter_id in fates:
+            _tell_fate(step, fates[step.letter.letter_id], as_json=as_json)
+    _sum_up(list(fates.values()), wait_s=wait_s, as_json=as_json)
+    for letter_id, why in unsent.items():
+        say(f"not sent: {letter_id} {why}")
+    if unsent or any(fate.result in ("open", "discarded") for fate in fates.values()):
         raise typer.Exit(1)
 
 
@@ -212,7 +220,10 @@ def discard(
         return
     at_home = {step.letter.letter_id for step in plan if step.action == "close"}
     with system.rows.watch(()) as watch:
-        _send_all(system, [(step, _discarding(step, now)) for step in plan], as_json=as_json)
+        _send_all(system, [_discarding(step, now) for step in plan])
+        if as_json:
+            for step in plan:
+                print_json_line(_step_json(step))
         deadline = time.monotonic() + wait_s
         while at_home and (left := deadline - time.monotonic()) > 0:
             at_home -= {given_up for news in watch.take(min(left, 0.5)) if (given_up := _given_up(news))}
@@ -589,11 +600,28 @@ def again(
     return [OutMessage(topic=PAIRS_WORK, key=work.key.encode(), value=encode(work)) for work in works]
 
 
-def retry_message(letter: DeadLetter, *, use: str) -> OutMessage:
+def _retried(system: Running, letters: Sequence[DeadLetter], *, use: str, wait_s: float) -> dict[str, Fate]:
+    """Ask the home of each letter to decide again, and follow them for up to `wait_s` seconds. Fates by letter id."""
+    from drawbar.cli.replayed import Fate, Replayed
+
+    orders = [(letter, retry_order(letter, use=use)) for letter in letters]
+    messages = [order_message(order, mapping=letter.mapping, home=letter.home) for letter, order in orders]
+    replayed = Replayed({order.order_id: letter for letter, order in orders})
+    if not wait_s or not orders:
+        _send_all(system, messages)
+        return {letter.letter_id: Fate(result="sent") for letter in letters}
+    with system.rows.watch(replayed.homes) as watch:
+        _send_all(system, messages)
+        deadline = time.monotonic() + wait_s
+        while not replayed.settled and (left := deadline - time.monotonic()) > 0:
+            replayed.hear(watch.take(min(left, 0.5)))
+    return replayed.fates()
+
+
+def retry_order(letter: DeadLetter, *, use: str) -> Order:
     from schemas.records import Order, OrderKind
 
-    order = Order(order_id=str(uuid.uuid4()), kind=OrderKind.RETRY, by="operator", use=use, letter_id=letter.letter_id)
-    return order_message(order, mapping=letter.mapping, home=letter.home)
+    return Order(order_id=str(uuid.uuid4()), kind=OrderKind.RETRY, by="operator", use=use, letter_id=letter.letter_id)
 
 
 def _discarding(step: Step, now: datetime) -> OutMessage:
@@ -641,23 +669,50 @@ def _agreed(plan: Sequence[Step], *, left: int, yes: bool, as_json: bool, use: s
     return True
 
 
-def _send_all(system: Running, messages: Sequence[tuple[Step, OutMessage]], *, as_json: bool) -> None:
+def _send_all(system: Running, messages: Sequence[OutMessage]) -> None:
     for start in range(0, len(messages), BATCH):
-        batch = messages[start : start + BATCH]
-        system.rows.send([message for _, message in batch])
-        for step, _ in batch:
-            _tell(step, as_json=as_json)
+        system.rows.send(messages[start : start + BATCH])
 
 
-def _tell(step: Step, *, as_json: bool) -> None:
+def _step_json(step: Step) -> dict[str, Any]:
+    letter = step.letter
+    return {
+        "id": letter.letter_id,
+        "code": letter.code,
+        "mapping": letter.mapping,
+        "ref": letter.ref,
+        "action": step.action,
+    }
+
+
+IN_WORDS = {
+    "closed": "closed",
+    "open": "open again",
+    "discarded": "still given up",
+    "pending": "pending",
+    "sent": "sent",
+}
+
+
+def _tell_fate(step: Step, fate: Fate, *, as_json: bool) -> None:
+    letter, stopped = step.letter, fate.result in ("open", "discarded")
     if as_json:
-        letter = step.letter
-        print_json_line(
-            {
-                "id": letter.letter_id,
-                "code": letter.code,
-                "mapping": letter.mapping,
-                "ref": letter.ref,
-                "action": step.action,
-            }
+        now = {"letter_now": fate.letter_id, "code_now": fate.code} if stopped else {}
+        print_json_line({**_step_json(step), "result": fate.result, **now})
+        return
+    typer.echo(f"  {IN_WORDS[fate.result]:<14}  {letter.letter_id[:8]}  {letter.ref or letter.detail}")
+    if stopped:
+        typer.echo(f"  {'':<14}  {fate.letter_id[:8]:<8}  {fate.code} {fate.slug}")
+
+
+def _sum_up(fates: Sequence[Fate], *, wait_s: float, as_json: bool) -> None:
+    if not as_json:
+        results = [fate.result for fate in fates]
+        typer.echo(", ".join(f"{results.count(name)} {text}" for name, text in IN_WORDS.items() if name in results))
+    if any(fate.result == "pending" for fate in fates):
+        say(
+            f"pending: not settled within {wait_s:g} s\n"
+            "  do:    see what is under way: drawbar explain REF; whether the stages run: drawbar status"
         )
+    if any(fate.result == "open" for fate in fates):
+        say("open again: drawbar dead-letters list says what would clear them")

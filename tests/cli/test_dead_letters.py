@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -13,7 +13,7 @@ from drawbar.cli.running import age, parse_when
 from drawbar.letters import letter_message
 from drawbar.ports import InMessage, OutMessage
 from schemas.codec import decode, encode
-from schemas.coupling import Hold
+from schemas.coupling import Emission, Hold, InFlight, Row
 from schemas.errors import (
     AmbiguousMatch,
     CounterpartDeleted,
@@ -25,6 +25,8 @@ from schemas.errors import (
 )
 from schemas.records import (
     ChangeEvent,
+    Command,
+    CommandKind,
     DeadLetter,
     LetterState,
     Operation,
@@ -33,7 +35,20 @@ from schemas.records import (
     System,
     Work,
 )
-from tests.cli.rows_fake import CONTOSO, CUSTOMERS, JR, NOW, FakeRows, a_letter, a_row, a_side, discarded, run, shipped
+from tests.cli.rows_fake import (
+    CONTOSO,
+    CUSTOMERS,
+    JR,
+    NOW,
+    FakeRows,
+    a_letter,
+    a_row,
+    a_side,
+    discarded,
+    order_in,
+    run,
+    shipped,
+)
 
 ONE, TWO, THREE = (f"{digit}e77e400-0000-4000-8000-000000000001" for digit in "123")
 LIST_FIELDS = "id code mapping ref missing cause opened_at age_s topic partition offset state next_step"
@@ -286,7 +301,7 @@ class TestReplay:
         """A RETRY to the home of the letter, never an old value."""
         rows = FakeRows(opened=[a_letter(ONE), a_letter(TWO, home=FABRIKAM)])
 
-        result = run(app, "replay", "--yes", "--json", rows=rows)
+        result = run(app, "replay", "--yes", "--wait-s", "0", "--json", rows=rows)
 
         assert [
             (f"{CUSTOMERS}:{CONTOSO}", OrderKind.RETRY, ONE),
@@ -302,7 +317,7 @@ class TestReplay:
         assert (1, []) == (refused.exit_code, rows.sent)
         assert "1 letter will be decided again" in refused.err
 
-        assert 0 == run(app, "replay", rows=rows, answers="y\n").exit_code
+        assert 0 == run(app, "replay", "--wait-s", "0", rows=rows, answers="y\n").exit_code
         assert 1 == len(rows.sent)
 
     def test_for_a_script_it_must_be_said_beforehand(self):
@@ -318,7 +333,7 @@ class TestReplay:
         """100 unless told otherwise."""
         rows = FakeRows(opened=[a_letter(ONE, age_s=10), a_letter(TWO, age_s=99)])
 
-        result = run(app, "replay", "--yes", "--limit", "1", rows=rows)
+        result = run(app, "replay", "--yes", "--wait-s", "0", "--limit", "1", rows=rows)
 
         assert [TWO] == [order.letter_id for _, order in rows.orders]
         assert "1 letter more" in result.err
@@ -327,7 +342,7 @@ class TestReplay:
         """`--use restore` is for a deleted counterpart."""
         rows = FakeRows(opened=[a_letter(ONE), a_letter(TWO, error=CounterpartDeleted)])
 
-        result = run(app, "replay", "--yes", "--use", "restore", rows=rows)
+        result = run(app, "replay", "--yes", "--wait-s", "0", "--use", "restore", rows=rows)
 
         assert [(TWO, "restore")] == [(order.letter_id, order.use) for _, order in rows.orders]
         assert "left out: 1 letter" in result.err
@@ -336,7 +351,7 @@ class TestReplay:
         """No order: there is no home that knows of them. Our own headers are taken off."""
         rows = FakeRows(opened=[BROKEN], kept={THREE: kept(BROKEN)})
 
-        result = run(app, "replay", "--yes", rows=rows)
+        result = run(app, "replay", "--yes", "--wait-s", "0", rows=rows)
 
         message = OutMessage(
             topic="erp.commands", key=b"any key", value=b"\x00garbage", headers=(("traceparent", b"00-1"),)
@@ -348,7 +363,7 @@ class TestReplay:
         letter = replace(BROKEN, topic="erp.customer.changes")
         rows = FakeRows(opened=[letter], kept={THREE: kept(letter, encode(TestShow.EVENT))})
 
-        result = run(app, "replay", "--yes", rows=rows)
+        result = run(app, "replay", "--yes", "--wait-s", "0", rows=rows)
 
         ((letter_id, (message,)),) = rows.sent_again
         assert (0, THREE, "pairs.work") == (result.exit_code, letter_id, message.topic)
@@ -359,31 +374,122 @@ class TestReplay:
         letter = replace(BROKEN, topic="erp.customer.changes")
         rows = FakeRows(opened=[letter], kept={THREE: kept(letter)})
 
-        result = run(app, "replay", "--yes", rows=rows)
+        result = run(app, "replay", "--yes", "--wait-s", "0", rows=rows)
 
         assert (1, []) == (result.exit_code, rows.sent_again)
         assert "can still not be read" in result.err
 
     def test_bytes_that_are_no_longer_kept_are_told(self):
         """Exit code 1: not everything was done."""
-        result = run(app, "replay", "--yes", rows=FakeRows(opened=[BROKEN]))
+        result = run(app, "replay", "--yes", "--wait-s", "0", rows=FakeRows(opened=[BROKEN]))
 
         assert 1 == result.exit_code
         assert THREE in result.err
 
-    def test_nothing_to_do_is_no_failure(self):
-        """So that it can be repeated."""
-        result = run(app, "replay", "--yes", rows=FakeRows())
+    def test_a_filter_that_nothing_passes_fails(self):
+        """Exit code 1: whoever named a letter meant one. Nobody is asked, nothing is sent."""
+        rows = FakeRows(opened=[a_letter(ONE)])
 
-        assert (0, "no dead letter passes these filters: nothing to do\n") == (result.exit_code, result.err)
+        nothing = run(app, "replay", "--yes", "--wait-s", "0", rows=FakeRows())
+        wrong = run(app, "replay", "--use", "restore", rows=rows)
+
+        assert (1, "") == (nothing.exit_code, nothing.out)
+        assert "nothing was replayed: no dead letter passes these filters" in nothing.err
+        assert (1, []) == (wrong.exit_code, rows.sent)
+        assert "left out: 1 letter" in wrong.err
 
     def test_a_letter_that_was_given_up_can_be_taken_up_again(self):
         """`--state discarded`."""
         rows = FakeRows(opened=[discarded(a_letter(ONE))])
 
-        run(app, "replay", "--yes", "--state", "discarded", "--id", ONE[:8], rows=rows)
+        run(app, "replay", "--yes", "--wait-s", "0", "--state", "discarded", "--id", ONE[:8], rows=rows)
 
         assert [ONE] == [order.letter_id for _, order in rows.orders]
+
+
+class TestFollowing:
+    """`--wait-s`: what became of each letter."""
+
+    HOLD = Hold(code=OwnerNotCoupled.code, slug=OwnerNotCoupled.slug, order=1, since=NOW, letter_id=ONE)
+
+    def answering(self, **pair: Any) -> FakeRows:
+        """Homes that answer a retry with a row of theirs."""
+
+        def answer(message: OutMessage) -> list[Row]:
+            row = a_row(CUSTOMERS, erp=a_side(CONTOSO, number="C-1"), **pair)
+            return [replace(row, last=Emission(cause_id=order_in(message).order_id))]
+
+        return FakeRows(opened=[a_letter(ONE)], answer=answer)
+
+    def test_a_letter_whose_hold_is_gone_is_closed(self):
+        result = run(app, "replay", "--yes", rows=self.answering())
+
+        assert (0, f"  closed          1e77e400  erp:customer:{CONTOSO}\n1 closed\n") == (result.exit_code, result.out)
+
+    def test_a_letter_that_is_held_again_is_open_with_its_code(self):
+        """Exit code 1, and the cause of now."""
+        hold = replace(self.HOLD, code=UpdateConflict.code, slug=UpdateConflict.slug)
+        rows = self.answering(holds={"to_crm": hold})
+
+        told, data = run(app, "replay", "--yes", rows=rows), run(app, "replay", "--yes", "--json", rows=rows)
+
+        assert 1 == told.exit_code == data.exit_code
+        assert "open again" in told.out
+        assert "DRW-3004 update-conflict" in told.out
+        ((result, code),) = [(line["result"], line["code_now"]) for line in data.json]
+        assert ("open", "DRW-3004") == (result, code)
+
+    def test_a_letter_whose_write_is_under_way_is_pending(self):
+        """No failure: it goes on by itself."""
+        command = Command(
+            command_id="c-1",
+            mapping=CUSTOMERS,
+            home=CONTOSO,
+            kind=CommandKind.UPDATE,
+            target=RecordRef(System.CRM, "account", JR),
+            issued_at=NOW,
+        )
+        rows = self.answering(
+            holds={"to_crm": self.HOLD}, in_flight=InFlight(command=command, direction="to_crm", sent_at=NOW)
+        )
+
+        result = run(app, "replay", "--yes", "--wait-s", "0.05", rows=rows)
+
+        assert (0, "1 pending") == (result.exit_code, result.out.splitlines()[-1])
+        assert "drawbar status" in result.err
+
+    def test_a_home_that_does_not_answer_leaves_its_letter_pending(self):
+        """News of other orders are no answer."""
+        held = a_row(CUSTOMERS, erp=a_side(CONTOSO, number="C-1"))
+        rows = FakeRows(opened=[a_letter(ONE)], answer=lambda _: [held])
+
+        assert "1 pending" in run(app, "replay", "--yes", "--wait-s", "0.05", rows=rows).out
+
+    def test_a_later_success_closes(self):
+        """The index is the last word, whatever the row said before."""
+        closed = replace(a_letter(ONE), state=LetterState.CLOSED)
+        rows = FakeRows(opened=[a_letter(ONE)], answer=lambda _: [closed])
+
+        assert (0, "1 closed") == (
+            (result := run(app, "replay", "--yes", rows=rows)).exit_code,
+            result.out.splitlines()[-1],
+        )
+
+    def test_what_was_given_up_and_is_no_different_is_told(self):
+        """The home opens no second letter for the same cause."""
+        rows = self.answering(holds={"to_crm": replace(self.HOLD, letter_id="")})
+        rows.opened = [discarded(a_letter(ONE))]
+
+        result = run(app, "replay", "--yes", "--state", "discarded", rows=rows)
+
+        assert (1, "1 still given up") == (result.exit_code, result.out.splitlines()[-1])
+
+    def test_zero_seconds_only_send(self):
+        rows = FakeRows(opened=[a_letter(ONE)])
+
+        result = run(app, "replay", "--yes", "--wait-s", "0", rows=rows)
+
+        assert (0, "1 sent", 1) == (result.exit_code, result.out.splitlines()[-1], len(rows.sent))
 
 
 class TestDiscard:

@@ -306,7 +306,10 @@ class TestDeadLetters:
         assert "Acme" not in str(shown)
 
         sent = on(bus, dead_letters.app, "replay", "--yes", "--json", "--code", "owner-not-coupled")
-        assert [line["id"]] == [item["id"] for item in sent.json]
+        assert (1, [(line["id"], "open", "DRW-3001")]) == (
+            sent.exit_code,
+            [(item["id"], item["result"], item["code_now"]) for item in sent.json],
+        )
 
         given_up = on(bus, dead_letters.app, "discard", "--yes", "--code", "DRW-3001")
         assert (0, "discarded: 1 letter\n") == (given_up.exit_code, given_up.out)
