@@ -244,17 +244,22 @@ def _plain(value: Value) -> Value:
 
 
 def passes(state: Values, conditions: Iterable[Condition], view: ReferenceView) -> bool:
-    """Whether a record is inside a filter. A condition on a field that was not captured does not hold."""
-    for condition in conditions:
-        if condition.field not in state:
-            return False
-        value = _plain(state[condition.field])
-        if condition.company:
-            if value is not None and value != view.company_crm_id:
-                return False
-        elif value != condition.equals:
-            return False
-    return True
+    """Whether a record is inside a filter."""
+    return not failing(state, conditions, company_crm_id=view.company_crm_id)
+
+
+def failing(state: Values, conditions: Iterable[Condition], *, company_crm_id: str | None) -> tuple[Condition, ...]:
+    """The conditions that do not hold. One on a field that was not captured does not."""
+    return tuple(condition for condition in conditions if not _holds(condition, state, company_crm_id))
+
+
+def _holds(condition: Condition, state: Values, company_crm_id: str | None) -> bool:
+    if condition.field not in state:
+        return False
+    value = _plain(state[condition.field])
+    if condition.company:
+        return value is None or value == company_crm_id
+    return value == condition.equals
 
 
 def map_fields(

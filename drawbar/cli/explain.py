@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from drawbar.cli.pair_description import describe_row, iso, print_described, wrapped
+from drawbar.cli.pair_description import describe_row, iso, print_described
 from drawbar.cli.running import Running, plural, running, say_unreadable, utc_now
-from drawbar.cli.shared import AsJson, ConnectionFile, MappingName, print_json_line
+from drawbar.cli.shared import AsJson, ConnectionFile, MappingName, columns, folded, print_json_line
 from schemas.errors import UsageError
 
 if TYPE_CHECKING:
     from schemas.coupling import Row
     from schemas.records import DeadLetter, JournalLine
 
-FIELDS_AT = 38  # below the reason in a line of the timeline
+BELOW = 16  # where a line of the timeline goes on: below its event
 
 
 def explain(
@@ -48,7 +48,12 @@ def explain(
         )
     letters = list(system.rows.letters().values())
     described = [
-        {**describe_row(row, system.mappings[row.mapping], values=values), "letters": letters_of(row, letters, now)}
+        {
+            **describe_row(
+                row, system.mappings[row.mapping], values=values, skipped_by_filter=skipped_by_filter(lines, row)
+            ),
+            "letters": letters_of(row, letters, now),
+        }
         for row in homes
         if not row.is_empty
     ]
@@ -104,6 +109,13 @@ def keys_of(row: Row, ref: str) -> Iterable[str]:
 # --- as data ------------------------------------------------------------------------------------------------------
 
 
+def skipped_by_filter(lines: Iterable[JournalLine], row: Row) -> frozenset[str]:
+    """The directions of a home in which the last decision was that the mapping's filter stops them."""
+    events = ("skipped", "issued", "dead-letter")
+    last = {line.direction: line for line in lines if line.home == row.id and line.event in events}
+    return frozenset(direction for direction, line in last.items() if line.reason == "outside-filter")
+
+
 def letters_of(row: Row, letters: Iterable[DeadLetter], now: datetime) -> list[dict[str, Any]]:
     """The letters of a home, open ones first, then the newest."""
     mine = [letter for letter in letters if letter.mapping == row.mapping and letter.home == row.id]
@@ -143,6 +155,14 @@ def line_json(line: JournalLine) -> dict[str, Any]:
 # --- for people ---------------------------------------------------------------------------------------------------
 
 
+def _entry(begin: str, reason: str) -> list[str]:
+    """A line of the timeline and what of its reason does not fit there."""
+    first, *rest = folded(reason, indent=len(begin)) or [""]
+    if len(begin) + len(first) > columns():
+        return [begin.rstrip(), *(f"{'':{BELOW}}{text}" for text in folded(reason, indent=BELOW))]
+    return [f"{begin}{first}".rstrip(), *(f"{'':{BELOW}}{text}" for text in folded(" ".join(rest), indent=BELOW))]
+
+
 def print_timeline(lines: Sequence[JournalLine]) -> None:
     """The last decisions and outcomes, oldest first, a day's date where it changes."""
     if not lines:
@@ -157,9 +177,8 @@ def print_timeline(lines: Sequence[JournalLine]) -> None:
         clock = f"{at:%H:%M:%S}.{at.microsecond // 1000:03d}"
         code = f" {line.code}" if line.code and line.code not in line.reason else ""
         took = f"  {line.latency_ms} ms after the change" if line.latency_ms >= 0 else ""
-        reason = wrapped(f"{line.reason}{code}{took}", indent=FIELDS_AT)
-        typer.echo(f"  {clock}  {line.event:<13} {line.direction:<7} {reason[0] if reason else ''}".rstrip())
-        for text in reason[1:]:
-            typer.echo(f"{'':{FIELDS_AT}}{text}")
-        for text in wrapped(", ".join(line.fields), indent=FIELDS_AT):
-            typer.echo(f"{'':{FIELDS_AT}}{text}")
+        begin = f"  {clock}  {line.event:<13} {line.direction:<7} "
+        for text in _entry(begin, f"{line.reason}{code}{took}"):
+            typer.echo(text)
+        for text in folded(", ".join(line.fields), indent=BELOW):
+            typer.echo(f"{'':{BELOW}}{text}")

@@ -6,26 +6,31 @@ for.
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Mapping
+import json
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from drawbar.cli.running import age, plural, stamp
+from drawbar.cli.shared import folded
 
 if TYPE_CHECKING:
-    from processors.mapping import EntityMapping
+    from processors.mapping import Condition, EntityMapping
     from schemas.coupling import Pair, Row, Side
     from schemas.records import Order, System
 
-WIDTH = 100  # columns of a line
 LABEL = 10
 
 
-def describe_row(row: Row, mapping: EntityMapping, *, values: bool) -> dict[str, Any]:
-    """A home as plain data, fit for JSON. Values of fields only when asked for."""
+def describe_row(
+    row: Row, mapping: EntityMapping, *, values: bool, skipped_by_filter: Collection[str] = ()
+) -> dict[str, Any]:
+    """A home as plain data, fit for JSON. Values of fields only when asked for.
+
+    `skipped_by_filter`: the directions of which the last decision was that a filter stops them.
+    """
     from schemas.records import System
 
     pair = row.pair
@@ -39,6 +44,7 @@ def describe_row(row: Row, mapping: EntityMapping, *, values: bool) -> dict[str,
         "crm": _side(pair.crm if pair is not None else None, System.CRM, mapping, values=values),
         "in_flight": _in_flight(pair, values=values),
         "holds": _holds(pair),
+        "outside_filter": _outside_filter(pair, mapping, skipped_by_filter),
         "claiming": _ref(System.CRM, mapping, pair.claiming) if pair is not None else "",
         "candidates": _candidates(pair, mapping),
         "went_on_without": list(pair.soft_missing) if pair is not None else [],
@@ -107,6 +113,35 @@ def _holds(pair: Pair | None) -> list[dict[str, Any]]:
     ]
 
 
+def _outside_filter(pair: Pair | None, mapping: EntityMapping, skipped: Collection[str]) -> list[dict[str, str]]:
+    """The conditions that stop a direction. Which row is this company's is not known here: that a record bears the
+    stamp of another follows when a filter stopped it and all its other conditions hold.
+    """
+    from processors.mapping import DIRECTIONS, source_of
+    from processors.transfer import failing
+
+    if pair is None:
+        return []
+    found: list[dict[str, str]] = []
+    for direction in DIRECTIONS:
+        system = source_of(direction)
+        side = pair.erp if system.value == "erp" else pair.crm
+        if side is None or side.deleted or not mapping.flows(direction):
+            continue
+        failed = failing(side.state, mapping.conditions(system), company_crm_id=None)
+        plain = [condition for condition in failed if not condition.company]
+        for condition in plain or (failed if direction in skipped else ()):
+            must = "is not captured yet" if condition.field not in side.state else _must(condition)
+            found.append({"direction": direction, "field": f"{system}:{condition.field}", "must": must})
+    return found
+
+
+def _must(condition: Condition) -> str:
+    if condition.company:
+        return "must be blank or this company's row"
+    return "must be blank" if condition.equals is None else f"must equal {json.dumps(condition.equals)}"
+
+
 def _candidates(pair: Pair | None, mapping: EntityMapping) -> list[str]:
     """What a look-up of matches found."""
     from schemas.records import System
@@ -140,8 +175,9 @@ def _plain(value: Any) -> Any:
 
 
 def print_described(ref: str, described: Mapping[str, Any], now: datetime) -> None:
-    """One home on lines of at most 100 columns."""
-    typer.echo(f"{ref}   mapping {described['mapping']}")
+    """One home, on lines that fit the terminal."""
+    typer.echo(ref)
+    _say("mapping", described["mapping"])
     _say("state", _state_text(described, now))
     for name in ("erp", "crm", "evicted"):
         if described[name] is not None:
@@ -154,8 +190,10 @@ def print_described(ref: str, described: Mapping[str, Any], now: datetime) -> No
     for hold in described["holds"]:
         gave_up = "" if hold["letter_id"] else ", given up"
         _say("held", f"{hold['direction']}: {hold['code']} {hold['slug']}, {_age(hold['since'], now)}{gave_up}")
-        _say("", ", ".join(hold["missing"]) or hold["detail"])
+        _say("", f"{missing_label(hold['slug'])} {', '.join(hold['missing'])}" if hold["missing"] else hold["detail"])
         _say("", f"fields {', '.join(hold['fields'])}" if hold["fields"] else "")
+    for stop in described["outside_filter"]:
+        _say("filter", f"{stop['direction']} is stopped: {stop['field']} {stop['must']}")
     _say("claims", described["claiming"])
     _say("matches", ", ".join(described["candidates"]))
     _say("without", ", ".join(described["went_on_without"]))
@@ -167,6 +205,13 @@ def print_described(ref: str, described: Mapping[str, Any], now: datetime) -> No
             _say("letter", f"{letter['id'][:8]} open: {letter['code']} {letter['slug']}")
     past = sum(1 for letter in letters if letter["state"] != "open")
     _say("" if past < len(letters) else "letters", f"{plural(past, 'letter')} closed or discarded" if past else "")
+
+
+def missing_label(slug: str) -> str:
+    """What the `missing` of a hold or letter is: something that is not there yet, or several that might be meant."""
+    from schemas.errors import AmbiguousMatch
+
+    return "matches" if slug == AmbiguousMatch.slug else "missing"
 
 
 def _state_text(described: Mapping[str, Any], now: datetime) -> str:
@@ -195,12 +240,8 @@ def _print_side(name: str, side: Mapping[str, Any], now: datetime) -> None:
 
 def _say(label: str, text: str) -> None:
     if text:
-        for number, line in enumerate(wrapped(text)):
+        for number, line in enumerate(folded(text, indent=LABEL + 3)):
             typer.echo(f"  {label if number == 0 else '':<{LABEL}} {line}".rstrip())
-
-
-def wrapped(text: str, *, indent: int = LABEL + 3) -> list[str]:
-    return textwrap.wrap(text, WIDTH - indent, break_long_words=False, break_on_hyphens=False) if text else []
 
 
 def _age(iso: str, now: datetime) -> str:

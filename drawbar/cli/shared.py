@@ -7,7 +7,9 @@ Commands raise `DrawbarError`; `CodedGroup` prints it to standard error and ends
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from drawbar.settings import Settings
 
+COLUMNS = 100  # of a line that is folded, where the terminal is not narrower
 WIDE = 400  # columns of a table that goes into a file or a pipe: nothing is cut there
 
 ConnectionFile = Annotated[
@@ -93,6 +96,15 @@ def say(text: str) -> None:
     """A line about what happens, on standard error: it never mixes with results."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
+
+
+def columns() -> int:
+    return min(COLUMNS, shutil.get_terminal_size(fallback=(COLUMNS, 24)).columns)
+
+
+def folded(text: str, *, indent: int) -> list[str]:
+    """The text in lines that fit the terminal below `indent`. A word is never broken: an id can be copied."""
+    return textwrap.wrap(text, max(columns() - indent, 20), break_long_words=False, break_on_hyphens=False)
 
 
 def print_json_line(value: Mapping[str, Any]) -> None:

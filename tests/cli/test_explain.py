@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from drawbar.cli.explain import explain
 from schemas.coupling import Hold, Home, InFlight, Matched, PairState, Row
 from schemas.records import Command, CommandKind, Order, OrderKind, RecordRef, System
@@ -150,12 +152,68 @@ class TestExplain:
         assert 2 == result.exit_code
         assert "nothing is known of" in result.err
 
-    def test_no_line_is_wider_than_a_terminal(self):
-        """100 columns, also with many fields."""
+    def test_names_the_condition_that_stops_a_record(self):
+        """Field and condition as the mapping file states them; what the field holds is not told."""
+        row = a_row(CUSTOMERS, erp=a_side(JR, number="C-1", blocked="Ship"))
+
+        out = run(app, "explain", f"erp:customer:{JR}", rows=FakeRows(known=[row])).out
+
+        assert "filter     to_crm is stopped: erp:blocked must be blank\n" in out
+        assert "Ship" not in out
+
+    @pytest.mark.parametrize(
+        ("state", "said"),
+        [
+            ({"customertypecode": 11}, "crm:customertypecode must equal 3"),
+            ({"statecode": 1}, "crm:statecode must equal 0"),
+        ],
+    )
+    def test_names_the_condition_of_the_other_side(self, state, said):
+        held = {"customertypecode": 3, "statecode": 0, "bcbi_companyid": None, **state}
+        row = a_row(CUSTOMERS, crm=a_side(JANE, **held))
+
+        (home,) = told(f"crm:account:{JANE}", rows=FakeRows(known=[row]))["mappings"]
+
+        assert [said] == [f"{stop['field']} {stop['must']}" for stop in home["outside_filter"]]
+
+    def test_a_stamp_of_another_company_is_told_by_what_was_decided(self):
+        """Which row is ours is not known to the command: the last decision says that a filter stopped the record."""
+        row = a_row(CUSTOMERS, crm=a_side(JANE, customertypecode=3, statecode=0, bcbi_companyid="any"))
+        line = a_line("skipped", home=JANE, mapping=CUSTOMERS, direction="to_erp", reason="outside-filter")
+
+        stopped = told(f"crm:account:{JANE}", rows=FakeRows(known=[row], journal=[line]))["mappings"][0]
+        passing = told(f"crm:account:{JANE}", rows=FakeRows(known=[row]))["mappings"][0]
+
+        assert ["crm:bcbi_companyid"] == [stop["field"] for stop in stopped["outside_filter"]]
+        assert [] == passing["outside_filter"]
+
+    def test_tells_matches_of_an_ambiguous_hold_as_matches(self):
+        found = (f"crm:account:{JANE}", f"crm:account:{PS}")
+        hold = Hold(code="DRW-3007", slug="ambiguous-match", order=1, since=NOW, letter_id="1e77e400", missing=found)
+        row = a_row(CUSTOMERS, erp=a_side(JR, number="C-1"), holds={"to_crm": hold})
+
+        out = run(app, "explain", f"erp:customer:{JR}", rows=FakeRows(known=[row])).out
+
+        assert f"matches {found[0]}," in out
+        assert "missing" not in out
+
+    def test_no_line_is_wider_than_a_terminal(self, monkeypatch: pytest.MonkeyPatch):
+        """Whatever its width, also with many fields and with refs in the reason."""
+        monkeypatch.setenv("COLUMNS", "80")
         fields = {f"field{number}": None for number in range(40)}
         row = a_row(erp=a_salesperson(**fields), crm=a_user(**fields), state=PairState.COUPLED)
-        line = a_line("written", home=JR, direction="to_erp", reason="update", fields=tuple(fields), latency_ms=250)
+        journal = [
+            a_line("written", home=JR, direction="to_erp", reason="update", fields=tuple(fields), latency_ms=250),
+            a_line(
+                "dead-letter",
+                home=JR,
+                direction="to_crm",
+                reason=f"owner-not-coupled erp:salesperson:{PS}",
+                line_id="2",
+            ),
+            a_line("ignored", home=JR, direction="to_crm", reason=f"erp:salesperson:{PS} " * 2, line_id="3"),
+        ]
 
-        out = run(app, "explain", f"erp:salesperson:{JR}", rows=FakeRows(known=[row], journal=[line])).out
+        out = run(app, "explain", f"erp:salesperson:{JR}", rows=FakeRows(known=[row], journal=journal)).out
 
-        assert 100 >= max(len(text) for text in out.splitlines())
+        assert 80 >= max(len(text) for text in out.splitlines())
