@@ -630,5 +630,5 @@ def _decide_deleted(pair: Pair, mapping: EntityMapping, context: Context) -> Dec
             return Decided(pair=pair, decisions=(Skip(direction=away, reason="held"),))
         return Decided(pair=pair, decisions=(Issue(direction=away, kind=CommandKind.DELETE),))
     ref = RecordRef(gone, str(mapping.entity_in(gone)), lost.id if lost else "")
-    reject = Reject(direction=toward, error=CounterpartDeleted, detail=f"deleted: {ref}")
+    reject = Reject(direction=toward, error=CounterpartDeleted, detail=f"{ref} was deleted")
     return Decided(pair=pair, decisions=(reject,))

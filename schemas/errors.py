@@ -167,7 +167,10 @@ class UpdateConflict(RecordError):
 class CounterpartDeleted(RecordError):
     code = "DRW-3005"
     slug = "counterpart-deleted"
-    next_step = "choose: drawbar dead-letters replay --id ID --use restore (or uncouple, or propagate)"
+    next_step = (
+        "drawbar dead-letters replay --id ID --use restore; that makes the deleted record again; "
+        "--use uncouple keeps the record that is left, on its own; --use propagate deletes it, too"
+    )
 
 
 class AlreadyCoupled(RecordError):
@@ -179,7 +182,7 @@ class AlreadyCoupled(RecordError):
 class AmbiguousMatch(RecordError):
     code = "DRW-3007"
     slug = "ambiguous-match"
-    next_step = "couple the right candidate by hand: drawbar couplings couple"
+    next_step = "couple the right candidate by hand: drawbar couplings couple; drawbar explain lists the candidates"
 
 
 class RequiredFieldBlank(RecordError):

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 import typer
 
 from drawbar.cli.orders import order_message
+from drawbar.cli.pair_description import missing_label
 from drawbar.cli.running import Running, age, parse_when, plural, running, say_unreadable, stamp, utc_now
-from drawbar.cli.shared import AsJson, ConnectionFile, MappingName, WaitS, new_app, print_json_line, say
+from drawbar.cli.shared import AsJson, ConnectionFile, MappingName, WaitS, folded, new_app, print_json_line, say
 
 if TYPE_CHECKING:
     from drawbar.cli.replayed import Fate
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 app = new_app("What could not go on, why, and what would clear it.")
 
 BATCH = 500  # orders sent before the broker has confirmed them all
+CANDIDATES = 3  # of an ambiguous match that are written out
 FEWEST = 6  # characters of a letter's id that name it, when no other begins with them
 
 State = Literal["open", "closed", "discarded", "all"]
@@ -78,16 +80,21 @@ def list_letters(
     """
     system, now = running(ctx, connection_file), utc_now()
     found = chosen(system, code=code, mapping=mapping, ref=ref, since=since, until=until, state=state, now=now)
+    candidates = candidates_of(found, system)
     if as_json:
         originals = system.rows.originals(found)
         for letter in found:
-            print_json_line(to_json(letter, originals.get(letter.letter_id), system.mappings, now))
+            print_json_line(
+                to_json(
+                    letter, originals.get(letter.letter_id), system.mappings, now, candidates.get(letter.letter_id, ())
+                )
+            )
     elif not found:
         say(f"no {'' if state == 'all' else state + ' '}dead letters")
     else:
         groups = grouped(found)
         for group in groups:
-            _print_group(group, system.mappings, now, each=each)
+            _print_group(group, system.mappings, now, candidates, each=each)
         more = "" if each or len(groups) == len(found) else "; --each lists them one by one"
         what = "" if state == "all" else f"{state} "
         say(
@@ -112,10 +119,11 @@ def show(
     letter = one_letter(system.rows.letters(), letter_id)
     original = system.rows.originals([letter]).get(letter.letter_id)
     message = describe_message(original, values=values) if original is not None else None
+    candidates = candidates_of([letter], system).get(letter.letter_id, ())
     if as_json:
-        print_json_line({**to_json(letter, original, system.mappings, now), "message": message})
+        print_json_line({**to_json(letter, original, system.mappings, now, candidates), "message": message})
         return
-    _print_letter(letter, system.mappings, now)
+    _print_letter(letter, system.mappings, now, candidates)
     if message is None:
         typer.echo("  message    no longer kept")
     else:
@@ -373,28 +381,48 @@ def grouped(letters: Iterable[DeadLetter]) -> list[Group]:
     return sorted(groups, key=lambda group: (-len(group.letters), group.letters[0].opened_at))
 
 
-def next_step(letter: DeadLetter, mappings: Mapping[str, EntityMapping]) -> str:
-    """What would clear the letter, with its own ids in it; what is left to fill in stands as ID."""
-    from schemas.errors import AmbiguousMatch, OwnerNotCoupled, ReferenceNotCoupled
-    from schemas.records import RecordRef, System
+def candidates_of(letters: Iterable[DeadLetter], system: Running) -> dict[str, tuple[str, ...]]:
+    """The records that might be meant, by id of an ambiguous letter. The letter names the first; its home has all."""
+    from schemas.errors import AmbiguousMatch
 
+    ambiguous = [letter for letter in letters if letter.code == AmbiguousMatch.code]
+    rows = system.rows.rows({home_of(letter) for letter in ambiguous}) if ambiguous else {}
+    found: dict[str, tuple[str, ...]] = {}
+    for letter in ambiguous:
+        row = rows.get(home_of(letter))
+        hold = row.pair.holds.get(letter.direction) if row is not None and row.pair is not None else None
+        is_this = hold is not None and hold.letter_id == letter.letter_id
+        missing = hold.missing if hold is not None and is_this else (letter.missing,)
+        found[letter.letter_id] = tuple(ref for ref in missing if ref)
+    return found
+
+
+def next_step(letter: DeadLetter, mappings: Mapping[str, EntityMapping], candidates: Sequence[str] = ()) -> str:
+    """What would clear the letter, with its own ids in it; what is left to fill in stands as ID.
+
+    `candidates`: of an ambiguous match, as `candidates_of` gives them.
+    """
+    from schemas.errors import AmbiguousMatch, OwnerNotCoupled, ReferenceNotCoupled
+    from schemas.records import RecordRef
+
+    if letter.code == AmbiguousMatch.code and letter.ref and candidates:
+        shown = "; or ".join(_couple(letter.ref, candidate) for candidate in candidates[:CANDIDATES])
+        return f"{shown}; drawbar explain {letter.ref} lists all that match"
     text = letter.next_step.replace("--id ID", f"--id {letter.letter_id}")
-    if letter.code not in (AmbiguousMatch.code, OwnerNotCoupled.code, ReferenceNotCoupled.code):
+    if letter.code not in (OwnerNotCoupled.code, ReferenceNotCoupled.code):
         return text
     try:
         missing = RecordRef.parse(letter.missing)
     except ValueError:
         return text
-    if letter.code == AmbiguousMatch.code:
-        one, other = letter.ref, f"{missing.system}:{missing.entity}:ID"
-        then = f"drawbar explain {letter.ref} lists the candidates"
-    else:
-        one, other = letter.missing, _counterpart(missing, mappings)
-        then = "what waits for it then goes on by itself"
-    if not other:
-        return text
-    erp, crm = (one, other) if one.startswith(f"{System.ERP}:") else (other, one)
-    return f"drawbar couplings couple {erp} {crm}; {then}"
+    other = _counterpart(missing, mappings)
+    return f"{_couple(letter.missing, other)}; what waits for it then goes on by itself" if other else text
+
+
+def _couple(one: str, other: str) -> str:
+    """The command that couples two records, the ERP's first."""
+    erp, crm = (one, other) if one.startswith("erp:") else (other, one)
+    return f"drawbar couplings couple {erp} {crm}"
 
 
 def _counterpart(ref: RecordRef, mappings: Mapping[str, EntityMapping]) -> str:
@@ -408,7 +436,11 @@ def _counterpart(ref: RecordRef, mappings: Mapping[str, EntityMapping]) -> str:
 
 
 def to_json(
-    letter: DeadLetter, original: InMessage | None, mappings: Mapping[str, EntityMapping], now: datetime
+    letter: DeadLetter,
+    original: InMessage | None,
+    mappings: Mapping[str, EntityMapping],
+    now: datetime,
+    candidates: Sequence[str],
 ) -> dict[str, Any]:
     """`topic`, `partition` and `offset` say which message failed; `kept_at` says where its bytes are kept."""
     from drawbar.rows import header_of
@@ -436,30 +468,50 @@ def to_json(
         "state": letter.state.value,
         "changed_at": letter.changed_at,
         "changed_by": letter.changed_by,
-        "next_step": next_step(letter, mappings),
+        "candidates": list(candidates),
+        "next_step": next_step(letter, mappings, candidates),
     }
 
 
-def _print_group(group: Group, mappings: Mapping[str, EntityMapping], now: datetime, *, each: bool) -> None:
-    """Three to four lines that fit 100 columns; what is to be typed stands on a line of its own."""
+def _print_group(
+    group: Group,
+    mappings: Mapping[str, EntityMapping],
+    now: datetime,
+    candidates: Mapping[str, tuple[str, ...]],
+    *,
+    each: bool,
+) -> None:
+    """A few lines that fit the terminal; what is to be typed stands on a line of its own, however long it is."""
     first = group.letters[0]
+    found = candidates.get(first.letter_id, ())
     count = f"{len(group.letters)} x" if len(group.letters) > 1 else first.letter_id[:8]
     where = ", ".join(group.mappings) or first.topic
-    typer.echo(f"{group.code} {group.slug}   {count}   {where}   {_oldest(group, now)}")
-    if group.missing:
-        typer.echo(f"  missing  {group.missing}")
-    elif first.detail:
-        typer.echo(f"  detail   {first.detail}")
-    if len(group.letters) == 1 and first.ref:
-        typer.echo(f"  record   {first.ref}")
-    if first.fields and len(group.letters) == 1:
-        typer.echo(f"  fields   {', '.join(first.fields)}")
-    for number, text in enumerate(next_step(first, mappings).split("; ")):
-        typer.echo(f"  {'' if number else 'do':<8} {text}")
+    for number, text in enumerate(
+        folded(f"{group.code} {group.slug}   {count}   {where}   {_oldest(group, now)}", indent=2)
+    ):
+        typer.echo(f"{'  ' if number else ''}{text}")
+    _say(missing_label(group.slug), "; ".join(found[: CANDIDATES + 1]) or group.missing, width=8)
+    if not group.missing:
+        _say("detail", first.detail, width=8)
+    if len(group.letters) == 1:
+        _say("record", first.ref, width=8)
+        _say("fields", ", ".join(first.fields), width=8)
+    _say("do", next_step(first, mappings, found), width=8)
     if each and len(group.letters) > 1:
         for letter in group.letters:
             typer.echo(f"    {letter.letter_id[:8]}  {age(letter.opened_at, now):>5}  {letter.ref or letter.detail}")
     typer.echo("")
+
+
+def _say(label: str, text: str, *, width: int) -> None:
+    """The parts of a text, each on lines of its own; one that holds a command stays whole, so that it can be copied."""
+    lines = [
+        line
+        for part in text.split("; ")
+        for line in ([part] if part.removeprefix("or ").startswith("drawbar ") else folded(part, indent=width + 3))
+    ]
+    for number, line in enumerate(lines):
+        typer.echo(f"  {'' if number else label:<{width}} {line}")
 
 
 def _oldest(group: Group, now: datetime) -> str:
@@ -468,7 +520,9 @@ def _oldest(group: Group, now: datetime) -> str:
     return f"{text}   {', '.join(sorted(states))}" if states else text
 
 
-def _print_letter(letter: DeadLetter, mappings: Mapping[str, EntityMapping], now: datetime) -> None:
+def _print_letter(
+    letter: DeadLetter, mappings: Mapping[str, EntityMapping], now: datetime, candidates: Sequence[str]
+) -> None:
     typer.echo(f"{letter.code} {letter.slug}   {letter.letter_id}")
     changed = f", since {stamp(letter.changed_at)}" if letter.changed_at != letter.opened_at else ""
     by = f" by {letter.changed_by}" if letter.changed_by else ""
@@ -478,14 +532,13 @@ def _print_letter(letter: DeadLetter, mappings: Mapping[str, EntityMapping], now
         "mapping": letter.mapping,
         "record": letter.ref,
         "direction": letter.direction,
-        "missing": letter.missing,
+        missing_label(letter.slug): "; ".join(candidates) or letter.missing,
         "detail": letter.detail,
         "fields": ", ".join(letter.fields),
-        "do": next_step(letter, mappings) if letter.state.value == "open" else "",
+        "do": next_step(letter, mappings, candidates) if letter.state.value == "open" else "",
     }
     for name, text in lines.items():
-        for number, part in enumerate(text.split("; ") if text else ()):
-            typer.echo(f"  {'' if number else name:<9}  {part}")
+        _say(name, text, width=10)
 
 
 def _print_message(message: Mapping[str, Any]) -> None:

@@ -151,13 +151,17 @@ class TestNextStep:
             == next_step(a_letter(), shipped())
         )
 
-    def test_leads_to_the_candidates_of_an_ambiguous_match(self):
-        """The letter names one of them; the row has them all."""
-        letter = a_letter(error=AmbiguousMatch, missing="crm:account:one-of-two")
+    def test_of_an_ambiguous_match_can_be_typed(self):
+        """A command for each record that might be meant, with real refs, whichever side they are on."""
+        letter = a_letter(error=AmbiguousMatch, missing="crm:account:a")
+        back = a_letter(error=AmbiguousMatch, ref="crm:account:a", missing="erp:customer:x")
 
         assert (
-            f"drawbar couplings couple {letter.ref} crm:account:ID; drawbar explain {letter.ref} lists the candidates"
-            == next_step(letter, shipped())
+            f"drawbar couplings couple {letter.ref} crm:account:a; or drawbar couplings couple {letter.ref} crm:account:b; "
+            f"drawbar explain {letter.ref} lists all that match"
+        ) == next_step(letter, shipped(), ("crm:account:a", "crm:account:b"))
+        assert next_step(back, shipped(), ("erp:customer:x",)).startswith(
+            "drawbar couplings couple erp:customer:x crm:account:a; "
         )
 
     def test_what_no_coupling_would_clear_keeps_its_own_text(self):
@@ -239,6 +243,34 @@ class TestList:
         assert f"drawbar couplings couple erp:salesperson:{JR} crm:systemuser:ID\n" in out
         assert f"erp:customer:{FABRIKAM}" not in out
 
+    def test_people_see_what_an_ambiguous_match_is(self):
+        """Several records are there: nothing is missing. The home knows them all."""
+        found = (f"crm:account:{JR}", f"crm:account:{FABRIKAM}")
+        hold = Hold(
+            code=AmbiguousMatch.code, slug=AmbiguousMatch.slug, order=1, since=NOW, letter_id=ONE, missing=found
+        )
+        rows = FakeRows(
+            known=[a_row(CUSTOMERS, erp=a_side(CONTOSO, number="C-1"), holds={"to_crm": hold})],
+            opened=[a_letter(ONE, error=AmbiguousMatch, missing=found[0])],
+        )
+
+        out, (line,) = run(app, "list", rows=rows).out, run(app, "list", "--json", rows=rows).json
+
+        assert f"  matches  {found[0]}\n           {found[1]}\n" in out
+        assert f"  do       drawbar couplings couple erp:customer:{CONTOSO} {found[0]}\n" in out
+        assert "missing" not in out
+        assert list(found) == line["candidates"]
+
+    def test_people_see_what_may_be_done_about_a_deleted_counterpart(self):
+        """A sentence for each choice."""
+        letter = a_letter(ONE, error=CounterpartDeleted, missing="", detail=f"crm:account:{JR} was deleted")
+
+        out = run(app, "list", rows=FakeRows(opened=[letter])).out
+
+        assert f"  detail   crm:account:{JR} was deleted\n" in out
+        assert f"  do       drawbar dead-letters replay --id {ONE} --use restore\n" in out
+        assert "--use propagate deletes it, too" in out
+
     def test_people_see_single_letters_when_asked(self):
         """`--each`, with the beginning of each id."""
         out = run(app, "list", "--each", rows=self.ROWS).out
@@ -246,11 +278,17 @@ class TestList:
         (line,) = [line for line in out.splitlines() if f"erp:customer:{FABRIKAM}" in line]
         assert line.strip().startswith(TWO[:8])
 
-    def test_no_line_is_wider_than_a_terminal(self):
-        """100 columns."""
-        out = run(app, "list", "--each", rows=self.ROWS).out
+    def test_no_line_is_wider_than_a_terminal(self, monkeypatch: pytest.MonkeyPatch):
+        """What is to be typed stays whole."""
+        monkeypatch.setenv("COLUMNS", "80")
+        many = [f"mapping-number-{number}" for number in range(9)]
+        letters = [a_letter(str(number), mapping=name, home=name) for number, name in enumerate(many)]
+        gone = a_letter(error=CounterpartDeleted, missing="", detail="gone " * 30, fields=tuple(many))
+        rows = FakeRows(opened=[*self.ROWS.opened, *letters, gone])
 
-        assert 100 >= max(len(line) for line in out.splitlines() if "drawbar couplings couple" not in line)
+        out = run(app, "list", "--each", rows=rows).out + run(app, "show", gone.letter_id, rows=rows).out
+
+        assert 80 >= max(len(line) for line in out.splitlines() if " drawbar " not in line)
 
     @pytest.mark.parametrize(
         "options", [["--code", "nonsense"], ["--since", "soon"], ["--mapping", "x"], ["--ref", "x"]]

@@ -316,7 +316,7 @@ class TestDeleted:
     )
     def test_counterpart_is_a_dead_letter_that_names_it(self, gone: System, toward: str, ref: str):
         """DEL-001, R187: the shipped policy; the survivor is left as it is and nothing is made."""
-        rejects = Reject(direction=toward, error=CounterpartDeleted, detail=f"deleted: {ref}")
+        rejects = Reject(direction=toward, error=CounterpartDeleted, detail=f"{ref} was deleted")
 
         assert (rejects,) == decided(broken(gone)).decisions
         assert (rejects,) == decided(broken(gone), MICROSOFT).decisions
