@@ -23,6 +23,7 @@ from drawbar.cli.shared import (
     ConnectionFile,
     MappingName,
     WaitS,
+    columns,
     new_app,
     print_json_line,
     print_table,
@@ -40,6 +41,11 @@ app = new_app("Which records are coupled; couple and uncouple them by hand.")
 State = Literal["coupled", "uncoupled", "single", "claiming", "all"]
 Side = Literal["erp", "crm"]
 
+SIDE_BY_SIDE = (
+    94  # columns that two ids, a state and an age take; in a narrower terminal the ids stand one below the other
+)
+
+NOT_COUPLED = "was not coupled"
 WHY_REFUSED = {
     "taken": "it belongs to another pair",
     "unknown": "one of the two is not known there, or deleted",
@@ -175,7 +181,7 @@ def uncouple(
         )
     if not bound:
         line = next(line for line in pair_lines(found[0].row) if found[0].ref.id in (line.erp_id, line.crm_id))
-        _report(as_json, _Answer(line.mapping, line.erp_id, line.crm_id, "uncoupled", "was not coupled"))
+        _report(as_json, _Answer(line.mapping, line.erp_id, line.crm_id, "uncoupled", NOT_COUPLED))
         return
     row = bound[0].row
     crm_id = row.pair.crm.id if row.pair is not None and row.pair.crm is not None else ""
@@ -254,22 +260,22 @@ def _print_pairs(mapping: EntityMapping, pairs: list[PairLine], *, keys: bool) -
     if not pairs:
         return
     now = utc_now()
+    erp, crm = f"erp:{mapping.erp}", f"crm:{mapping.crm}"
+    stacked = columns() < SIDE_BY_SIDE
+    lines = []
+    for line in pairs:
+        ids = [_cell(line, system, mapping, keys=keys) for system in (System.ERP, System.CRM)]
+        held = "*" if line.row.pair is not None and line.row.pair.holds else ""
+        since = age(line.coupled_at, now) if line.coupled_at is not None else ""
+        lines.append((*(["\n".join(ids)] if stacked else ids), f"{line.state}{held}", since))
     print_table(
-        (f"erp:{mapping.erp}", f"crm:{mapping.crm}", "state", "since"),
-        [
-            (
-                _cell(line, System.ERP, mapping, keys=keys),
-                _cell(line, System.CRM, mapping, keys=keys),
-                line.state + ("*" if line.row.pair is not None and line.row.pair.holds else ""),
-                age(line.coupled_at, now) if line.coupled_at is not None else "",
-            )
-            for line in pairs
-        ],
+        (*([f"{erp}\n{crm}"] if stacked else [erp, crm]), "state", "since"),
+        lines,
         title=f"{mapping.name}: {plural(len(pairs), 'pair')}",
     )
-    held = sum(1 for line in pairs if line.row.pair is not None and line.row.pair.holds)
-    if held:
-        say(f"* held: {held} of {mapping.name}; drawbar dead-letters list says why")
+    waiting = sum(1 for line in pairs if line.row.pair is not None and line.row.pair.holds)
+    if waiting:
+        say(f"* held: {waiting} of {mapping.name}; drawbar dead-letters list says why")
 
 
 def _cell(line: PairLine, system: System, mapping: EntityMapping, *, keys: bool) -> str:
@@ -421,7 +427,7 @@ class UncoupleJudge:
 
         if isinstance(news, JournalLine) and news.cause_id == self._order.order_id:
             if news.event == "uncoupled" and news.reason == "was-not-coupled":
-                return Verdict("uncoupled", "was not coupled")
+                return Verdict("uncoupled", NOT_COUPLED)
             if news.event == "would-write":
                 return Verdict("refused", "the system only observes and writes nothing")
         if not isinstance(news, (Row, Gone)):
@@ -502,6 +508,8 @@ def _report(as_json: bool, answer: _Answer) -> None:
                 f"{both}\n"
                 "  do:      see whether the stages run (drawbar status) and what is under way (drawbar explain)"
             )
+        case "uncoupled" if answer.reason == NOT_COUPLED:
+            typer.echo(f"nothing to uncouple: this record is not coupled\n{both}")
         case _:
             said = f"{answer.result}: {answer.reason}" if answer.reason else answer.result
             typer.echo(f"{said}{after}\n{both}")

@@ -362,6 +362,18 @@ class TestCouple:
         assert "who@contoso.com" not in result.out + result.err
 
 
+class TestNarrowTerminal:
+    def test_ids_stand_one_below_the_other(self, monkeypatch: pytest.MonkeyPatch):
+        """Whole, so that they can be copied."""
+        monkeypatch.setenv("COLUMNS", "80")
+
+        out = run(app, "list", "--keys", rows=FakeRows(known=[COUPLED])).out
+        shown = run(app, "show", f"erp:salesperson:{JR}", rows=FakeRows(known=[COUPLED])).out
+
+        assert {JR, JANE} <= {line.split()[0] for line in out.splitlines() if line.split()}
+        assert 80 >= max(len(line) for line in (out + shown).splitlines())
+
+
 class TestUncouple:
     def test_asks_the_home_of_the_pair_by_either_record(self):
         """The ERP record's home, also when the CRM record is named."""
@@ -381,6 +393,7 @@ class TestUncouple:
         result = run(app, "uncouple", "erp:salesperson:code=JR", rows=rows)
 
         assert (0, []) == (result.exit_code, rows.sent)
+        assert result.out.startswith("nothing to uncouple: this record is not coupled\n")
 
 
 class TestUncoupleJudge:
