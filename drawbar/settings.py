@@ -10,8 +10,9 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 from pydantic_settings import SettingsError as BrokenSetting
 
+from drawbar.setting_places import place_of, variable_of
 from schemas.errors import SettingsError
 
 # Variables with our prefix that are no settings: where the settings are, and what the tests are told.
@@ -156,12 +158,45 @@ def load_settings(connection_file: Path | None = None, **overrides: Any) -> Sett
     try:
         return Settings(**values)
     except ValidationError as fault:
-        named = "; ".join(f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}" for error in fault.errors())
-        raise SettingsError(f"settings are wrong: {named}", where="environment, drawbar.toml") from fault
-    except (BrokenSetting, ValueError) as fault:
-        # pydantic-settings for a text that is no JSON, tomllib for a file that is no TOML
-        where = "environment" if isinstance(fault, BrokenSetting) else _settings_file()
+        faults = [([str(part) for part in error["loc"]], error["msg"]) for error in fault.errors()]
+        named = "; ".join(f"{'.'.join(setting)}: {message}" for setting, message in faults)
+        places = dict.fromkeys(_place_of(setting, values, path) for setting, _ in faults)
+        raise SettingsError(f"settings are wrong: {named}", where=", ".join(places)) from fault
+    except BrokenSetting as fault:
+        # pydantic-settings for a variable that should hold JSON; its text names the field, and no part of it
+        found = re.search(r'field "(\w+)"', str(fault))
+        where = ", ".join(_no_json(variable_of([found[1]]))) if found else "environment"
+        raise SettingsError("a setting that has parts is not JSON", where=where) from fault
+    except ValueError as fault:
+        line = re.search(r"at line (\d+)", str(fault))  # tomllib for a file that is no TOML
+        where = f"{_settings_file()}:{line[1]}" if line else _settings_file()
         raise SettingsError(f"settings cannot be read: {fault}", where=where) from fault
+
+
+def _no_json(variable: str) -> list[str]:
+    """The variables that set a setting with parts, or one of its parts, with a text that is no JSON."""
+    names = [name for name in sorted(os.environ) if f"{name.upper()}__".startswith(f"{variable}__")]
+    return [name for name in names if not _is_json(os.environ[name])] or names
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _place_of(setting: Sequence[str], given: Mapping[str, Any], connection_file: Path | None) -> str:
+    file = Path(_settings_file())
+    return place_of(
+        setting,
+        given=given,
+        giver=str(connection_file or "command line"),
+        environment=os.environ,
+        settings_file=str(file),
+        text=file.read_text(encoding="utf-8", errors="replace") if file.is_file() else "",
+    )
 
 
 def _settings_file() -> str:

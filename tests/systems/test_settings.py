@@ -1,0 +1,103 @@
+"""Settings: what is said of one that is wrong."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from drawbar.setting_places import line_of
+from drawbar.settings import load_settings
+from schemas.errors import SettingsError
+
+TOML = """\
+compat = "drawbar"  # erp = no header
+
+[erp]
+base_url = "https://erp.example"
+max_parallel = 99
+
+[bus]
+extra."security.protocol" = "SSL"
+"""
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in list(os.environ):
+        if name.startswith("DRAWBAR_"):
+            monkeypatch.delenv(name)
+
+
+def refused(**overrides: object) -> SettingsError:
+    with pytest.raises(SettingsError) as fault:
+        load_settings(**overrides)  # type: ignore[arg-type]
+    assert "99" not in str(fault.value)
+    return fault.value
+
+
+class TestLineOf:
+    @pytest.mark.parametrize(
+        ("setting", "line"),
+        [
+            (("compat",), 1),
+            (("erp", "max_parallel"), 5),
+            (("erp", "nonsense"), 3),
+            (("bus", "extra", "x"), 7),
+            (("crm", "scope"), 0),
+        ],
+    )
+    def test_is_that_of_the_key_or_of_its_table(self, setting, line):
+        assert line == line_of(setting, TOML)
+
+
+class TestLoadSettings:
+    def test_names_the_variable_that_is_wrong(self, monkeypatch: pytest.MonkeyPatch):
+        """The very variable, above the file."""
+        Path("drawbar.toml").write_text(TOML)
+        monkeypatch.setenv("DRAWBAR_ERP__MAX_PARALLEL", "99")
+
+        assert "DRAWBAR_ERP__MAX_PARALLEL" == refused().where
+
+    def test_names_file_and_line(self):
+        Path("drawbar.toml").write_text(TOML)
+
+        assert "drawbar.toml:5" == refused().where
+
+    def test_names_file_and_line_of_a_key_that_is_no_setting(self):
+        Path("drawbar.toml").write_text(TOML.replace("max_parallel = 99", "max_paralel = 4"))
+
+        fault = refused()
+
+        assert ("drawbar.toml:5", True) == (fault.where, "erp.max_paralel" in fault.message)
+
+    def test_names_each_of_several(self, monkeypatch: pytest.MonkeyPatch):
+        Path("drawbar.toml").write_text(TOML)
+        monkeypatch.setenv("DRAWBAR_BUS__PARTITIONS", "0")
+
+        assert {"DRAWBAR_BUS__PARTITIONS", "drawbar.toml:5"} == set(refused().where.split(", "))
+
+    def test_names_the_line_of_a_file_that_is_no_toml(self):
+        Path("drawbar.toml").write_text("[erp]\nbase_url = https://x\n")
+
+        assert "drawbar.toml:2" == refused().where
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("DRAWBAR_BUS", "{nonsense"),
+            ("DRAWBAR_BUS__EXTRA", "{nonsense"),
+            ("DRAWBAR_ERP", '{"max_parallel": 99}'),
+        ],
+    )
+    def test_names_a_variable_that_holds_a_whole_part(self, monkeypatch: pytest.MonkeyPatch, name: str, value: str):
+        """JSON, whole or broken."""
+        monkeypatch.setenv(name, value)
+
+        assert name == refused().where
+
+    def test_says_what_came_with_the_command(self):
+        """An option is no variable."""
+        assert "command line" == refused(compat="none").where
