@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-import structlog
 from confluent_kafka import (
     Consumer,
     IsolationLevel,
@@ -23,6 +22,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # public all the same
 
+from drawbar.lazy_log import LazyLog
 from schemas.errors import BusUnavailable, SettingsError, TopicMismatch
 
 SESSION_TIMEOUT_MS = 6_000  # how long a killed process keeps its partitions; the least that brokers allow by default
@@ -93,7 +93,7 @@ _LOG_WARNING = 30  # of the levels of `logging`, in which librdkafka's lines arr
 Client = TypeVar("Client", Producer, Consumer, AdminClient)
 Answer = TypeVar("Answer")
 
-log = structlog.get_logger(__name__)
+log = LazyLog(__name__)
 
 
 def make_producer(

@@ -38,13 +38,13 @@ def running(ctx: typer.Context, connection_file: Path | None) -> Running:
     if isinstance(ctx.obj, Running):
         return ctx.obj
     from drawbar.bus.clients import wait_for_broker
-    from drawbar.log import set_up_log
+    from drawbar.lazy_log import set_up_log_when_needed
     from drawbar.rows import KafkaRows
     from drawbar.settings import LogSettings
     from processors.mapping_files import load_mappings
 
     settings = open_running(connection_file)
-    set_up_log(LogSettings(level="warning", format=settings.log.format))
+    set_up_log_when_needed(LogSettings(level="warning", format=settings.log.format))
     try:
         wait_for_broker(settings.bus.bootstrap_servers, settings.bus.extra, give_up_after_s=BROKER_WAIT_S)
     except BusUnavailable as fault:
