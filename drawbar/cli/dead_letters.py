@@ -707,7 +707,8 @@ def _agreed(plan: Sequence[Step], *, left: int, yes: bool, as_json: bool, use: s
         say(f"{plural(len(letters), 'letter')} will be {done}" + (f", with --use {use}" if use else ""))
         for group in grouped(letters)[:10]:
             what = group.missing or group.letters[0].ref or group.letters[0].detail
-            say(f"  {len(group.letters):>5} x {group.code} {group.slug} {what}")
+            begin, *rest = folded(f"{len(group.letters):>5} x {group.code} {group.slug} {what}", indent=2)
+            say("\n".join([f"  {begin}", *(f"          {text}" for text in rest)]))
         if len(grouped(letters)) > 10:
             say(f"        and {len(grouped(letters)) - 10} causes more")
     if left:
@@ -755,7 +756,8 @@ def _tell_fate(step: Step, fate: Fate, *, as_json: bool) -> None:
         return
     typer.echo(f"  {IN_WORDS[fate.result]:<14}  {letter.letter_id[:8]}  {letter.ref or letter.detail}")
     if stopped:
-        typer.echo(f"  {'':<14}  {fate.letter_id[:8]:<8}  {fate.code} {fate.slug}")
+        other = f", letter {fate.letter_id[:8]}" if fate.letter_id not in ("", letter.letter_id) else ""
+        typer.echo(f"  {'':<14}  {'':<8}  {fate.code} {fate.slug}{other}")
 
 
 def _sum_up(fates: Sequence[Fate], *, wait_s: float, as_json: bool) -> None:
