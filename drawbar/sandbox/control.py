@@ -14,6 +14,7 @@ from typing import Any
 
 from drawbar.sandbox.business_central import BusinessCentral
 from drawbar.sandbox.crm_model import CrmError
+from drawbar.sandbox.crm_rules import NAME_ORDERS
 from drawbar.sandbox.crm_webhooks import CrmWebhookSettings
 from drawbar.sandbox.dataverse import Dataverse
 from drawbar.sandbox.erp_model import ErpError
@@ -27,6 +28,7 @@ from drawbar.sandbox.store import Change, Values
 from drawbar.sandbox.wire import Latency, Reply, Request, Traffic, to_json
 
 PATH = "/control"
+_LISTS = frozenset(("faults", "edit", "automations"))  # calls that take several at once
 
 
 class ControlError(Exception):
@@ -104,7 +106,7 @@ class Control:
             route = routes.get((request.method, "/".join(parts)))
             if route is None:
                 return _json(404, {"error": "there is no such control call"})
-            answer = route(json.loads(request.body) if request.body else {})
+            answer = route(_body(request, may_be_list=parts[0] in _LISTS))
         except (ControlError, FaultRuleError, QueryError) as error:
             return _json(400, {"error": str(error)})
         except (ErpError, CrmError) as error:
@@ -166,13 +168,16 @@ class Control:
         return {system: asdict(chosen) for system, chosen in settings.items()}
 
     def _set_switches(self, body: Any) -> Any:
-        switches = self._erp.switches
-        unknown = set(body) - {"post_codes", "customer_template"}
+        erp, crm = self._erp.switches, self._crm.switches
+        unknown = set(body) - {"post_codes", "customer_template", "full_name"}
         if unknown:
             raise ControlError(f"there is no switch {', '.join(sorted(unknown))}")
-        switches.post_codes = bool(body.get("post_codes", switches.post_codes))
-        switches.customer_template = dict(body.get("customer_template", switches.customer_template))
-        return asdict(switches)
+        if body.get("full_name", crm.full_name) not in NAME_ORDERS:
+            raise ControlError(f"full_name is one of {', '.join(NAME_ORDERS)}")
+        erp.post_codes = bool(body.get("post_codes", erp.post_codes))
+        erp.customer_template = dict(body.get("customer_template", erp.customer_template))
+        crm.full_name = body.get("full_name", crm.full_name)
+        return {**asdict(erp), **asdict(crm)}
 
     def _edit(self, body: Any) -> Any:
         edits = body if isinstance(body, list) else [body]
@@ -239,6 +244,13 @@ class Control:
             self._one_edit(edit)
         except (ErpError, CrmError):
             return
+
+
+def _body(request: Request, *, may_be_list: bool) -> Any:
+    body = json.loads(request.body) if request.body else {}
+    if not isinstance(body, dict) and not (may_be_list and isinstance(body, list)):
+        raise ControlError("the body is not an object")
+    return body
 
 
 def _moved(change: Change) -> set[str]:

@@ -12,7 +12,7 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -31,6 +31,7 @@ from drawbar.sandbox.crm_model import (
     payload_error,
     to_stored,
 )
+from drawbar.sandbox.crm_rules import ON_DELETE, NameOrder, check_currency, check_delete, full_name, mirror_parent
 from drawbar.sandbox.crm_webhooks import CrmNote, CrmWebhooks
 from drawbar.sandbox.grants import Grants, Operation
 from drawbar.sandbox.limits import Refusal
@@ -84,6 +85,13 @@ _THROTTLED = {
 
 
 @dataclass(slots=True)
+class CrmSwitches:
+    """How an organization is set up."""
+
+    full_name: NameOrder = "first_middle_last"
+
+
+@dataclass(slots=True)
 class _Call:
     request: Request
     user: Values  # the application user's row
@@ -104,6 +112,7 @@ class Dataverse:
         self._entities = entities()
         self.sets = {entity.logical: entity.set for entity in self._entities.values()}
         self._by_set = {entity.set: entity for entity in self._entities.values()}
+        self.switches = CrmSwitches()
         self._predicates: dict[tuple[str, str], Predicate] = {}
         self._schemas = {entity.logical: CrmSchema(entity, self._follow) for entity in self._entities.values()}
         self._definitions = EntityDefinitions(self._entities, self.base_url)
@@ -234,7 +243,7 @@ class Dataverse:
         raise CrmError(
             403,
             "0x80040220",
-            f"Principal user (Id={user}, type=8) is missing prv{verb}{entity.logical.capitalize()} privilege"
+            f"Principal user (Id={user}, type=8) is missing prv{verb}{entity.privilege} privilege"
             f" on OTC={entity.type_code} for entity '{entity.logical}'.",
         )
 
@@ -631,7 +640,39 @@ class Dataverse:
         return Reply(204, b"", {"OData-Version": "4.0"})
 
     def remove(self, entity: Entity, row_id: str, *, user: Values) -> None:
+        """Delete a row; rows that point to it go with it, forbid it, or lose the lookup."""
+        check_delete(entity.logical, row_id, base=self.store.fact("base_currency"))
+        pointing = list(self._pointing_to(entity, row_id))
+        for other, attribute, _ in pointing:
+            if ON_DELETE.get((other.logical, attribute.name)) == "refuse":
+                raise CrmError(
+                    405,
+                    "0x80040227",
+                    "The object you tried to delete is associated with another object and cannot be deleted.",
+                )
         self.store.remove(entity.logical, row_id, note=CrmNote("Delete", user, (), None))
+        for other, attribute, other_id in pointing:
+            if other_id not in self.store.table(other.logical).rows:
+                continue
+            if ON_DELETE.get((other.logical, attribute.name)) == "delete":
+                self.remove(other, other_id, user=user)
+            else:
+                name = other.navigation_of(attribute, entity.logical)
+                self.update(other, other_id, {f"{name}@odata.bind": None}, user=user)
+
+    def _pointing_to(self, entity: Entity, row_id: str) -> Iterator[tuple[Entity, Attribute, str]]:
+        for other in self._entities.values():
+            lookups = [
+                attribute
+                for attribute in other.attributes.values()
+                if attribute.type in LOOKUPS and attribute.write and entity.logical in attribute.targets
+            ]
+            if not lookups:
+                continue
+            for other_id, stored in self.store.table(other.logical).rows.items():
+                for attribute in lookups:
+                    if stored.values.get(attribute.name) == row_id:
+                        yield other, attribute, other_id
 
     def insert(
         self, entity: Entity, body: Values, *, user: Values, row_id: str | None = None, tag: str | None = None
@@ -649,7 +690,7 @@ class Dataverse:
         new_id: str = row_id or given or str(uuid.uuid4())
         if new_id in self.store.table(entity.logical).rows:
             raise CrmError(412, "0x80040237", "A record with matching key values already exists.")
-        self._complete(entity, row, written, user, before=None)
+        self._complete(entity, new_id, row, written, user, before=None)
         now = _now()
         row["createdon"], row["createdby"] = now, user["systemuserid"]
         row["modifiedon"], row["modifiedby"] = now, user["systemuserid"]
@@ -667,7 +708,7 @@ class Dataverse:
             raise CrmError(400, "0x80040203", "The key of the address and the key of the payload differ.")
         if not written:
             return before
-        self._complete(entity, row, written, user, before=before.values)
+        self._complete(entity, row_id, row, written, user, before=before.values)
         row["modifiedon"], row["modifiedby"] = _now(), user["systemuserid"]
         row = {name: value for name, value in row.items() if value is not None}
         note = CrmNote("Update", user, tuple(sorted(written)), tag)
@@ -742,7 +783,9 @@ class Dataverse:
             raise payload_error(entity, f"Resource not found for the reference '{value}'.")
         return other, self._row_id(other, unquote_key(match.group(2)))
 
-    def _complete(self, entity: Entity, row: Values, written: set[str], user: Values, *, before: Values | None) -> None:
+    def _complete(
+        self, entity: Entity, row_id: str, row: Values, written: set[str], user: Values, *, before: Values | None
+    ) -> None:
         """What the platform makes of a row before it is kept."""
         self._settle_state(entity, row, written)
         if entity.ownership == "user":
@@ -759,13 +802,18 @@ class Dataverse:
             if f"address{number}_composite" in entity.attributes:
                 row[f"address{number}_composite"] = _composite(row, f"address{number}_")
         if "fullname" in entity.attributes:
-            row["fullname"] = " ".join(part for part in (row.get("firstname"), row.get("lastname")) if part) or None
+            row["fullname"] = full_name(row, self.switches.full_name)
+        if entity.logical == "contact":
+            mirror_parent(row)
         for attribute in entity.attributes.values():
             enforced = attribute.required == "S" and attribute.write == "CU" and attribute.type != "Owner"
             if enforced and row.get(attribute.name) is None:
                 raise CrmError(
                     400, "0x80040200", f"The required field '{attribute.name}' of '{entity.logical}' is missing."
                 )
+        if entity.logical == "transactioncurrency":
+            others = {other: stored.values for other, stored in self.store.table(entity.logical).rows.items()}
+            check_currency(row_id, row, before, base=self.store.fact("base_currency"), others=others)
 
     @staticmethod
     def _settle_state(entity: Entity, row: Values, written: set[str]) -> None:

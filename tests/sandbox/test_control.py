@@ -114,6 +114,11 @@ class TestRights:
         assert ((403, "0x80040220"), (403, "Authorization_RequestDenied")) == refused
         assert 204 == crm.post("accounts", {"name": "N"}).status_code
 
+    @pytest.mark.parametrize("path", ["grants", "latency", "limits", "webhooks", "switches", "expire"])
+    def test_a_body_that_is_no_object_is_refused(self, info: Info, control: Control, path):
+        for body in ([{"allowed": False}], "text", 3):
+            assert 400 == control.http.post(f"{info['control_url']}/{path}", json=body, timeout=10).status_code
+
     def test_an_application_may_be_unknown_in_a_system(self, info: Info, control: Control, crm: Client, erp: Client):
         for system in ("erp", "crm"):
             control("POST", "grants", {"system": system, "app": info[system]["client_id"], "allowed": False})

@@ -1,0 +1,71 @@
+"""What Dataverse makes of a row before it is kept: rules of single tables. Pure.
+
+What every table has in common (owner, money, state) is in `dataverse`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from drawbar.sandbox.crm_model import CrmError
+from drawbar.sandbox.store import Values
+
+NameOrder = Literal["first_middle_last", "first_last", "last_first"]  # an organization's setting
+NAME_ORDERS: dict[str, tuple[str, ...]] = {
+    "first_middle_last": ("firstname", "middlename", "lastname"),
+    "first_last": ("firstname", "lastname"),
+    "last_first": ("lastname", "firstname"),
+}
+_FULL_NAME = 160
+
+# What becomes of the rows that point to a deleted one, by table and lookup; any other lookup is emptied.
+ON_DELETE: dict[tuple[str, str], Literal["delete", "refuse"]] = {
+    ("contact", "parentcustomerid"): "delete",
+    ("account", "transactioncurrencyid"): "refuse",
+    ("contact", "transactioncurrencyid"): "refuse",
+    ("sdkmessageprocessingstep", "eventhandler"): "refuse",
+    ("sdkmessageprocessingstepimage", "sdkmessageprocessingstepid"): "delete",
+}
+
+
+def full_name(row: Values, order: str) -> str | None:
+    parts = [row.get(name) for name in NAME_ORDERS[order]]
+    return (", " if order == "last_first" else " ").join(part for part in parts if part)[:_FULL_NAME] or None
+
+
+def mirror_parent(row: Values) -> None:
+    """The parent of a contact once more, under the name of its kind."""
+    parent, kind = row.get("parentcustomerid"), row.get("parentcustomerid@type")
+    row["accountid"] = parent if kind == "account" else None
+    row["parentcontactid"] = parent if kind == "contact" else None
+
+
+def check_currency(
+    row_id: str, row: Values, before: Values | None, *, base: str | None, others: dict[str, Values]
+) -> None:
+    """A code stands for one currency; the base currency stays what it is."""
+    code = str(row.get("isocurrencycode") or "")
+    if before is None:
+        if not code.isalpha() or len(code) != 3:
+            raise CrmError(400, "0x80048cf2", "Invalid ISO currency code.")
+        row["isocurrencycode"] = code = code.upper()
+        if any(other.get("isocurrencycode") == code for other in others.values()):
+            raise CrmError(
+                400,
+                "0x80048cf3",
+                "Cannot insert duplicate currency record. Currency with the same currency code already exist in the"
+                " system.",
+            )
+    rate = row.get("exchangerate")
+    if rate is None or rate <= 0:
+        raise CrmError(400, "0x80048cfd", "The exchange rate is invalid.")
+    if before is not None and row_id == base:
+        if rate != before.get("exchangerate"):
+            raise CrmError(400, "0x80048cf5", "The exchange rate of the base currency cannot be modified.")
+        if row.get("statecode") != 0:
+            raise CrmError(400, "0x80048cf4", "The base currency cannot be deactivated.")
+
+
+def check_delete(logical: str, row_id: str, *, base: str | None) -> None:
+    if logical == "transactioncurrency" and row_id == base:
+        raise CrmError(400, "0x80048cff", "The base currency of an organization cannot be deleted.")
