@@ -10,11 +10,12 @@ import base64
 import json
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from drawbar.sandbox.erp_contacts import contact_information, settle_contact, shared_with_contact
 from drawbar.sandbox.erp_model import (
     EMPTY_GUID,
     Column,
@@ -75,6 +76,15 @@ class ErpSwitches:
     customer_template: dict[str, Any] = field(default_factory=dict)  # for fields a POST does not name
 
 
+@dataclass(frozen=True, slots=True)
+class _Within:
+    """The part of a set that belongs to one entity, and how it is addressed."""
+
+    column: str
+    parent_id: str
+    address: str
+
+
 @dataclass(slots=True)
 class _Call:
     """One request, or one part of a batch."""
@@ -107,6 +117,10 @@ class BusinessCentral:
         self._sign_in = sign_in
         self._grants = grants
         self._sets = entity_sets()
+        self._views: Mapping[str, Callable[[str, Stored], Stored | None]] = {
+            "customerFinancialDetails": self._financial_detail,
+            "contactsInformation": self._contact_information,
+        }
         self._last_ms = max(
             (
                 milliseconds(stored.values["lastModifiedDateTime"])
@@ -227,9 +241,7 @@ class BusinessCentral:
                     raise ErpError(405, "BadRequest_MethodNotAllowed", f"'{method}' is not allowed on a set.")
         row_id = self._row_id(key)
         if len(segments) > 1:
-            if method != "GET" or len(segments) > 2:
-                raise ErpError(405, "BadRequest_MethodNotAllowed", f"'{method}' is not allowed here.")
-            return self._part(call, entity_set, row_id, segments[1].name)
+            return self._below(call, entity_set, row_id, segments[1:])
         match method:
             case "GET":
                 return self._read(call, entity_set, row_id)
@@ -298,26 +310,28 @@ class BusinessCentral:
         verb = {"read": "GET", "create": "POST", "write": "PATCH", "delete": "DELETE"}[operation]
         if verb not in entity_set.verbs:
             raise ErpError(405, "BadRequest_MethodNotAllowed", f"Entity does not support {verb}.")
-        if not self._grants.allows("erp", call.app, entity_set.name, operation):
-            right = {"read": "Read", "create": "Insert", "write": "Modify", "delete": "Delete"}[operation]
-            raise ErpError(
-                403,
-                "Authorization_RequestDenied",
-                "Sorry, the current permissions prevented the action."
-                f" (TableData {entity_set.source} {right}: Base Application)",
-            )
+        for table in entity_set.rights:
+            if not self._grants.allows("erp", call.app, table, operation):
+                right = {"read": "Read", "create": "Insert", "write": "Modify", "delete": "Delete"}[operation]
+                raise ErpError(
+                    403,
+                    "Authorization_RequestDenied",
+                    "Sorry, the current permissions prevented the action."
+                    f" (TableData {self._sets[table].source} {right}: Base Application)",
+                )
 
     def local_currency(self, company: str) -> str:
         return str(self.store.fact(f"local_currency/{company}", "USD"))
 
-    def _candidates(self, company: str, entity_set: EntitySet) -> Iterable[Stored]:
+    def _candidates(self, company: str, entity_set: EntitySet) -> list[Stored]:
         if entity_set.view_of is None:
-            return self._rows(company, entity_set.name).values()
-        rows = self._rows(company, entity_set.view_of).values()
-        return [self._financial_detail(stored) for stored in rows]
+            return list(self._rows(company, entity_set.name).values())
+        view = self._views[entity_set.name]
+        shown = [view(company, stored) for stored in self._rows(company, entity_set.view_of).values()]
+        return [stored for stored in shown if stored is not None]
 
     @staticmethod
-    def _financial_detail(stored: Stored) -> Stored:
+    def _financial_detail(company: str, stored: Stored) -> Stored:  # noqa: ARG004 - a view like the others
         customer = stored.values
         return Stored(
             {
@@ -331,11 +345,18 @@ class BusinessCentral:
             stored.version,
         )
 
+    def _contact_information(self, company: str, stored: Stored) -> Stored | None:
+        """A contact as one of the customer it belongs to, by itself or by its company; None of no customer."""
+        customer = self._customer_of(company, stored.values)
+        if customer is None:
+            return None
+        return Stored(contact_information(stored.values, customer.values), stored.version)
+
     def _find(self, company: str, entity_set: EntitySet, row_id: str) -> Stored | None:
         stored = self._rows(company, entity_set.view_of or entity_set.name).get(row_id)
         if stored is None or entity_set.view_of is None:
             return stored
-        return self._financial_detail(stored)
+        return self._views[entity_set.name](company, stored)
 
     def _must_find(self, company: str, entity_set: EntitySet, row_id: str) -> Stored:
         stored = self._find(company, entity_set, row_id)
@@ -363,38 +384,51 @@ class BusinessCentral:
             self._predicates[key] = known
         return known
 
-    def _selected(self, call: _Call, entity_set: EntitySet) -> list[Stored]:
+    def _selected(self, call: _Call, entity_set: EntitySet, within: _Within | None) -> list[Stored]:
         for option in call.options:
             if option.startswith("$") and option not in _OPTIONS:
                 raise ErpError(400, "BadRequest", f"The query parameter '{option}' is not supported.")
         company = _given(call.company)
-        rows = self._candidates(company, entity_set)
         text = call.options.get("$filter")
+        named = names_in(parse_filter(text)) if text else set()
+        if entity_set.parent and within is None and entity_set.parent not in named:
+            raise ErpError(
+                400,
+                "Application_DialogException",
+                f"You must specify the record they belong to, by '{entity_set.parent}', to get {entity_set.name}.",
+            )
+        rows = self._candidates(company, entity_set)
+        if within is not None:
+            rows = [stored for stored in rows if stored.values[within.column] == within.parent_id]
         if text is None:
-            return list(rows)
+            return rows
         predicate = self._predicate(company, entity_set, text)
         return [stored for stored in rows if predicate(stored.values)]
 
-    def _count(self, call: _Call, entity_set: EntitySet) -> Reply:
+    def _count(self, call: _Call, entity_set: EntitySet, within: _Within | None = None) -> Reply:
         self._allow(call, entity_set, "read")
         return Reply(
             200,
-            str(len(self._selected(call, entity_set))).encode(),
+            str(len(self._selected(call, entity_set, within))).encode(),
             {"Content-Type": "text/plain", "OData-Version": "4.0"},
         )
 
-    def _list(self, call: _Call, entity_set: EntitySet) -> Reply:
+    def _orders(self, entity_set: EntitySet, schema: ErpSchema, options: Mapping[str, str]) -> list[Order]:
+        """As asked, then by the key, so that a page has a definite end."""
+        orders = parse_order(options["$orderby"], schema) if "$orderby" in options else []
+        return orders + [Order(schema.property((name,))[0], False) for name in (*entity_set.order, entity_set.id)]
+
+    def _list(self, call: _Call, entity_set: EntitySet, within: _Within | None = None) -> Reply:
         self._allow(call, entity_set, "read")
         company = _given(call.company)
         options = call.options
+        address = within.address if within else entity_set.name
         size = _whole(call.request.preferences().get("odata.maxpagesize", str(PAGE)), "odata.maxpagesize")
         if size > PAGE:
             raise ErpError(413, "BadRequest", f"The page size must not exceed {PAGE}.")
         schema = self._schema(company, entity_set)
-        orders = parse_order(options["$orderby"], schema) if "$orderby" in options else []
-        orders.append(Order(schema.property((entity_set.key,))[0], False))
-        orders.append(Order(schema.property(("id",))[0], False))
-        rows = self._selected(call, entity_set)
+        orders = self._orders(entity_set, schema, options)
+        rows = self._selected(call, entity_set, within)
         total = len(rows)
         sort_rows(rows, orders, row_of=_values_of)
         token = options.get("$skiptoken")
@@ -407,8 +441,8 @@ class BusinessCentral:
         if left is not None:
             rows = rows[:left]
         page = rows[: max(1, size)]
-        shape = self._shape(company, entity_set, options)
-        context = f"{self.base_url}/$metadata#companies({company})/{entity_set.name}"
+        shape = self._shape(call, entity_set, options)
+        context = f"{self.base_url}/$metadata#companies({company})/{address}"
         if "$select" in options:
             context += f"({options['$select']})"
         body: dict[str, Any] = {"@odata.context": context}
@@ -424,8 +458,7 @@ class BusinessCentral:
                 if part and not part.startswith(("$skiptoken=", "%24skiptoken=", "aid=", "$skip=", "%24skip="))
             )
             body["@odata.nextLink"] = (
-                f"{self.base_url}/companies({company})/{entity_set.name}?"
-                f"{kept + '&' if kept else ''}aid=FIN&$skiptoken={token}"
+                f"{self.base_url}/companies({company})/{address}?{kept + '&' if kept else ''}aid=FIN&$skiptoken={token}"
             )
         return self._ok(body)
 
@@ -437,13 +470,29 @@ class BusinessCentral:
 
     def _entity(self, call: _Call, entity_set: EntitySet, stored: Stored, status: int) -> Reply:
         company = _given(call.company)
-        shown = self._shape(company, entity_set, call.options)(stored)
+        shown = self._shape(call, entity_set, call.options)(stored)
         context = f"{self.base_url}/$metadata#companies({company})/{entity_set.name}/$entity"
         reply = self._ok({"@odata.context": context, **shown}, status)
         reply.headers["ETag"] = etag(stored.version)
         if status == 201:
             reply.headers["Location"] = f"{self.base_url}/companies({company})/{entity_set.name}({stored.values['id']})"
         return reply
+
+    def _below(self, call: _Call, entity_set: EntitySet, row_id: str, rest: list[Segment]) -> Reply:
+        """What the address of an entity leads on to: a collection, or one entity or property."""
+        method, name = call.request.method, rest[0].name
+        if method == "GET" and name in entity_set.collections and rest[0].key is None:
+            self._allow(call, entity_set, "read")
+            self._must_find(_given(call.company), entity_set, row_id)
+            set_name, column = entity_set.collections[name]
+            within = _Within(column, row_id, f"{entity_set.name}({row_id})/{name}")
+            if len(rest) == 1:
+                return self._list(call, self._sets[set_name], within)
+            if len(rest) == 2 and rest[1].name == "$count":
+                return self._count(call, self._sets[set_name], within)
+        if method != "GET" or len(rest) > 1:
+            raise ErpError(405, "BadRequest_MethodNotAllowed", f"'{method}' is not allowed here.")
+        return self._part(call, entity_set, row_id, name)
 
     def _part(self, call: _Call, entity_set: EntitySet, row_id: str, name: str) -> Reply:
         """A navigation or a single property of an entity."""
@@ -483,19 +532,18 @@ class BusinessCentral:
             stored.wire = shown
         return stored.wire
 
-    def _shape(self, company: str, entity_set: EntitySet, options: dict[str, str]) -> Callable[[Stored], Values]:
+    def _shape(self, call: _Call, entity_set: EntitySet, options: Mapping[str, str]) -> Callable[[Stored], Values]:
+        company = _given(call.company)
         whole = partial(self._shown, company, entity_set)
         names = split_list(options.get("$select", ""))
         schema = self._schema(company, entity_set)
-        expands = parse_expand(options["$expand"]) if "$expand" in options else []
+        expands = [
+            (name, self._expanded(call, entity_set, name, inner))
+            for name, inner in (parse_expand(options["$expand"]) if "$expand" in options else [])
+        ]
         for name in names:
-            if name not in entity_set.navigations and name != "*":
+            if name not in entity_set.navigations and name not in entity_set.collections and name != "*":
                 schema.property((name,))
-        for name, _ in expands:
-            if name not in entity_set.navigations:
-                raise QueryError(
-                    f"Could not find a property named '{name}' on type 'Microsoft.NAV.{entity_set.entity}'."
-                )
         if not expands and (not names or "*" in names):
             return whole
         kept = {"@odata.etag", *names} if names and "*" not in names else None
@@ -503,14 +551,48 @@ class BusinessCentral:
         def shaped(stored: Stored) -> Values:
             shown = whole(stored)
             chosen = dict(shown) if kept is None else {name: value for name, value in shown.items() if name in kept}
-            for name, inner in expands:
-                set_name, column = entity_set.navigations[name]
-                other = self._sets[set_name]
-                found = self._find(company, other, stored.values[column])
-                chosen[name] = None if found is None else self._shape(company, other, inner)(found)
+            for name, expand in expands:
+                chosen[name] = expand(stored)
             return chosen
 
         return shaped
+
+    def _expanded(
+        self, call: _Call, entity_set: EntitySet, name: str, options: Mapping[str, str]
+    ) -> Callable[[Stored], Any]:
+        """From an entity to what a navigation of it leads to: one entity, None, or a list."""
+        company = _given(call.company)
+        if name in entity_set.navigations:
+            set_name, column = entity_set.navigations[name]
+            other = self._sets[set_name]
+            self._allow(call, other, "read")
+            shape = self._shape(call, other, options)
+
+            def one(stored: Stored) -> Values | None:
+                found = self._find(company, other, stored.values[column])
+                return None if found is None else shape(found)
+
+            return one
+        if name not in entity_set.collections:
+            raise QueryError(f"Could not find a property named '{name}' on type 'Microsoft.NAV.{entity_set.entity}'.")
+        set_name, column = entity_set.collections[name]
+        children = self._sets[set_name]
+        self._allow(call, children, "read")
+        shape = self._shape(call, children, options)
+        rows = self._candidates(company, children)
+        if "$filter" in options:
+            predicate = self._predicate(company, children, options["$filter"])
+            rows = [stored for stored in rows if predicate(stored.values)]
+        sort_rows(rows, self._orders(children, self._schema(company, children), options), row_of=_values_of)
+        by_parent: dict[str, list[Stored]] = {}
+        for row in rows:
+            by_parent.setdefault(row.values[column], []).append(row)
+        top = _whole(options["$top"], "$top") if "$top" in options else None
+
+        def many(stored: Stored) -> list[Values]:
+            return [shape(row) for row in by_parent.get(stored.values[entity_set.id], [])[:top]]
+
+        return many
 
     # ------------------------------------------------------------ writing
 
@@ -530,8 +612,8 @@ class BusinessCentral:
             return Reply(204, b"", {"OData-Version": "4.0", "Preference-Applied": "return-no-content"})
         return self._entity(call, entity_set, stored, 201)
 
-    def insert(self, company: str, set_name: str, body: Values, *, app: str) -> Stored:
-        """One new row, within a transaction that has started."""
+    def insert(self, company: str, set_name: str, body: Values, *, app: str, by_api: bool = True) -> Stored:
+        """One new row, within a transaction that has started. Only outside the API may read-only fields be given."""
         entity_set = self._sets[set_name]
         table = self.store.table(f"{company}/{set_name}")
         row = entity_set.blank()
@@ -539,7 +621,7 @@ class BusinessCentral:
         given_id = body.pop("id", None)
         row_id = self._given_id(entity_set, table.rows, given_id)
         row["id"] = row_id
-        self._assign(company, entity_set, row, body)
+        self._assign(company, entity_set, row, body, by_api=by_api)
         if entity_set.name == "customers" and self.switches.customer_template:
             template = {name: value for name, value in self.switches.customer_template.items() if name not in body}
             self._assign(company, entity_set, row, template)
@@ -558,8 +640,15 @@ class BusinessCentral:
             if not row[name]:
                 raise ErpError(400, "Application_DialogException", f'The blank "{name}" is not allowed.')
         self._key_is_free(company, entity_set, row[entity_set.key], row_id)
+        if set_name == "contacts":
+            self._settle_contact(company, row, before=None)
+        elif set_name == "customers":
+            row["contactId"] = contact_id = str(uuid.uuid5(uuid.UUID(row_id), "contact"))
         row["lastModifiedDateTime"] = self._now
-        return self.store.put(f"{company}/{set_name}", row_id, row, note=app)
+        stored = self.store.put(f"{company}/{set_name}", row_id, row, note=app)
+        if set_name == "customers":
+            self._add_contact_of(company, stored.values, contact_id, app)
+        return stored
 
     @staticmethod
     def _given_id(entity_set: EntitySet, rows: dict[str, Stored], given: Any) -> str:
@@ -626,7 +715,17 @@ class BusinessCentral:
                 f" The changes to the {entity_set.source} record cannot be saved.",
             )
 
-    def change(self, company: str, set_name: str, row_id: str, body: Values, *, app: str, late_ms: int = 0) -> Stored:
+    def change(
+        self,
+        company: str,
+        set_name: str,
+        row_id: str,
+        body: Values,
+        *,
+        app: str,
+        late_ms: int = 0,
+        by_api: bool = True,
+    ) -> Stored:
         """Write fields of a row; nothing happens when none of them really changes.
 
         `late_ms` dates the write back, as a transaction that commits after its time stamp was taken.
@@ -638,10 +737,12 @@ class BusinessCentral:
         body = dict(body)
         if str(body.pop("id", row_id)).lower() != row_id:
             raise ErpError(400, "BadRequest_InvalidOperation", "Control 'id' is read-only.")
-        self._assign(company, entity_set, row, body)
+        self._assign(company, entity_set, row, body, by_api=by_api)
         for required in entity_set.required:
             if not row[required]:
                 raise ErpError(400, "Application_DialogException", f'The blank "{required}" is not allowed.')
+        if set_name == "contacts":
+            self._settle_contact(company, row, before=before.values)
         if row == before.values:
             return before
         key = entity_set.key
@@ -655,13 +756,17 @@ class BusinessCentral:
         stored = self.store.put(name, row_id, row, note=app)
         if row[key] != before.values[key]:
             self._rename(company, entity_set, before.values[key], row[key], app)
+        if set_name == "contacts":
+            self._after_contact(company, before.values, row, app)
+        elif set_name == "customers":
+            self._after_customer(company, before.values, row, app)
         return stored
 
     def _rename(self, company: str, entity_set: EntitySet, old: str, new: str, app: str) -> None:
         """Rows that name the old key follow."""
         for other in self._sets.values():
             for column in other.columns.values():
-                if column.relation == (entity_set.name, entity_set.key):
+                if column.relation == (entity_set.name, entity_set.key) and other.view_of is None:
                     for row_id, stored in list(self._rows(company, other.name).items()):
                         if stored.values[column.name] == old:
                             row = {**stored.values, column.name: new, "lastModifiedDateTime": self._now}
@@ -674,10 +779,24 @@ class BusinessCentral:
         tag = call.request.headers.get("if-match")
         if tag:
             self._match(tag, stored, entity_set)
-        self.store.remove(f"{company}/{entity_set.name}", row_id, note=call.app)
+        self.remove(company, entity_set.name, row_id, app=call.app)
         return Reply(204, b"", {"OData-Version": "4.0"})
 
-    def _assign(self, company: str, entity_set: EntitySet, row: Values, body: Values) -> None:
+    def remove(self, company: str, set_name: str, row_id: str, *, app: str) -> None:
+        """Take a row away, and what cannot stand without it."""
+        row = self._rows(company, set_name)[row_id].values
+        self.store.remove(f"{company}/{set_name}", row_id, note=app)
+        match set_name:
+            case "customers":
+                self._without_customer(company, row, app)
+            case "contacts":
+                self._without_contact(company, row, app)
+            case "currencies":
+                for rate_id, rate in list(self._rows(company, "currencyExchangeRates").items()):
+                    if rate.values["currencyCode"] == row["code"]:
+                        self.store.remove(f"{company}/currencyExchangeRates", rate_id, note=app)
+
+    def _assign(self, company: str, entity_set: EntitySet, row: Values, body: Values, *, by_api: bool = True) -> None:
         """Validate the fields of a body one by one, in the order they came, each into `row`."""
         for name, value in body.items():
             if "@odata." in name:
@@ -690,13 +809,18 @@ class BusinessCentral:
                     f"The property '{name}' does not exist on type 'Microsoft.NAV.{entity_set.entity}'."
                     " Make sure to only use property names that are defined by the type.",
                 )
-            if column.access != "write":
+            if column.access != "write" and (by_api or column.access != "read" or column.calculated):
                 raise ErpError(400, "BadRequest_InvalidOperation", f"Control '{name}' is read-only.")
             stored = to_stored(column, value)
-            if column.relation is not None and stored not in ("", EMPTY_GUID):
-                self._must_relate(company, entity_set, column, stored)
-            if name in ("currencyId", "currencyCode") and "currencyId" in entity_set.columns:
+            if name == "currencyCode" and "currencyId" in entity_set.columns:
                 self._assign_currency(company, row, body, name, stored)
+                continue
+            if column.relation is not None and stored not in ("", EMPTY_GUID, row[name]):
+                self._must_relate(company, entity_set, column, stored)
+            if name == "currencyId":
+                self._assign_currency(company, row, body, name, stored)
+            elif name in ("companyNumber", "companyName"):
+                self._assign_company(company, row, name, stored)
             elif name in ("postalCode", "city") and "country" in entity_set.columns:
                 changed = row[name] != stored
                 row[name] = stored
@@ -750,6 +874,122 @@ class BusinessCentral:
         if len(matches) == 1:
             row["postalCode"], row["city"] = matches[0]["code"], matches[0]["city"]
             row["state"], row["country"] = matches[0]["county"], matches[0]["country"]
+
+    # ------------------------------------------------------------ contacts
+
+    def _customer_of(self, company: str, contact: Values) -> Stored | None:
+        """The customer a contact stands for, or its company does."""
+        customers = self.store.table(f"{company}/customers")
+        by_contact = customers.index("contactId")
+        found = by_contact.get(contact["id"])
+        if found is None and contact["companyNumber"]:
+            company_id = self.store.table(f"{company}/contacts").index("number").get(contact["companyNumber"])
+            found = by_contact.get(company_id)
+        return customers.rows.get(found) if found else None
+
+    def _assign_company(self, company: str, row: Values, name: str, value: str) -> None:
+        """The company of a person, by number or by name; a name nobody bears is no company."""
+        contacts = self.store.table(f"{company}/contacts")
+        if name == "companyName":
+            if value.casefold() == row["companyName"].casefold():
+                return
+            named = (stored.values for stored in contacts.rows.values())
+            value = min(
+                (
+                    contact["number"]
+                    for contact in named
+                    if contact["type"] == "Company" and contact["displayName"].casefold() == value.casefold()
+                ),
+                default="",
+            )
+        row["companyNumber"], row["companyName"] = value, ""
+        if value:
+            found = contacts.rows[contacts.index("number")[value]].values
+            if found["type"] != "Company" and found["id"] != row["id"]:
+                raise ErpError(
+                    400,
+                    "Internal_InvalidTableRelation",
+                    f"The field Company No. of table Contact contains a value ({value})"
+                    " that cannot be found in the related table (Contact).",
+                )
+            row["companyName"] = found["displayName"]
+
+    def _settle_contact(self, company: str, row: Values, *, before: Values | None) -> None:
+        """What follows from a contact's other fields, before it is kept."""
+        contacts = self.store.table(f"{company}/contacts")
+        settle_contact(row, before)
+        customer = self._customer_of(company, row)
+        row["contactBusinessRelation"] = "None" if customer is None else "Customer"
+        if row["type"] == "Person" and row["companyNumber"]:
+            found = contacts.rows[contacts.index("number")[row["companyNumber"]]]
+            row["companyName"] = found.values["displayName"]
+
+    def _put_contact(self, company: str, row: Values, app: str) -> None:
+        """A contact that another write changes; its own time moves only if something in it does."""
+        before = self._rows(company, "contacts")[row["id"]].values
+        self._settle_contact(company, row, before=before)
+        if row != before:
+            row["lastModifiedDateTime"] = self._now
+            self.store.put(f"{company}/contacts", row["id"], row, note=app)
+            self._tell_persons(company, before, row, app)
+
+    def _add_contact_of(self, company: str, customer: Values, contact_id: str, app: str) -> None:
+        entity_set = self._sets["contacts"]
+        row = {
+            **entity_set.blank(),
+            **shared_with_contact(customer),
+            "id": contact_id,
+            "type": customer["type"],
+            "number": self._next_number(company, entity_set),
+            "lastModifiedDateTime": self._now,
+        }
+        self._settle_contact(company, row, before=None)
+        self.store.put(f"{company}/contacts", contact_id, row, note=app)
+
+    def _after_customer(self, company: str, before: Values, after: Values, app: str) -> None:
+        """The customer's contact says what the customer says."""
+        contact = self._rows(company, "contacts").get(after.get("contactId", ""))
+        if contact is not None and shared_with_contact(before) != shared_with_contact(after):
+            self._put_contact(company, {**contact.values, **shared_with_contact(after)}, app)
+
+    def _after_contact(self, company: str, before: Values, after: Values, app: str) -> None:
+        """The customer a contact stands for says what the contact says, and its persons know its name."""
+        self._tell_persons(company, before, after, app)
+        customers = self.store.table(f"{company}/customers")
+        found = customers.index("contactId").get(after["id"])
+        if found is not None:
+            row = {**customers.rows[found].values, **shared_with_contact(after)}
+            if row != customers.rows[found].values:
+                row["lastModifiedDateTime"] = self._now
+                self.store.put(f"{company}/customers", found, row, note=app)
+
+    def _persons(self, company: str, contact: Values) -> list[Values]:
+        if contact["type"] != "Company":
+            return []
+        rows = [stored.values for stored in self._rows(company, "contacts").values()]
+        return [row for row in rows if row["companyNumber"] == contact["number"] and row["id"] != contact["id"]]
+
+    def _tell_persons(self, company: str, before: Values, after: Values, app: str) -> None:
+        if before["displayName"] == after["displayName"]:
+            return
+        for person in self._persons(company, after):
+            self._put_contact(company, dict(person), app)
+
+    def _without_customer(self, company: str, customer: Values, app: str) -> None:
+        contact = self._rows(company, "contacts").get(customer.get("contactId", ""))
+        if contact is not None:
+            for row in (contact.values, *self._persons(company, contact.values)):
+                self._put_contact(company, dict(row), app)
+
+    def _without_contact(self, company: str, contact: Values, app: str) -> None:
+        """Its customer stands without a contact, its persons without a company."""
+        customers = self.store.table(f"{company}/customers")
+        found = customers.index("contactId").get(contact["id"])
+        if found is not None:
+            row = {name: value for name, value in customers.rows[found].values.items() if name != "contactId"}
+            self.store.put(f"{company}/customers", found, row, note=app, silent=True)
+        for person in self._persons(company, contact):
+            self._put_contact(company, {**person, "companyNumber": "", "companyName": ""}, app)
 
     # ------------------------------------------------------------ subscriptions
 
@@ -876,18 +1116,18 @@ class BusinessCentral:
             table = self.store.table(f"{company}/{set_name}")
             row_id = change.get("id") or table.index(entity_set.key).get(change.get("key"))
             if change.get("delete"):
-                self.store.remove(f"{company}/{set_name}", self._existing(table.rows, row_id), note=app)
+                self.remove(company, set_name, self._existing(table.rows, row_id), app=app)
                 return {"id": row_id}
             values = change.get("values", {})
             if row_id is None or row_id not in table.rows:
                 body = {**values, "id": row_id} if row_id else values
-                stored = self.insert(company, set_name, body, app=app)
+                stored = self.insert(company, set_name, body, app=app, by_api=False)
             elif change.get("silent"):
                 row = {**table.rows[row_id].values, **values}
                 stored = self.store.put(f"{company}/{set_name}", row_id, row, note=app, silent=True)
             else:
                 late_ms = int(change.get("late_ms", 0))
-                stored = self.change(company, set_name, row_id, values, app=app, late_ms=late_ms)
+                stored = self.change(company, set_name, row_id, values, app=app, late_ms=late_ms, by_api=False)
             return self._shown(company, entity_set, stored)
 
     @staticmethod
@@ -916,7 +1156,7 @@ class BusinessCentral:
             '<Schema Namespace="Microsoft.NAV" xmlns="http://docs.oasis-open.org/odata/ns/edm">',
         ]
         for entity_set in self._sets.values():
-            lines.append(f'<EntityType Name="{entity_set.entity}"><Key><PropertyRef Name="id"/></Key>')
+            lines.append(f'<EntityType Name="{entity_set.entity}"><Key><PropertyRef Name="{entity_set.id}"/></Key>')
             for column in entity_set.columns.values():
                 edm = {"Enum": f"Microsoft.NAV.{entity_set.entity}_{column.name}", "DateFormula": "Edm.String"}.get(
                     column.type, f"Edm.{column.type}"
@@ -925,6 +1165,9 @@ class BusinessCentral:
                 lines.append(f'<Property Name="{column.name}" Type="{edm}"{length}/>')
             for name, (set_name, _) in entity_set.navigations.items():
                 lines.append(f'<NavigationProperty Name="{name}" Type="Microsoft.NAV.{self._sets[set_name].entity}"/>')
+            for name, (set_name, _) in entity_set.collections.items():
+                kind = f"Collection(Microsoft.NAV.{self._sets[set_name].entity})"
+                lines.append(f'<NavigationProperty Name="{name}" Type="{kind}" ContainsTarget="true"/>')
             lines.append("</EntityType>")
             for column in entity_set.columns.values():
                 if column.type == "Enum":

@@ -38,7 +38,7 @@ class Column:
     name: str
     type: str  # Guid, String, Decimal, Int32, Int64, Boolean, Date, DateTimeOffset, DateFormula, Enum, Stream
     max: int | None = None
-    access: str = "write"  # write, read, key
+    access: str = "write"  # write, read (not through the API), server (nobody), key
     code: bool = False  # upper-cased and trimmed
     options: tuple[str, ...] = ()
     relation: tuple[str, str] | None = None  # entity set and column that must hold the value
@@ -71,12 +71,17 @@ class EntitySet:
     source: str  # the table's name in the product, used in its messages
     key: str  # the business key's property
     key_caption: str
+    id: str  # the property that identifies an entity in an address
+    order: tuple[str, ...]  # of a list nobody asked to be ordered
     verbs: frozenset[str]
     columns: Mapping[str, Column]
     series: str | None = None
     required: tuple[str, ...] = ()
     view_of: str | None = None
+    rights: tuple[str, ...]  # sets whose tables are read with this one
+    parent: str | None = None  # a list is refused unless its filter names this property
     navigations: Mapping[str, tuple[str, str]]  # name -> set and the property that holds its id
+    collections: Mapping[str, tuple[str, str]]  # name -> set and the property of it that holds our id
 
     def blank(self) -> dict[str, Any]:
         return {column.name: column.empty for column in self.columns.values() if column.type != "Stream"}
@@ -104,12 +109,17 @@ def entity_sets() -> Mapping[str, EntitySet]:
             source=given["source"],
             key=given["key"],
             key_caption=given["key_caption"],
+            id=given.get("id", "id"),
+            order=tuple(given.get("order", (given["key"],))),
             verbs=frozenset(given["verbs"]),
             columns=columns,
             series=given.get("series"),
             required=tuple(given.get("required", ())),
             view_of=given.get("view_of"),
+            rights=tuple(given.get("rights", (given.get("view_of") or name,))),
+            parent=given.get("parent"),
             navigations={n: (s, c) for n, (s, c) in given.get("navigations", {}).items()},
+            collections={n: (s, c) for n, (s, c) in given.get("collections", {}).items()},
         )
     return sets
 

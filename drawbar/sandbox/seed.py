@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from drawbar.sandbox.business_central import BusinessCentral
 from drawbar.sandbox.dataverse import Dataverse
+from drawbar.sandbox.seed_contacts import plant_currencies_and_contacts
 from drawbar.sandbox.seed_names import (
     COUNTRIES,
     FORMS,
@@ -76,35 +77,43 @@ class Guids:
 def plant(erp: BusinessCentral, crm: Dataverse, identities: Identities, kind: Literal["demo", "empty"]) -> None:
     """Fill two empty stores."""
     generator = random.Random(f"data {identities.tenant_id}")  # noqa: S311 - reproducible, not secret
-    planter = _Planter(erp, crm, identities, generator)
+    planter = Planter(erp, crm, identities, generator)
     with erp.store.transaction(), crm.store.transaction():
         planter.set_up()
         if kind == "demo":
             planter.trade()
 
 
-class _Planter:
+class Planter:
     def __init__(self, erp: BusinessCentral, crm: Dataverse, identities: Identities, generator: random.Random) -> None:
-        self._erp = erp
-        self._crm = crm
-        self._ids = identities
+        self.erp = erp
+        self.crm = crm
+        self.ids = identities
         self._random = generator
         self._guids = Guids(generator)
-        self._user: Values = {"systemuserid": _BY, "businessunitid": identities.business_unit_id}
+        self.user: Values = {"systemuserid": _BY, "businessunitid": identities.business_unit_id}
         self._terms: dict[str, str] = {}
         self._methods: dict[str, str] = {}
         self._currencies: dict[str, str] = {}
-        self._team = ""
+        self.team = ""
 
-    def _in_erp(self, set_name: str, **values: Any) -> Values:
-        self._erp.begin()
-        body = {"id": self._guids.next(), **values}
-        return self._erp.insert(self._ids.company_id, set_name, body, app="setup").values
+    @property
+    def tenant_id(self) -> str:
+        return self.ids.tenant_id
 
-    def _in_crm(self, set_name: str, row_id: str | None = None, **values: Any) -> str:
+    @property
+    def other_company_row(self) -> str:
+        return self.company_row(self.ids.other_company_id)
+
+    def in_erp(self, set_name: str, **values: Any) -> Values:
+        self.erp.begin()
+        body = {"id": values.get("id") or self._guids.next(), **values}
+        return self.erp.insert(self.ids.company_id, set_name, body, app="setup", by_api=False).values
+
+    def in_crm(self, set_name: str, row_id: str | None = None, **values: Any) -> str:
         body = {name.replace("__bind", "@odata.bind"): value for name, value in values.items()}
-        entity = self._crm.entity_of(set_name)
-        return self._crm.insert(entity, body, user=self._user, row_id=row_id or self._guids.next())[0]
+        entity = self.crm.entity_of(set_name)
+        return self.crm.insert(entity, body, user=self.user, row_id=row_id or self._guids.next())[0]
 
     # ------------------------------------------------------------ set-up
 
@@ -113,9 +122,9 @@ class _Planter:
         self._set_up_crm()
 
     def _set_up_erp(self) -> None:
-        company = self._ids.company_id
-        self._erp.begin()
-        self._erp.store.set_fact(
+        company = self.ids.company_id
+        self.erp.begin()
+        self.erp.store.set_fact(
             "companies",
             [
                 {
@@ -132,13 +141,14 @@ class _Planter:
                 }
             ],
         )
-        self._erp.store.set_fact(f"local_currency/{company}", "USD")
-        self._erp.store.set_fact(
+        self.erp.store.set_fact(f"local_currency/{company}", "USD")
+        self.erp.store.set_fact(f"series/{company}/contact", "CT000000")
+        self.erp.store.set_fact(
             f"post_codes/{company}",
             [{"code": p.code, "city": p.city, "county": p.county, "country": p.country} for p in PLACES],
         )
         for code, name, address_format in COUNTRIES:
-            self._in_erp("countriesRegions", code=code, displayName=name, addressFormat=address_format)
+            self.in_erp("countriesRegions", code=code, displayName=name, addressFormat=address_format)
         for code, name, due, discount_date, discount in (
             ("NET 30", "Net 30 days", "30D", "", 0),
             ("2% 10", "2% 10, net 30 days", "30D", "10D", 2),
@@ -146,7 +156,7 @@ class _Planter:
             ("NET 60", "Net 60 days", "60D", "", 0),
             ("COD", "Cash on delivery", "0D", "", 0),
         ):
-            self._terms[code] = self._in_erp(
+            self._terms[code] = self.in_erp(
                 "paymentTerms",
                 code=code,
                 displayName=name,
@@ -160,11 +170,11 @@ class _Planter:
             ("EXW", "Ex warehouse"),
             ("PICKUP", "Pick-up at location"),
         ):
-            self._methods[code] = self._in_erp("shipmentMethods", code=code, displayName=name)["id"]
+            self._methods[code] = self.in_erp("shipmentMethods", code=code, displayName=name)["id"]
         for code, name in (("BANK", "Bank transfer"), ("CARD", "Card payment"), ("CHECK", "Check payment")):
-            self._in_erp("paymentMethods", code=code, displayName=name)
+            self.in_erp("paymentMethods", code=code, displayName=name)
         for code, name, symbol in (("EUR", "Euro", "€"), ("GBP", "Pound sterling", "£"), ("DKK", "Danish krone", "kr")):
-            self._in_erp(
+            self.in_erp(
                 "currencies",
                 code=code,
                 displayName=name,
@@ -173,7 +183,7 @@ class _Planter:
                 amountRoundingPrecision=0.01,
             )
         information = {
-            **self._erp.blank_row("companyInformation"),
+            **self.erp.blank_row("companyInformation"),
             "id": self._guids.next(),
             "displayName": COMPANY,
             "addressLine1": "12 Atlantic Ave",
@@ -189,13 +199,13 @@ class _Planter:
             "currentFiscalYearStartDate": "2026-01-01",
             "lastModifiedDateTime": "2023-02-14T08:30:00.000Z",
         }
-        self._erp.store.put(f"{company}/companyInformation", information["id"], information, note="setup")
+        self.erp.store.put(f"{company}/companyInformation", information["id"], information, note="setup")
 
     def _set_up_crm(self) -> None:
-        unit = self._ids.business_unit_id
-        store = self._crm.store
-        store.set_fact("organization_id", self._ids.organization_id)
-        self._in_crm("businessunits", unit, name="harborvale")
+        unit = self.ids.business_unit_id
+        store = self.crm.store
+        store.set_fact("organization_id", self.ids.organization_id)
+        self.in_crm("businessunits", unit, name="harborvale")
         self._add_user(_BY, "SYSTEM", None, "system@harborvale.example", islicensed=False, accessmode=3)
         for app in ("crm", "crm_other"):
             self._add_user(
@@ -206,9 +216,9 @@ class _Planter:
                 islicensed=False,
                 accessmode=4,
                 isintegrationuser=True,
-                applicationid=self._ids.client_ids[app],
+                applicationid=self.ids.client_ids[app],
             )
-        base = self._in_crm(
+        base = self.in_crm(
             "transactioncurrencies",
             currencyname="US Dollar",
             isocurrencycode="USD",
@@ -217,7 +227,7 @@ class _Planter:
             exchangerate=1.0,
         )
         store.set_fact("base_currency", base)
-        euro = self._in_crm(
+        euro = self.in_crm(
             "transactioncurrencies",
             currencyname="Euro",
             isocurrencycode="EUR",
@@ -227,25 +237,25 @@ class _Planter:
         )
         self._currencies = {"USD": base, "EUR": euro}
         teams: dict[str, str] = {}
-        for company_id, name in ((self._ids.company_id, COMPANY), (self._ids.other_company_id, OTHER_COMPANY)):
+        for company_id, name in ((self.ids.company_id, COMPANY), (self.ids.other_company_id, OTHER_COMPANY)):
             unit_name = f"{name} ({company_id})"
-            own_unit = self._in_crm(
+            own_unit = self.in_crm(
                 "businessunits", name=unit_name, parentbusinessunitid__bind=f"/businessunits({unit})"
             )
-            teams[name] = self._in_crm(
+            teams[name] = self.in_crm(
                 "teams", name=f"BCI - {unit_name}", teamtype=0, businessunitid__bind=f"/businessunits({own_unit})"
             )
-            self._in_crm(
+            self.in_crm(
                 "bcbi_companies",
                 bcbi_name=name,
                 bcbi_externalid=company_id,
                 bcbi_DefaultOwningTeamId__bind=f"/teams({teams[name]})",
             )
-        self._team = teams[COMPANY]
+        self.team = teams[COMPANY]
         for message in ("Create", "Update", "Delete"):
-            message_id = self._in_crm("sdkmessages", name=message)
+            message_id = self.in_crm("sdkmessages", name=message)
             for table in ("account", "contact", "systemuser"):
-                self._in_crm(
+                self.in_crm(
                     "sdkmessagefilters",
                     name=f"{message} of {table}",
                     primaryobjecttypecode=table,
@@ -254,7 +264,7 @@ class _Planter:
 
     def _add_user(self, row_id: str, first: str | None, last: str | None, email: str, **flags: Any) -> str:
         disabled = flags.pop("isdisabled", False)
-        self._in_crm(
+        self.in_crm(
             "systemusers",
             row_id,
             firstname=first,
@@ -262,12 +272,12 @@ class _Planter:
             internalemailaddress=email,
             domainname=email.lower(),
             azureactivedirectoryobjectid=self._guids.next(),
-            businessunitid__bind=f"/businessunits({self._ids.business_unit_id})",
+            businessunitid__bind=f"/businessunits({self.ids.business_unit_id})",
             **flags,
         )
         if disabled:  # a state of the platform, not to be written by the API
-            row = {**self._crm.store.table("systemuser").rows[row_id].values, "isdisabled": True}
-            self._crm.store.put("systemuser", row_id, row)
+            row = {**self.crm.store.table("systemuser").rows[row_id].values, "isdisabled": True}
+            self.crm.store.put("systemuser", row_id, row)
         return row_id
 
     # ------------------------------------------------------------ trade
@@ -275,7 +285,8 @@ class _Planter:
     def trade(self) -> None:
         users = self._people()
         customers = self._customers()
-        self._accounts(customers, users)
+        matches = self._accounts(customers, users)
+        plant_currencies_and_contacts(self, customers, matches, users)
 
     def _people(self) -> list[str]:
         """Salespeople in the ERP and users in the CRM; returns the users who may own accounts."""
@@ -283,7 +294,7 @@ class _Planter:
         for index, (code, first, last) in enumerate(SALESPEOPLE):
             email = f"{first}.{last}@harborvale.example".lower()
             phone = f"+1 617 555 {1100 + index}"
-            self._in_erp(
+            self.in_erp(
                 "salespeoplePurchasers",
                 code=code,
                 displayName=f"{first} {last}",
@@ -381,11 +392,11 @@ class _Planter:
             }
             if index == 3:
                 values |= self._longest(place)
-            customers.append(self._in_erp("customers", **values))
-        self._erp.store.set_fact(f"series/{self._ids.company_id}/customer", f"C{CUSTOMERS * 10:05d}")
+            customers.append(self.in_erp("customers", **values))
+        self.erp.store.set_fact(f"series/{self.ids.company_id}/customer", f"C{CUSTOMERS * 10:05d}")
         for customer in customers[::7]:
             balance = {"balanceDue": round(self._random.uniform(10, 9000), 2)}
-            self._erp.edit({"set": "customers", "id": customer["id"], "values": balance, "silent": True}, app="setup")
+            self.erp.edit({"set": "customers", "id": customer["id"], "values": balance, "silent": True}, app="setup")
         return customers
 
     @staticmethod
@@ -409,11 +420,14 @@ class _Planter:
             "website": "https://www.guild.example/" + filled("bells/", 229),
         }
 
-    def _accounts(self, customers: list[Values], users: list[str]) -> None:
+    def _accounts(self, customers: list[Values], users: list[str]) -> list[tuple[Values, str]]:
+        """Returns customers with the account of the same name."""
         taken = {customer["displayName"].casefold() for customer in customers}
         matchable = [c for i, c in enumerate(customers) if i not in (3, *TWINS) and c["blocked"] == "_x0020_"]
-        for at, customer in enumerate(self._random.sample(matchable, MATCHING_ACCOUNTS)):
-            self._matching_account(at, customer, users)
+        matches = [
+            (customer, self._matching_account(at, customer, users))
+            for at, customer in enumerate(self._random.sample(matchable, MATCHING_ACCOUNTS))
+        ]
         self._account({"name": TWIN_NAME, "telephone1": "+44 20 7946 0000"}, users[0])
         for at in range(NEW_ACCOUNTS):
             place = self._random.choice(PLACES)
@@ -421,7 +435,7 @@ class _Planter:
             if at == 7:
                 name = f"{name}, {'Divisions of Import, Export, Storage, Repair and Customs Clearance'} Holding"
             self._account(self._new_account(at, name, place), users[at % len(users)] if at % 5 else None)
-        other = self._company_row(self._ids.other_company_id)
+        other = self.company_row(self.ids.other_company_id)
         for at in range(OTHER_ACCOUNTS):
             place = self._random.choice(PLACES)
             body = self._new_account(at, self._business_name(place, taken), place)
@@ -433,20 +447,21 @@ class _Planter:
                 body["bcbi_CompanyId@odata.bind"] = f"/bcbi_companies({other})"
             row_id = self._account(body, users[at % len(users)])
             if at % 4 == 3:
-                entity = self._crm.entity_of("accounts")
-                self._crm.update(entity, row_id, {"statecode": 1, "statuscode": 2}, user=self._user)
+                entity = self.crm.entity_of("accounts")
+                self.crm.update(entity, row_id, {"statecode": 1, "statuscode": 2}, user=self.user)
+        return matches
 
-    def _company_row(self, external_id: str) -> str:
-        rows = self._crm.store.table("bcbi_company").rows
+    def company_row(self, external_id: str) -> str:
+        rows = self.crm.store.table("bcbi_company").rows
         return next(row_id for row_id, row in rows.items() if row.values["bcbi_externalid"] == external_id)
 
     def _account(self, body: Values, owner: str | None) -> str:
-        where = f"/systemusers({owner})" if owner else f"/teams({self._team})"
+        where = f"/systemusers({owner})" if owner else f"/teams({self.team})"
         values = {"customertypecode": 3, **body, "ownerid@odata.bind": where}
-        entity = self._crm.entity_of("accounts")
-        return self._crm.insert(entity, values, user=self._user, row_id=self._guids.next())[0]
+        entity = self.crm.entity_of("accounts")
+        return self.crm.insert(entity, values, user=self.user, row_id=self._guids.next())[0]
 
-    def _matching_account(self, at: int, customer: Values, users: list[str]) -> None:
+    def _matching_account(self, at: int, customer: Values, users: list[str]) -> str:
         """An account of the same name, as two systems kept by hand come to differ."""
         name = customer["displayName"]
         if at % 10 == 4:
@@ -471,7 +486,7 @@ class _Planter:
         if customer["currencyCode"]:
             currency = self._currencies[customer["currencyCode"]]
             body["transactioncurrencyid@odata.bind"] = f"/transactioncurrencies({currency})"
-        self._account(body, users[at % len(users)])
+        return self._account(body, users[at % len(users)])
 
     def _new_account(self, at: int, name: str, place: Place) -> Values:
         address = self._address(place)

@@ -134,3 +134,88 @@ NEWCOMERS: tuple[tuple[str, str], ...] = (
     ("Sofia", "Αντωνίου"),
     ("Greg", "Winston-Hollingsworth"),
 )
+
+FIRST_NAMES: dict[str, tuple[str, ...]] = {
+    "US": ("Emily", "Marcus", "Denise", "Theo", "Shannon", "Darnell", "Grace"),
+    "CA": ("Chantal", "Owen", "Harpreet", "Noah"),
+    "DE": ("Jürgen", "Katrin", "Sören", "Annelie", "Uwe"),
+    "GB": ("Rhys", "Imogen", "Callum", "Fiona"),
+    "FR": ("Élodie", "Jean-Luc", "Françoise", "Benoît"),
+    "NL": ("Sanne", "Joris", "Femke"),
+    "DK": ("Søren", "Mette", "Jørgen"),
+    "SE": ("Åsa", "Björn", "Linnea"),
+    "ES": ("José Luis", "Begoña", "Íñigo"),
+    "PL": ("Małgorzata", "Łukasz", "Zofia"),
+    "GR": ("Ελένη", "Νίκος"),
+    "CN": ("小明", "丽华"),
+    "UA": ("Олена", "Тарас"),
+}
+
+# names as people write them into one field, that no rule splits well
+ODD_NAMES: tuple[str, ...] = (
+    "Teller",
+    "Dr. Helga Weiß",
+    "Mr. Anthony J. Okonkwo",
+    "Prof. Dr. Karl-Heinz von der Aue",
+    "Siobhán O'Brien",
+    "María de los Ángeles Fernández-Castaño y Ruiz de Alarcón",
+    "J. R. R. Hollingbery III",
+    "Anna Maria Johanna van den Berg",
+    "Sukarno",
+    "Mme Geneviève d'Aubigny",
+    "Smith, Jordan",
+)
+
+# companies the ERP knows as contacts and that buy nothing
+PROSPECTS: tuple[str, ...] = (
+    "Lakeside Fixtures LLC",
+    "Meridian Barrel Works",
+    "Quill & Anvil Press",
+    "Nordlicht Leuchten GmbH",
+    "Atelier Vauban SARL",
+    "Kestrel Rope Company",
+    "Veldkamp Tuinen B.V.",
+    "Fjordkyst Møbler A/S",
+    "Sierra Cerámica S.L.",
+    "Zielona Stolarnia Sp. z o.o.",
+    "Harrow Lane Bindery",
+    "Tidewater Chandlers Inc.",
+)
+
+JOBS: tuple[str, ...] = (
+    "Purchasing manager",
+    "Owner",
+    "Warehouse lead",
+    "Accountant",
+    "Head of logistics and returns",
+    "",
+)
+
+# code, name, symbol: what the ERP of a company that trades has besides
+MORE_CURRENCIES: tuple[tuple[str, str, str], ...] = (
+    ("SEK", "Swedish krona", "kr"),
+    ("CHF", "Swiss franc", "CHF"),
+)
+
+# code, what one unit of it costs in the local currency, from which day
+EXCHANGE_RATES: tuple[tuple[str, str, float], ...] = (
+    ("EUR", "2023-01-01", 1.0622),
+    ("EUR", "2025-01-01", 1.0389),
+    ("EUR", "2026-01-01", 1.1746),
+    ("EUR", "2099-01-01", 1.5),
+    ("GBP", "2023-01-01", 1.2039),
+    ("GBP", "2026-01-01", 1.3475),
+    ("DKK", "2023-01-01", 0.1428),
+    ("DKK", "2026-01-01", 0.1573),
+    ("SEK", "2023-01-01", 0.0955),
+    ("SEK", "2026-01-01", 0.1085),
+    ("CHF", "2023-01-01", 1.0755),
+)
+
+# code, name, symbol, units of it for one of the base currency: what the CRM has besides
+CRM_CURRENCIES: tuple[tuple[str, str, str, float], ...] = (
+    ("GBP", "Pound Sterling", "£", 0.74),
+    ("DKK", "Danish Krone", "kr.", 6.4),
+    ("SEK", "Svensk krona", "kr", 9.3),
+    ("CAD", "Canadian Dollar", "$", 1.37),
+)

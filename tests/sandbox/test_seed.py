@@ -87,6 +87,56 @@ class TestDemo:
         ]
 
 
+class TestDemoContacts:
+    def test_persons_belong_to_customers_to_other_companies_or_to_nobody(self, truth):
+        contacts = truth("erp/contacts")
+        persons = [row for row in contacts if row["type"] == "Person" and row["companyNumber"]]
+        related = Counter(row["contactBusinessRelation"] for row in persons)
+        alone = [r for r in contacts if r["type"] == "Person" and r["contactBusinessRelation"] == "None"]
+
+        assert {"Customer": 92, "None": 18} == dict(related)
+        assert 10 == sum(1 for row in alone if not row["companyNumber"])
+        assert 200 == sum(1 for row in truth("erp/contactsInformation") if row["contactId"] not in ids_of(persons))
+
+    def test_names_are_of_every_kind(self, truth):
+        names = [row["displayName"] for row in truth("erp/contacts") if row["type"] == "Person"]
+
+        assert any(" " not in name and name.isascii() for name in names)
+        assert any(name.count(" ") > 4 for name in names)
+        assert any(name.startswith("Dr. ") for name in names)
+        assert 3 <= sum(1 for name in names if any(ord(mark) > 0x370 for mark in name))
+
+    def test_some_people_are_in_both_systems_and_some_in_one(self, truth):
+        persons = [row for row in truth("erp/contacts") if row["type"] == "Person"]
+        mails = Counter(row["email"].lower() for row in persons if row["email"])
+        names = Counter(row["displayName"].lower() for row in persons)
+        contacts = truth("crm/contacts")
+        by_mail = [row for row in contacts if mails[(row["emailaddress1"] or "").lower()] == 1]
+        by_name = [row for row in contacts if names[row["fullname"].lower()] == 1]
+
+        assert (74, 45) == (len(contacts), len(by_name))
+        assert 30 <= len(by_mail) < 45
+        assert {True, False} == {row["_accountid_value"] is None for row in by_name}
+        assert 3 == sum(1 for row in contacts if row["_parentcontactid_value"])
+        assert 2 == sum(1 for row in contacts if row["statecode"] == 1)
+
+
+class TestDemoCurrencies:
+    def test_each_system_has_one_the_other_has_not(self, truth):
+        erp = {row["code"] for row in truth("erp/currencies")}
+        crm = {row["isocurrencycode"] for row in truth("crm/transactioncurrencies")}
+
+        assert ({"CHF"}, {"CAD"}) == (erp - crm, crm - erp - {"USD"})
+        assert erp == {row["currencyCode"] for row in truth("erp/currencyExchangeRates")}
+
+    def test_some_customers_pay_in_another(self, truth):
+        assert 5 <= sum(1 for customer in truth("erp/customers") if customer["currencyCode"] == "EUR")
+
+
+def ids_of(rows: list[dict]) -> set[str]:
+    return {row["id"] for row in rows}
+
+
 class TestEmpty:
     def test_is_a_company_set_up_without_business(self, start: Callable[..., Info]):
         info = start(seed="empty", plain_http=True)
