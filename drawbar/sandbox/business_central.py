@@ -1,35 +1,30 @@
 """A Business Central: API v2.0 over the rows of a store.
 
-A request is one transaction. Rules of the platform are written once for every entity set (`erp_model` has the
-sets as data); rules of the application that the sets need are methods named after what they keep.
+A request is one transaction. This module answers requests; how rows are written is in `erp_records`, what the
+application does for single sets in `erp_rules`, what there is in `erp_model`.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from drawbar.sandbox.erp_contacts import contact_information, settle_contact, shared_with_contact
+from drawbar.sandbox.erp_metadata import csdl
 from drawbar.sandbox.erp_model import (
-    EMPTY_GUID,
-    Column,
     EntitySet,
     ErpError,
     ErpSchema,
-    entity_sets,
     etag,
     etag_version,
-    milliseconds,
     shown_time,
-    time_text,
-    to_stored,
 )
+from drawbar.sandbox.erp_records import ErpRecords
+from drawbar.sandbox.erp_rules import RULES
 from drawbar.sandbox.erp_webhooks import ErpWebhooks
 from drawbar.sandbox.grants import Grants, Operation
 from drawbar.sandbox.limits import Refusal
@@ -68,14 +63,6 @@ _OPTIONS = frozenset(
 )
 
 
-@dataclass(slots=True)
-class ErpSwitches:
-    """Behaviour the references leave open, or that depends on how a company is set up."""
-
-    post_codes: bool = True  # a post code or city with one match fills the rest of the address
-    customer_template: dict[str, Any] = field(default_factory=dict)  # for fields a POST does not name
-
-
 @dataclass(frozen=True, slots=True)
 class _Within:
     """The part of a set that belongs to one entity, and how it is addressed."""
@@ -109,28 +96,14 @@ class BusinessCentral:
         webhooks: ErpWebhooks,
     ) -> None:
         self.store = store
-        self.switches = ErpSwitches()
         self.webhooks = webhooks
         self.base_path = f"/v2.0/{sign_in.tenant_id}/{environment}/api/v2.0"
         self.base_url = origin + self.base_path
         self._short_path = f"/v2.0/{environment}/api/v2.0"
         self._sign_in = sign_in
         self._grants = grants
-        self._sets = entity_sets()
-        self._views: Mapping[str, Callable[[str, Stored], Stored | None]] = {
-            "customerFinancialDetails": self._financial_detail,
-            "contactsInformation": self._contact_information,
-        }
-        self._last_ms = max(
-            (
-                milliseconds(stored.values["lastModifiedDateTime"])
-                for company in store.fact("companies", [])
-                for set_name in self._sets
-                for stored in store.table(f"{company['id']}/{set_name}").rows.values()
-            ),
-            default=0,
-        )
-        self._now = ""
+        self.records = ErpRecords(store, store.clock, RULES)
+        self._sets = self.records.sets
         self._predicates: dict[tuple[str, str, str], Predicate] = {}
 
     # ------------------------------------------------------------ as a service
@@ -190,16 +163,11 @@ class BusinessCentral:
         call = _Call(request, app, parse_options(request.query))
         if segments and segments[0].name == "subscriptions":
             return self._subscriptions(call, segments)
-        self.begin()
+        self.records.begin()
         if segments and segments[0].name == "$batch":
             return self._batch(call)
         with self.store.transaction():
             return self._answer(call, segments)
-
-    def begin(self) -> None:
-        """The time every write of this transaction bears; strictly after that of the one before."""
-        self._last_ms = max(int(time.time() * 1000), self._last_ms + 1)
-        self._now = time_text(self._last_ms)
 
     # ------------------------------------------------------------ addresses
 
@@ -208,7 +176,7 @@ class BusinessCentral:
             return self._service_document()
         first = segments[0]
         if first.name == "$metadata":
-            return Reply(200, self._metadata(), {"Content-Type": "application/xml", "OData-Version": "4.0"})
+            return Reply(200, csdl(self._sets), {"Content-Type": "application/xml", "OData-Version": "4.0"})
         if first.name == "companies":
             if len(segments) == 1:
                 return self._companies(call, first.key)
@@ -259,13 +227,9 @@ class BusinessCentral:
             raise ErpError(400, "BadRequest_NotFound", f"Bad Request - Error in query syntax: '{key}'.")
         return text.lower()
 
-    def companies(self) -> list[dict[str, Any]]:
-        companies: list[dict[str, Any]] = self.store.fact("companies", [])
-        return companies
-
     def _company_by_id(self, key: str) -> dict[str, Any]:
         wanted = unquote_key(key).lower()
-        for company in self.companies():
+        for company in self.records.companies():
             if wanted in (company["id"], company["name"].lower()):
                 return company
         raise ErpError(404, "Internal_CompanyNotFound", f"The company '{unquote_key(key)}' does not exist.")
@@ -275,17 +239,10 @@ class BusinessCentral:
         given = call.options.get("company") or call.request.headers.get("company")
         if given:
             return str(self._company_by_id(given)["id"])
-        companies = self.companies()
+        companies = self.records.companies()
         if len(companies) != 1:
             raise ErpError(404, "Internal_CompanyNotFound", "Cannot find the company. No company was given.")
         return str(companies[0]["id"])
-
-    def _rows(self, company: str, set_name: str) -> dict[str, Stored]:
-        table = self.store.table(f"{company}/{set_name}")
-        key = self._sets[set_name].key
-        if key != "id":
-            table.index(key)
-        return table.rows
 
     # ------------------------------------------------------------ reading
 
@@ -304,7 +261,7 @@ class BusinessCentral:
         if key is not None:
             company = self._company_by_id(key)
             return self._ok({"@odata.context": f"{self.base_url}/$metadata#companies/$entity", **company})
-        return self._ok({"@odata.context": f"{self.base_url}/$metadata#companies", "value": self.companies()})
+        return self._ok({"@odata.context": f"{self.base_url}/$metadata#companies", "value": self.records.companies()})
 
     def _allow(self, call: _Call, entity_set: EntitySet, operation: Operation) -> None:
         verb = {"read": "GET", "create": "POST", "write": "PATCH", "delete": "DELETE"}[operation]
@@ -320,46 +277,8 @@ class BusinessCentral:
                     f" (TableData {self._sets[table].source} {right}: Base Application)",
                 )
 
-    def local_currency(self, company: str) -> str:
-        return str(self.store.fact(f"local_currency/{company}", "USD"))
-
-    def _candidates(self, company: str, entity_set: EntitySet) -> list[Stored]:
-        if entity_set.view_of is None:
-            return list(self._rows(company, entity_set.name).values())
-        view = self._views[entity_set.name]
-        shown = [view(company, stored) for stored in self._rows(company, entity_set.view_of).values()]
-        return [stored for stored in shown if stored is not None]
-
-    @staticmethod
-    def _financial_detail(company: str, stored: Stored) -> Stored:  # noqa: ARG004 - a view like the others
-        customer = stored.values
-        return Stored(
-            {
-                "id": customer["id"],
-                "number": customer["number"],
-                "balance": customer["balanceDue"],
-                "totalSalesExcludingTax": customer.get("totalSalesExcludingTax", 0),
-                "overdueAmount": customer.get("overdueAmount", 0),
-                "lastModifiedDateTime": customer["lastModifiedDateTime"],
-            },
-            stored.version,
-        )
-
-    def _contact_information(self, company: str, stored: Stored) -> Stored | None:
-        """A contact as one of the customer it belongs to, by itself or by its company; None of no customer."""
-        customer = self._customer_of(company, stored.values)
-        if customer is None:
-            return None
-        return Stored(contact_information(stored.values, customer.values), stored.version)
-
-    def _find(self, company: str, entity_set: EntitySet, row_id: str) -> Stored | None:
-        stored = self._rows(company, entity_set.view_of or entity_set.name).get(row_id)
-        if stored is None or entity_set.view_of is None:
-            return stored
-        return self._views[entity_set.name](company, stored)
-
     def _must_find(self, company: str, entity_set: EntitySet, row_id: str) -> Stored:
-        stored = self._find(company, entity_set, row_id)
+        stored = self.records.find(company, entity_set, row_id)
         if stored is None:
             raise ErpError(
                 404,
@@ -369,7 +288,7 @@ class BusinessCentral:
         return stored
 
     def _schema(self, company: str, entity_set: EntitySet) -> ErpSchema:
-        return ErpSchema(entity_set, self.local_currency(company))
+        return ErpSchema(entity_set, self.records.local_currency(company))
 
     def _predicate(self, company: str, entity_set: EntitySet, text: str) -> Predicate:
         key = (company, entity_set.name, text)
@@ -397,7 +316,7 @@ class BusinessCentral:
                 "Application_DialogException",
                 f"You must specify the record they belong to, by '{entity_set.parent}', to get {entity_set.name}.",
             )
-        rows = self._candidates(company, entity_set)
+        rows = self.records.candidates(company, entity_set)
         if within is not None:
             rows = [stored for stored in rows if stored.values[within.column] == within.parent_id]
         if text is None:
@@ -503,7 +422,7 @@ class BusinessCentral:
             set_name, column = entity_set.navigations[name]
             other = self._sets[set_name]
             self._allow(call, other, "read")
-            found = self._find(company, other, stored.values[column])
+            found = self.records.find(company, other, stored.values[column])
             if found is None:
                 return Reply(204, b"", {"OData-Version": "4.0"})
             return self._entity(call, other, found, 200)
@@ -526,7 +445,7 @@ class BusinessCentral:
                 elif column.type == "DateTimeOffset":
                     shown[name] = shown_time(values[name])
                 elif name == "currencyCode" and "currencyId" in entity_set.columns:
-                    shown[name] = values[name] or self.local_currency(company)
+                    shown[name] = values[name] or self.records.local_currency(company)
                 else:
                     shown[name] = values[name]
             stored.wire = shown
@@ -569,7 +488,7 @@ class BusinessCentral:
             shape = self._shape(call, other, options)
 
             def one(stored: Stored) -> Values | None:
-                found = self._find(company, other, stored.values[column])
+                found = self.records.find(company, other, stored.values[column])
                 return None if found is None else shape(found)
 
             return one
@@ -579,7 +498,7 @@ class BusinessCentral:
         children = self._sets[set_name]
         self._allow(call, children, "read")
         shape = self._shape(call, children, options)
-        rows = self._candidates(company, children)
+        rows = self.records.candidates(company, children)
         if "$filter" in options:
             predicate = self._predicate(company, children, options["$filter"])
             rows = [stored for stored in rows if predicate(stored.values)]
@@ -607,87 +526,10 @@ class BusinessCentral:
 
     def _create(self, call: _Call, entity_set: EntitySet) -> Reply:
         self._allow(call, entity_set, "create")
-        stored = self.insert(_given(call.company), entity_set.name, self._body(call), app=call.app)
+        stored = self.records.insert(_given(call.company), entity_set.name, self._body(call), app=call.app)
         if "return-no-content" in call.request.preferences():
             return Reply(204, b"", {"OData-Version": "4.0", "Preference-Applied": "return-no-content"})
         return self._entity(call, entity_set, stored, 201)
-
-    def insert(self, company: str, set_name: str, body: Values, *, app: str, by_api: bool = True) -> Stored:
-        """One new row, within a transaction that has started. Only outside the API may read-only fields be given."""
-        entity_set = self._sets[set_name]
-        table = self.store.table(f"{company}/{set_name}")
-        row = entity_set.blank()
-        body = dict(body)
-        given_id = body.pop("id", None)
-        row_id = self._given_id(entity_set, table.rows, given_id)
-        row["id"] = row_id
-        self._assign(company, entity_set, row, body, by_api=by_api)
-        if entity_set.name == "customers" and self.switches.customer_template:
-            template = {name: value for name, value in self.switches.customer_template.items() if name not in body}
-            self._assign(company, entity_set, row, template)
-        if entity_set.series is not None and not row[entity_set.key]:
-            row[entity_set.key] = self._next_number(company, entity_set)
-        if not row[entity_set.key]:
-            raise ErpError(
-                400,
-                "Application_FieldValidationException",
-                f"{entity_set.key_caption} must have a value in {entity_set.source}: {entity_set.key_caption}=."
-                " It cannot be zero or empty.",
-            )
-        for name in entity_set.required:
-            if name not in body:
-                raise ErpError(400, "Application_DialogException", f'A "{name}" must be provided.')
-            if not row[name]:
-                raise ErpError(400, "Application_DialogException", f'The blank "{name}" is not allowed.')
-        self._key_is_free(company, entity_set, row[entity_set.key], row_id)
-        if set_name == "contacts":
-            self._settle_contact(company, row, before=None)
-        elif set_name == "customers":
-            row["contactId"] = contact_id = str(uuid.uuid5(uuid.UUID(row_id), "contact"))
-        row["lastModifiedDateTime"] = self._now
-        stored = self.store.put(f"{company}/{set_name}", row_id, row, note=app)
-        if set_name == "customers":
-            self._add_contact_of(company, stored.values, contact_id, app)
-        return stored
-
-    @staticmethod
-    def _given_id(entity_set: EntitySet, rows: dict[str, Stored], given: Any) -> str:
-        row_id = to_stored(entity_set.columns["id"], given) if given is not None else EMPTY_GUID
-        if row_id == EMPTY_GUID:
-            return str(uuid.uuid4())
-        if row_id in rows:
-            raise ErpError(
-                400,
-                "Internal_EntityWithSameKeyExists",
-                f"The {entity_set.source} already exists. Identification fields and values: SystemId='{row_id}'",
-            )
-        return str(row_id)
-
-    def _key_is_free(self, company: str, entity_set: EntitySet, key: str, row_id: str) -> None:
-        if entity_set.key == "id":
-            return
-        holder = self.store.table(f"{company}/{entity_set.name}").index(entity_set.key).get(key)
-        if holder is not None and holder != row_id:
-            raise ErpError(
-                400,
-                "Internal_EntityWithSameKeyExists",
-                f"The {entity_set.source} already exists."
-                f" Identification fields and values: {entity_set.key_caption}='{key}'",
-            )
-
-    def blank_row(self, set_name: str) -> Values:
-        return self._sets[set_name].blank()
-
-    def _next_number(self, company: str, entity_set: EntitySet) -> str:
-        taken = self.store.table(f"{company}/{entity_set.name}").index(entity_set.key)
-        series = f"series/{company}/{entity_set.series}"
-        last = str(self.store.fact(series, f"{(entity_set.series or 'x')[0].upper()}00000"))
-        while True:
-            digits = len(last) - len(last.rstrip("0123456789"))
-            last = last[: len(last) - digits] + str(int(last[len(last) - digits :]) + 1).rjust(digits, "0")
-            if last not in taken:
-                self.store.set_fact(series, last)
-                return last
 
     def _update(self, call: _Call, entity_set: EntitySet, row_id: str) -> Reply:
         self._allow(call, entity_set, "write")
@@ -697,7 +539,7 @@ class BusinessCentral:
         if not tag:
             raise ErpError(400, "BadRequest_InvalidToken", "The If-Match header is required for this request.")
         self._match(tag, stored, entity_set)
-        stored = self.change(company, entity_set.name, row_id, self._body(call), app=call.app)
+        stored = self.records.change(company, entity_set.name, row_id, self._body(call), app=call.app)
         return self._entity(call, entity_set, stored, 200)
 
     @staticmethod
@@ -715,63 +557,6 @@ class BusinessCentral:
                 f" The changes to the {entity_set.source} record cannot be saved.",
             )
 
-    def change(
-        self,
-        company: str,
-        set_name: str,
-        row_id: str,
-        body: Values,
-        *,
-        app: str,
-        late_ms: int = 0,
-        by_api: bool = True,
-    ) -> Stored:
-        """Write fields of a row; nothing happens when none of them really changes.
-
-        `late_ms` dates the write back, as a transaction that commits after its time stamp was taken.
-        """
-        entity_set = self._sets[set_name]
-        name = f"{company}/{set_name}"
-        before = self.store.table(name).rows[row_id]
-        row = dict(before.values)
-        body = dict(body)
-        if str(body.pop("id", row_id)).lower() != row_id:
-            raise ErpError(400, "BadRequest_InvalidOperation", "Control 'id' is read-only.")
-        self._assign(company, entity_set, row, body, by_api=by_api)
-        for required in entity_set.required:
-            if not row[required]:
-                raise ErpError(400, "Application_DialogException", f'The blank "{required}" is not allowed.')
-        if set_name == "contacts":
-            self._settle_contact(company, row, before=before.values)
-        if row == before.values:
-            return before
-        key = entity_set.key
-        if row[key] != before.values[key]:
-            if not row[key]:
-                raise ErpError(
-                    400, "BadRequest_RequiredParamNotProvided", f"{entity_set.key_caption} must have a value."
-                )
-            self._key_is_free(company, entity_set, row[key], row_id)
-        row["lastModifiedDateTime"] = time_text(self._last_ms - late_ms) if late_ms else self._now
-        stored = self.store.put(name, row_id, row, note=app)
-        if row[key] != before.values[key]:
-            self._rename(company, entity_set, before.values[key], row[key], app)
-        if set_name == "contacts":
-            self._after_contact(company, before.values, row, app)
-        elif set_name == "customers":
-            self._after_customer(company, before.values, row, app)
-        return stored
-
-    def _rename(self, company: str, entity_set: EntitySet, old: str, new: str, app: str) -> None:
-        """Rows that name the old key follow."""
-        for other in self._sets.values():
-            for column in other.columns.values():
-                if column.relation == (entity_set.name, entity_set.key) and other.view_of is None:
-                    for row_id, stored in list(self._rows(company, other.name).items()):
-                        if stored.values[column.name] == old:
-                            row = {**stored.values, column.name: new, "lastModifiedDateTime": self._now}
-                            self.store.put(f"{company}/{other.name}", row_id, row, note=app)
-
     def _delete(self, call: _Call, entity_set: EntitySet, row_id: str) -> Reply:
         self._allow(call, entity_set, "delete")
         company = _given(call.company)
@@ -779,217 +564,8 @@ class BusinessCentral:
         tag = call.request.headers.get("if-match")
         if tag:
             self._match(tag, stored, entity_set)
-        self.remove(company, entity_set.name, row_id, app=call.app)
+        self.records.remove(company, entity_set.name, row_id, app=call.app)
         return Reply(204, b"", {"OData-Version": "4.0"})
-
-    def remove(self, company: str, set_name: str, row_id: str, *, app: str) -> None:
-        """Take a row away, and what cannot stand without it."""
-        row = self._rows(company, set_name)[row_id].values
-        self.store.remove(f"{company}/{set_name}", row_id, note=app)
-        match set_name:
-            case "customers":
-                self._without_customer(company, row, app)
-            case "contacts":
-                self._without_contact(company, row, app)
-            case "currencies":
-                for rate_id, rate in list(self._rows(company, "currencyExchangeRates").items()):
-                    if rate.values["currencyCode"] == row["code"]:
-                        self.store.remove(f"{company}/currencyExchangeRates", rate_id, note=app)
-
-    def _assign(self, company: str, entity_set: EntitySet, row: Values, body: Values, *, by_api: bool = True) -> None:
-        """Validate the fields of a body one by one, in the order they came, each into `row`."""
-        for name, value in body.items():
-            if "@odata." in name:
-                continue
-            column = entity_set.columns.get(name)
-            if column is None:
-                raise ErpError(
-                    400,
-                    "BadRequest",
-                    f"The property '{name}' does not exist on type 'Microsoft.NAV.{entity_set.entity}'."
-                    " Make sure to only use property names that are defined by the type.",
-                )
-            if column.access != "write" and (by_api or column.access != "read" or column.calculated):
-                raise ErpError(400, "BadRequest_InvalidOperation", f"Control '{name}' is read-only.")
-            stored = to_stored(column, value)
-            if name == "currencyCode" and "currencyId" in entity_set.columns:
-                self._assign_currency(company, row, body, name, stored)
-                continue
-            if column.relation is not None and stored not in ("", EMPTY_GUID, row[name]):
-                self._must_relate(company, entity_set, column, stored)
-            if name == "currencyId":
-                self._assign_currency(company, row, body, name, stored)
-            elif name in ("companyNumber", "companyName"):
-                self._assign_company(company, row, name, stored)
-            elif name in ("postalCode", "city") and "country" in entity_set.columns:
-                changed = row[name] != stored
-                row[name] = stored
-                if changed and stored and self.switches.post_codes:
-                    self._fill_address(company, row, name)
-            else:
-                row[name] = stored
-
-    def _must_relate(self, company: str, entity_set: EntitySet, column: Column, value: str) -> None:
-        set_name, key = column.relation or ("", "")
-        other = self._sets[set_name]
-        if key == "id":
-            if value not in self._rows(company, set_name):
-                raise ErpError(
-                    400, "Application_DialogException", f'The "{column.name}" does not match to a {other.source}.'
-                )
-        elif value not in self.store.table(f"{company}/{set_name}").index(key):
-            raise ErpError(
-                400,
-                "Internal_InvalidTableRelation",
-                f"The field {column.caption} of table {entity_set.source} contains a value ({value})"
-                f" that cannot be found in the related table ({other.source}).",
-            )
-
-    def _assign_currency(self, company: str, row: Values, body: Values, name: str, value: str) -> None:
-        """Code and id say the same currency; the local one is blank, whatever was sent."""
-        currencies = self.store.table(f"{company}/currencies")
-        if name == "currencyId":
-            found = currencies.rows.get(value)
-            code = found.values["code"] if found else ""
-            row["currencyId"], row["currencyCode"] = value, code
-            return
-        if value in ("", self.local_currency(company)):
-            row["currencyId"], row["currencyCode"] = EMPTY_GUID, ""
-        else:
-            found_id = currencies.index("code").get(value)
-            if found_id is None:
-                raise ErpError(400, "Application_DialogException", 'The "currencyCode" does not match to a Currency.')
-            row["currencyId"], row["currencyCode"] = found_id, value
-        sent = body.get("currencyId")
-        if sent is not None and str(sent).lower() != row["currencyId"]:
-            raise ErpError(400, "Application_DialogException", 'The "currencyId" does not match to a Currency.')
-
-    def _fill_address(self, company: str, row: Values, name: str) -> None:
-        """Where the post code table knows exactly one place, the rest of the address follows from it."""
-        column = {"postalCode": "code", "city": "city"}[name]
-        wanted = row[name].casefold()
-        matches = [
-            place for place in self.store.fact(f"post_codes/{company}", []) if place[column].casefold() == wanted
-        ]
-        if len(matches) == 1:
-            row["postalCode"], row["city"] = matches[0]["code"], matches[0]["city"]
-            row["state"], row["country"] = matches[0]["county"], matches[0]["country"]
-
-    # ------------------------------------------------------------ contacts
-
-    def _customer_of(self, company: str, contact: Values) -> Stored | None:
-        """The customer a contact stands for, or its company does."""
-        customers = self.store.table(f"{company}/customers")
-        by_contact = customers.index("contactId")
-        found = by_contact.get(contact["id"])
-        if found is None and contact["companyNumber"]:
-            company_id = self.store.table(f"{company}/contacts").index("number").get(contact["companyNumber"])
-            found = by_contact.get(company_id)
-        return customers.rows.get(found) if found else None
-
-    def _assign_company(self, company: str, row: Values, name: str, value: str) -> None:
-        """The company of a person, by number or by name; a name nobody bears is no company."""
-        contacts = self.store.table(f"{company}/contacts")
-        if name == "companyName":
-            if value.casefold() == row["companyName"].casefold():
-                return
-            named = (stored.values for stored in contacts.rows.values())
-            value = min(
-                (
-                    contact["number"]
-                    for contact in named
-                    if contact["type"] == "Company" and contact["displayName"].casefold() == value.casefold()
-                ),
-                default="",
-            )
-        row["companyNumber"], row["companyName"] = value, ""
-        if value:
-            found = contacts.rows[contacts.index("number")[value]].values
-            if found["type"] != "Company" and found["id"] != row["id"]:
-                raise ErpError(
-                    400,
-                    "Internal_InvalidTableRelation",
-                    f"The field Company No. of table Contact contains a value ({value})"
-                    " that cannot be found in the related table (Contact).",
-                )
-            row["companyName"] = found["displayName"]
-
-    def _settle_contact(self, company: str, row: Values, *, before: Values | None) -> None:
-        """What follows from a contact's other fields, before it is kept."""
-        contacts = self.store.table(f"{company}/contacts")
-        settle_contact(row, before)
-        customer = self._customer_of(company, row)
-        row["contactBusinessRelation"] = "None" if customer is None else "Customer"
-        if row["type"] == "Person" and row["companyNumber"]:
-            found = contacts.rows[contacts.index("number")[row["companyNumber"]]]
-            row["companyName"] = found.values["displayName"]
-
-    def _put_contact(self, company: str, row: Values, app: str) -> None:
-        """A contact that another write changes; its own time moves only if something in it does."""
-        before = self._rows(company, "contacts")[row["id"]].values
-        self._settle_contact(company, row, before=before)
-        if row != before:
-            row["lastModifiedDateTime"] = self._now
-            self.store.put(f"{company}/contacts", row["id"], row, note=app)
-            self._tell_persons(company, before, row, app)
-
-    def _add_contact_of(self, company: str, customer: Values, contact_id: str, app: str) -> None:
-        entity_set = self._sets["contacts"]
-        row = {
-            **entity_set.blank(),
-            **shared_with_contact(customer),
-            "id": contact_id,
-            "type": customer["type"],
-            "number": self._next_number(company, entity_set),
-            "lastModifiedDateTime": self._now,
-        }
-        self._settle_contact(company, row, before=None)
-        self.store.put(f"{company}/contacts", contact_id, row, note=app)
-
-    def _after_customer(self, company: str, before: Values, after: Values, app: str) -> None:
-        """The customer's contact says what the customer says."""
-        contact = self._rows(company, "contacts").get(after.get("contactId", ""))
-        if contact is not None and shared_with_contact(before) != shared_with_contact(after):
-            self._put_contact(company, {**contact.values, **shared_with_contact(after)}, app)
-
-    def _after_contact(self, company: str, before: Values, after: Values, app: str) -> None:
-        """The customer a contact stands for says what the contact says, and its persons know its name."""
-        self._tell_persons(company, before, after, app)
-        customers = self.store.table(f"{company}/customers")
-        found = customers.index("contactId").get(after["id"])
-        if found is not None:
-            row = {**customers.rows[found].values, **shared_with_contact(after)}
-            if row != customers.rows[found].values:
-                row["lastModifiedDateTime"] = self._now
-                self.store.put(f"{company}/customers", found, row, note=app)
-
-    def _persons(self, company: str, contact: Values) -> list[Values]:
-        if contact["type"] != "Company":
-            return []
-        rows = [stored.values for stored in self._rows(company, "contacts").values()]
-        return [row for row in rows if row["companyNumber"] == contact["number"] and row["id"] != contact["id"]]
-
-    def _tell_persons(self, company: str, before: Values, after: Values, app: str) -> None:
-        if before["displayName"] == after["displayName"]:
-            return
-        for person in self._persons(company, after):
-            self._put_contact(company, dict(person), app)
-
-    def _without_customer(self, company: str, customer: Values, app: str) -> None:
-        contact = self._rows(company, "contacts").get(customer.get("contactId", ""))
-        if contact is not None:
-            for row in (contact.values, *self._persons(company, contact.values)):
-                self._put_contact(company, dict(row), app)
-
-    def _without_contact(self, company: str, contact: Values, app: str) -> None:
-        """Its customer stands without a contact, its persons without a company."""
-        customers = self.store.table(f"{company}/customers")
-        found = customers.index("contactId").get(contact["id"])
-        if found is not None:
-            row = {name: value for name, value in customers.rows[found].values.items() if name != "contactId"}
-            self.store.put(f"{company}/customers", found, row, note=app, silent=True)
-        for person in self._persons(company, contact):
-            self._put_contact(company, {**person, "companyNumber": "", "companyName": ""}, app)
 
     # ------------------------------------------------------------ subscriptions
 
@@ -1049,7 +625,7 @@ class BusinessCentral:
 
         if not snapshot:
             for part in requests:
-                self.begin()
+                self.records.begin()
                 if not run(part) and not go_on:
                     break
             return self._ok({"responses": responses})
@@ -1108,26 +684,26 @@ class BusinessCentral:
 
     def edit(self, change: Values, *, app: str) -> Values:
         """One edit by an application outside the API: `set`, and `id` or `key`, and `values` or `delete`."""
-        self.begin()
-        company = str(change.get("company") or self.companies()[0]["id"])
+        self.records.begin()
+        company = str(change.get("company") or self.records.companies()[0]["id"])
         set_name = str(change["set"])
         entity_set = self._sets[set_name]
         with self.store.transaction():
             table = self.store.table(f"{company}/{set_name}")
             row_id = change.get("id") or table.index(entity_set.key).get(change.get("key"))
             if change.get("delete"):
-                self.remove(company, set_name, self._existing(table.rows, row_id), app=app)
+                self.records.remove(company, set_name, self._existing(table.rows, row_id), app=app)
                 return {"id": row_id}
             values = change.get("values", {})
             if row_id is None or row_id not in table.rows:
                 body = {**values, "id": row_id} if row_id else values
-                stored = self.insert(company, set_name, body, app=app, by_api=False)
+                stored = self.records.insert(company, set_name, body, app=app, by_api=False)
             elif change.get("silent"):
                 row = {**table.rows[row_id].values, **values}
                 stored = self.store.put(f"{company}/{set_name}", row_id, row, note=app, silent=True)
             else:
                 late_ms = int(change.get("late_ms", 0))
-                stored = self.change(company, set_name, row_id, values, app=app, late_ms=late_ms, by_api=False)
+                stored = self.records.change(company, set_name, row_id, values, app=app, late_ms=late_ms, by_api=False)
             return self._shown(company, entity_set, stored)
 
     @staticmethod
@@ -1142,43 +718,12 @@ class BusinessCentral:
             raise ErpError(404, "BadRequest_ResourceNotFound", f"There is no set '{set_name}'.")
         entity_set = self._sets[set_name]
         rows: list[Values] = []
-        for company in self.companies():
-            stored_rows = self._candidates(company["id"], entity_set)
+        for company in self.records.companies():
+            stored_rows = self.records.candidates(company["id"], entity_set)
             rows.extend(self._shown(company["id"], entity_set, stored) for stored in stored_rows)
         return rows
 
     # ------------------------------------------------------------ shapes
-
-    def _metadata(self) -> bytes:
-        lines = [
-            '<?xml version="1.0" encoding="utf-8"?>',
-            '<edmx:Edmx Version="4.0" xmlns:edmx="http://docs.oasis-open.org/odata/ns/edmx"><edmx:DataServices>',
-            '<Schema Namespace="Microsoft.NAV" xmlns="http://docs.oasis-open.org/odata/ns/edm">',
-        ]
-        for entity_set in self._sets.values():
-            lines.append(f'<EntityType Name="{entity_set.entity}"><Key><PropertyRef Name="{entity_set.id}"/></Key>')
-            for column in entity_set.columns.values():
-                edm = {"Enum": f"Microsoft.NAV.{entity_set.entity}_{column.name}", "DateFormula": "Edm.String"}.get(
-                    column.type, f"Edm.{column.type}"
-                )
-                length = f' MaxLength="{column.max}"' if column.max else ""
-                lines.append(f'<Property Name="{column.name}" Type="{edm}"{length}/>')
-            for name, (set_name, _) in entity_set.navigations.items():
-                lines.append(f'<NavigationProperty Name="{name}" Type="Microsoft.NAV.{self._sets[set_name].entity}"/>')
-            for name, (set_name, _) in entity_set.collections.items():
-                kind = f"Collection(Microsoft.NAV.{self._sets[set_name].entity})"
-                lines.append(f'<NavigationProperty Name="{name}" Type="{kind}" ContainsTarget="true"/>')
-            lines.append("</EntityType>")
-            for column in entity_set.columns.values():
-                if column.type == "Enum":
-                    members = "".join(
-                        f'<Member Name="{option}" Value="{index}"/>' for index, option in enumerate(column.options)
-                    )
-                    lines.append(f'<EnumType Name="{entity_set.entity}_{column.name}">{members}</EnumType>')
-        lines.append('<EntityContainer Name="NAV">')
-        lines += [f'<EntitySet Name="{s.name}" EntityType="Microsoft.NAV.{s.entity}"/>' for s in self._sets.values()]
-        lines.append("</EntityContainer></Schema></edmx:DataServices></edmx:Edmx>")
-        return "".join(lines).encode()
 
     @staticmethod
     def _ok(body: Values, status: int = 200) -> Reply:

@@ -168,7 +168,7 @@ class Control:
         return {system: asdict(chosen) for system, chosen in settings.items()}
 
     def _set_switches(self, body: Any) -> Any:
-        erp, crm = self._erp.switches, self._crm.switches
+        erp, crm = self._erp.records.switches, self._crm.switches
         unknown = set(body) - {"post_codes", "customer_template", "full_name"}
         if unknown:
             raise ControlError(f"there is no switch {', '.join(sorted(unknown))}")

@@ -106,9 +106,9 @@ class Planter:
         return self.company_row(self.ids.other_company_id)
 
     def in_erp(self, set_name: str, **values: Any) -> Values:
-        self.erp.begin()
+        self.erp.records.begin()
         body = {"id": values.get("id") or self._guids.next(), **values}
-        return self.erp.insert(self.ids.company_id, set_name, body, app="setup", by_api=False).values
+        return self.erp.records.insert(self.ids.company_id, set_name, body, app="setup", by_api=False).values
 
     def in_crm(self, set_name: str, row_id: str | None = None, **values: Any) -> str:
         body = {name.replace("__bind", "@odata.bind"): value for name, value in values.items()}
@@ -123,7 +123,7 @@ class Planter:
 
     def _set_up_erp(self) -> None:
         company = self.ids.company_id
-        self.erp.begin()
+        self.erp.records.begin()
         self.erp.store.set_fact(
             "companies",
             [
@@ -183,7 +183,7 @@ class Planter:
                 amountRoundingPrecision=0.01,
             )
         information = {
-            **self.erp.blank_row("companyInformation"),
+            **self.erp.records.blank_row("companyInformation"),
             "id": self._guids.next(),
             "displayName": COMPANY,
             "addressLine1": "12 Atlantic Ave",

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from drawbar.sandbox.clock import Clock
+
 Values = dict[str, Any]
 
 
@@ -152,7 +154,8 @@ class Database:
 class Store:
     """All tables of one system, its version counter and its facts (counters, switches that must survive)."""
 
-    def __init__(self, system: str, database: Database) -> None:
+    def __init__(self, system: str, database: Database, clock: Clock | None = None) -> None:
+        self.clock = clock or Clock()
         self._system = system
         self._database = database
         self._tables: dict[str, Table] = {}

@@ -1,0 +1,39 @@
+"""Business Central's metadata document. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from drawbar.sandbox.erp_model import EntitySet
+
+
+def csdl(sets: Mapping[str, EntitySet]) -> bytes:
+    lines = [
+        '<?xml version="1.0" encoding="utf-8"?>',
+        '<edmx:Edmx Version="4.0" xmlns:edmx="http://docs.oasis-open.org/odata/ns/edmx"><edmx:DataServices>',
+        '<Schema Namespace="Microsoft.NAV" xmlns="http://docs.oasis-open.org/odata/ns/edm">',
+    ]
+    for entity_set in sets.values():
+        lines.append(f'<EntityType Name="{entity_set.entity}"><Key><PropertyRef Name="{entity_set.id}"/></Key>')
+        for column in entity_set.columns.values():
+            edm = {"Enum": f"Microsoft.NAV.{entity_set.entity}_{column.name}", "DateFormula": "Edm.String"}.get(
+                column.type, f"Edm.{column.type}"
+            )
+            length = f' MaxLength="{column.max}"' if column.max else ""
+            lines.append(f'<Property Name="{column.name}" Type="{edm}"{length}/>')
+        for name, (set_name, _) in entity_set.navigations.items():
+            lines.append(f'<NavigationProperty Name="{name}" Type="Microsoft.NAV.{sets[set_name].entity}"/>')
+        for name, (set_name, _) in entity_set.collections.items():
+            kind = f"Collection(Microsoft.NAV.{sets[set_name].entity})"
+            lines.append(f'<NavigationProperty Name="{name}" Type="{kind}" ContainsTarget="true"/>')
+        lines.append("</EntityType>")
+        for column in entity_set.columns.values():
+            if column.type == "Enum":
+                members = "".join(
+                    f'<Member Name="{option}" Value="{index}"/>' for index, option in enumerate(column.options)
+                )
+                lines.append(f'<EnumType Name="{entity_set.entity}_{column.name}">{members}</EnumType>')
+    lines.append('<EntityContainer Name="NAV">')
+    lines += [f'<EntitySet Name="{s.name}" EntityType="Microsoft.NAV.{s.entity}"/>' for s in sets.values()]
+    lines.append("</EntityContainer></Schema></edmx:DataServices></edmx:Edmx>")
+    return "".join(lines).encode()

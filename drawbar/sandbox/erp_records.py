@@ -1,0 +1,322 @@
+"""Business Central's rows and how they are written: the platform's rules, for every set alike.
+
+What the application adds for a single set comes in as `SetRules`. Whoever writes begins a transaction of the store
+and calls `begin`, which gives the time that every write of it bears.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from drawbar.sandbox.clock import Clock
+from drawbar.sandbox.erp_model import (
+    EMPTY_GUID,
+    Column,
+    EntitySet,
+    ErpError,
+    entity_sets,
+    milliseconds,
+    time_text,
+    to_stored,
+)
+from drawbar.sandbox.store import Store, Stored, Values
+
+
+@dataclass(slots=True)
+class ErpSwitches:
+    """Behaviour the references leave open, or that depends on how a company is set up."""
+
+    post_codes: bool = True  # a post code or city with one match fills the rest of the address
+    customer_template: dict[str, Any] = field(default_factory=dict)  # for fields a POST does not name
+
+
+class SetRules:
+    """What the application does for one set beyond the platform's rules. Every method may be left as it is."""
+
+    def assign(self, records: ErpRecords, company: str, row: Values, name: str, value: Any) -> None:  # noqa: ARG002
+        """Put one checked value of a body into `row`."""
+        row[name] = value
+
+    def settle(self, records: ErpRecords, company: str, row: Values, before: Values | None) -> None:
+        """What follows from a row's other fields, before it is kept; `before` is None when it is new."""
+
+    def after(self, records: ErpRecords, company: str, before: Values | None, after: Values | None, app: str) -> None:
+        """What other rows become when this one was made (no `before`), changed, or taken away (no `after`)."""
+
+    def view(self, records: ErpRecords, company: str, stored: Stored) -> Stored | None:  # noqa: ARG002
+        """A row of another set as one of this set; None when it is none."""
+        return stored
+
+
+class ErpRecords:
+    def __init__(self, store: Store, clock: Clock, rules: Mapping[str, SetRules]) -> None:
+        self.store = store
+        self.sets = entity_sets()
+        self.switches = ErpSwitches()
+        self.now = ""  # of the running transaction
+        self._clock = clock
+        self._rules = rules
+        self._plain = SetRules()
+        self._last_ms = max(
+            (
+                milliseconds(stored.values["lastModifiedDateTime"])
+                for company in self.companies()
+                for set_name in self.sets
+                for stored in store.table(f"{company['id']}/{set_name}").rows.values()
+            ),
+            default=0,
+        )
+
+    def begin(self) -> None:
+        """The time every write of this transaction bears; strictly after that of the one before."""
+        self._last_ms = max(self._clock.now_ms(), self._last_ms + 1)
+        self.now = time_text(self._last_ms)
+
+    def rules_of(self, set_name: str) -> SetRules:
+        return self._rules.get(set_name, self._plain)
+
+    # ------------------------------------------------------------ finding
+
+    def companies(self) -> list[dict[str, Any]]:
+        companies: list[dict[str, Any]] = self.store.fact("companies", [])
+        return companies
+
+    def local_currency(self, company: str) -> str:
+        return str(self.store.fact(f"local_currency/{company}", "USD"))
+
+    def rows(self, company: str, set_name: str) -> dict[str, Stored]:
+        table = self.store.table(f"{company}/{set_name}")
+        key = self.sets[set_name].key
+        if key != "id":
+            table.index(key)
+        return table.rows
+
+    def candidates(self, company: str, entity_set: EntitySet) -> list[Stored]:
+        if entity_set.view_of is None:
+            return list(self.rows(company, entity_set.name).values())
+        view = self.rules_of(entity_set.name).view
+        shown = [view(self, company, stored) for stored in self.rows(company, entity_set.view_of).values()]
+        return [stored for stored in shown if stored is not None]
+
+    def find(self, company: str, entity_set: EntitySet, row_id: str) -> Stored | None:
+        stored = self.rows(company, entity_set.view_of or entity_set.name).get(row_id)
+        if stored is None or entity_set.view_of is None:
+            return stored
+        return self.rules_of(entity_set.name).view(self, company, stored)
+
+    # ------------------------------------------------------------ writing
+
+    def insert(self, company: str, set_name: str, body: Values, *, app: str, by_api: bool = True) -> Stored:
+        """One new row, within a transaction that has started. Only outside the API may read-only fields be given."""
+        entity_set = self.sets[set_name]
+        table = self.store.table(f"{company}/{set_name}")
+        row = entity_set.blank()
+        body = dict(body)
+        given_id = body.pop("id", None)
+        row_id = self._given_id(entity_set, table.rows, given_id)
+        row["id"] = row_id
+        self._assign(company, entity_set, row, body, by_api=by_api)
+        if entity_set.name == "customers" and self.switches.customer_template:
+            template = {name: value for name, value in self.switches.customer_template.items() if name not in body}
+            self._assign(company, entity_set, row, template)
+        if entity_set.series is not None and not row[entity_set.key]:
+            row[entity_set.key] = self.next_number(company, entity_set)
+        if not row[entity_set.key]:
+            raise ErpError(
+                400,
+                "Application_FieldValidationException",
+                f"{entity_set.key_caption} must have a value in {entity_set.source}: {entity_set.key_caption}=."
+                " It cannot be zero or empty.",
+            )
+        for name in entity_set.required:
+            if name not in body:
+                raise ErpError(400, "Application_DialogException", f'A "{name}" must be provided.')
+            if not row[name]:
+                raise ErpError(400, "Application_DialogException", f'The blank "{name}" is not allowed.')
+        self._key_is_free(company, entity_set, row[entity_set.key], row_id)
+        rules = self.rules_of(set_name)
+        rules.settle(self, company, row, None)
+        row["lastModifiedDateTime"] = self.now
+        self.store.put(f"{company}/{set_name}", row_id, row, note=app)
+        rules.after(self, company, None, row, app)
+        return table.rows[row_id]
+
+    @staticmethod
+    def _given_id(entity_set: EntitySet, rows: dict[str, Stored], given: Any) -> str:
+        row_id = to_stored(entity_set.columns["id"], given) if given is not None else EMPTY_GUID
+        if row_id == EMPTY_GUID:
+            return str(uuid.uuid4())
+        if row_id in rows:
+            raise ErpError(
+                400,
+                "Internal_EntityWithSameKeyExists",
+                f"The {entity_set.source} already exists. Identification fields and values: SystemId='{row_id}'",
+            )
+        return str(row_id)
+
+    def _key_is_free(self, company: str, entity_set: EntitySet, key: str, row_id: str) -> None:
+        if entity_set.key == "id":
+            return
+        holder = self.store.table(f"{company}/{entity_set.name}").index(entity_set.key).get(key)
+        if holder is not None and holder != row_id:
+            raise ErpError(
+                400,
+                "Internal_EntityWithSameKeyExists",
+                f"The {entity_set.source} already exists."
+                f" Identification fields and values: {entity_set.key_caption}='{key}'",
+            )
+
+    def blank_row(self, set_name: str) -> Values:
+        return self.sets[set_name].blank()
+
+    def next_number(self, company: str, entity_set: EntitySet) -> str:
+        taken = self.store.table(f"{company}/{entity_set.name}").index(entity_set.key)
+        series = f"series/{company}/{entity_set.series}"
+        last = str(self.store.fact(series, f"{(entity_set.series or 'x')[0].upper()}00000"))
+        while True:
+            digits = len(last) - len(last.rstrip("0123456789"))
+            last = last[: len(last) - digits] + str(int(last[len(last) - digits :]) + 1).rjust(digits, "0")
+            if last not in taken:
+                self.store.set_fact(series, last)
+                return last
+
+    def change(
+        self,
+        company: str,
+        set_name: str,
+        row_id: str,
+        body: Values,
+        *,
+        app: str,
+        late_ms: int = 0,
+        by_api: bool = True,
+    ) -> Stored:
+        """Write fields of a row; nothing happens when none of them really changes.
+
+        `late_ms` dates the write back, as a transaction that commits after its time stamp was taken.
+        """
+        entity_set = self.sets[set_name]
+        name = f"{company}/{set_name}"
+        before = self.store.table(name).rows[row_id]
+        row = dict(before.values)
+        body = dict(body)
+        if str(body.pop("id", row_id)).lower() != row_id:
+            raise ErpError(400, "BadRequest_InvalidOperation", "Control 'id' is read-only.")
+        self._assign(company, entity_set, row, body, by_api=by_api)
+        for required in entity_set.required:
+            if not row[required]:
+                raise ErpError(400, "Application_DialogException", f'The blank "{required}" is not allowed.')
+        rules = self.rules_of(set_name)
+        rules.settle(self, company, row, before.values)
+        if row == before.values:
+            return before
+        key = entity_set.key
+        if row[key] != before.values[key]:
+            if not row[key]:
+                raise ErpError(
+                    400, "BadRequest_RequiredParamNotProvided", f"{entity_set.key_caption} must have a value."
+                )
+            self._key_is_free(company, entity_set, row[key], row_id)
+        row["lastModifiedDateTime"] = time_text(self._last_ms - late_ms) if late_ms else self.now
+        self.store.put(name, row_id, row, note=app)
+        if row[key] != before.values[key]:
+            self._rename(company, entity_set, before.values[key], row[key], app)
+        rules.after(self, company, before.values, row, app)
+        return self.store.table(name).rows[row_id]
+
+    def _rename(self, company: str, entity_set: EntitySet, old: str, new: str, app: str) -> None:
+        """Rows that name the old key follow."""
+        for other in self.sets.values():
+            for column in other.columns.values():
+                if column.relation == (entity_set.name, entity_set.key) and other.view_of is None:
+                    for row_id, stored in list(self.rows(company, other.name).items()):
+                        if stored.values[column.name] == old:
+                            row = {**stored.values, column.name: new, "lastModifiedDateTime": self.now}
+                            self.store.put(f"{company}/{other.name}", row_id, row, note=app)
+
+    def remove(self, company: str, set_name: str, row_id: str, *, app: str) -> None:
+        """Take a row away, and what cannot stand without it."""
+        row = self.rows(company, set_name)[row_id].values
+        self.store.remove(f"{company}/{set_name}", row_id, note=app)
+        self.rules_of(set_name).after(self, company, row, None, app)
+
+    def _assign(self, company: str, entity_set: EntitySet, row: Values, body: Values, *, by_api: bool = True) -> None:
+        """Validate the fields of a body one by one, in the order they came, each into `row`."""
+        rules = self.rules_of(entity_set.name)
+        for name, value in body.items():
+            if "@odata." in name:
+                continue
+            column = entity_set.columns.get(name)
+            if column is None:
+                raise ErpError(
+                    400,
+                    "BadRequest",
+                    f"The property '{name}' does not exist on type 'Microsoft.NAV.{entity_set.entity}'."
+                    " Make sure to only use property names that are defined by the type.",
+                )
+            if column.access != "write" and (by_api or column.access != "read" or column.calculated):
+                raise ErpError(400, "BadRequest_InvalidOperation", f"Control '{name}' is read-only.")
+            stored = to_stored(column, value)
+            if name == "currencyCode" and "currencyId" in entity_set.columns:
+                self._assign_currency(company, row, body, name, stored)
+                continue
+            if column.relation is not None and stored not in ("", EMPTY_GUID, row[name]):
+                self._must_relate(company, entity_set, column, stored)
+            if name == "currencyId":
+                self._assign_currency(company, row, body, name, stored)
+            elif name in ("postalCode", "city") and "country" in entity_set.columns:
+                changed = row[name] != stored
+                row[name] = stored
+                if changed and stored and self.switches.post_codes:
+                    self._fill_address(company, row, name)
+            else:
+                rules.assign(self, company, row, name, stored)
+
+    def _must_relate(self, company: str, entity_set: EntitySet, column: Column, value: str) -> None:
+        set_name, key = column.relation or ("", "")
+        other = self.sets[set_name]
+        if key == "id":
+            if value not in self.rows(company, set_name):
+                raise ErpError(
+                    400, "Application_DialogException", f'The "{column.name}" does not match to a {other.source}.'
+                )
+        elif value not in self.store.table(f"{company}/{set_name}").index(key):
+            raise ErpError(
+                400,
+                "Internal_InvalidTableRelation",
+                f"The field {column.caption} of table {entity_set.source} contains a value ({value})"
+                f" that cannot be found in the related table ({other.source}).",
+            )
+
+    def _assign_currency(self, company: str, row: Values, body: Values, name: str, value: str) -> None:
+        """Code and id say the same currency; the local one is blank, whatever was sent."""
+        currencies = self.store.table(f"{company}/currencies")
+        if name == "currencyId":
+            found = currencies.rows.get(value)
+            code = found.values["code"] if found else ""
+            row["currencyId"], row["currencyCode"] = value, code
+            return
+        if value in ("", self.local_currency(company)):
+            row["currencyId"], row["currencyCode"] = EMPTY_GUID, ""
+        else:
+            found_id = currencies.index("code").get(value)
+            if found_id is None:
+                raise ErpError(400, "Application_DialogException", 'The "currencyCode" does not match to a Currency.')
+            row["currencyId"], row["currencyCode"] = found_id, value
+        sent = body.get("currencyId")
+        if sent is not None and str(sent).lower() != row["currencyId"]:
+            raise ErpError(400, "Application_DialogException", 'The "currencyId" does not match to a Currency.')
+
+    def _fill_address(self, company: str, row: Values, name: str) -> None:
+        """Where the post code table knows exactly one place, the rest of the address follows from it."""
+        column = {"postalCode": "code", "city": "city"}[name]
+        wanted = row[name].casefold()
+        matches = [
+            place for place in self.store.fact(f"post_codes/{company}", []) if place[column].casefold() == wanted
+        ]
+        if len(matches) == 1:
+            row["postalCode"], row["city"] = matches[0]["code"], matches[0]["city"]
+            row["state"], row["country"] = matches[0]["county"], matches[0]["country"]

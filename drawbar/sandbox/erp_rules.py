@@ -1,0 +1,44 @@
+"""Which sets of Business Central have rules of their own, and the rules that need no module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from drawbar.sandbox.erp_contacts import ContactInformationRules, ContactRules, CustomerRules
+from drawbar.sandbox.erp_records import ErpRecords, SetRules
+from drawbar.sandbox.store import Stored, Values
+
+
+class FinancialDetailRules(SetRules):
+    def view(self, records: ErpRecords, company: str, stored: Stored) -> Stored:  # noqa: ARG002
+        customer = stored.values
+        return Stored(
+            {
+                "id": customer["id"],
+                "number": customer["number"],
+                "balance": customer["balanceDue"],
+                "totalSalesExcludingTax": customer.get("totalSalesExcludingTax", 0),
+                "overdueAmount": customer.get("overdueAmount", 0),
+                "lastModifiedDateTime": customer["lastModifiedDateTime"],
+            },
+            stored.version,
+        )
+
+
+class CurrencyRules(SetRules):
+    def after(self, records: ErpRecords, company: str, before: Values | None, after: Values | None, app: str) -> None:
+        """Its exchange rates go with a currency."""
+        if before is None or after is not None:
+            return
+        for rate_id, rate in list(records.rows(company, "currencyExchangeRates").items()):
+            if rate.values["currencyCode"] == before["code"]:
+                records.remove(company, "currencyExchangeRates", rate_id, app=app)
+
+
+RULES: Mapping[str, SetRules] = {
+    "contacts": ContactRules(),
+    "contactsInformation": ContactInformationRules(),
+    "currencies": CurrencyRules(),
+    "customerFinancialDetails": FinancialDetailRules(),
+    "customers": CustomerRules(),
+}
