@@ -168,7 +168,7 @@ class Control:
         return {system: asdict(chosen) for system, chosen in settings.items()}
 
     def _set_switches(self, body: Any) -> Any:
-        erp, crm = self._erp.records.switches, self._crm.switches
+        erp, crm = self._erp.records.switches, self._crm.records.switches
         unknown = set(body) - {"post_codes", "customer_template", "full_name"}
         if unknown:
             raise ControlError(f"there is no switch {', '.join(sorted(unknown))}")
@@ -188,7 +188,7 @@ class Control:
         if edit["system"] == "erp":
             return self._erp.edit(edit, app=app)
         if edit["system"] == "crm":
-            return self._crm.edit(edit, user=self._crm.application_user(app))
+            return self._crm.edit(edit, user=self._crm.records.application_user(app))
         raise ControlError("system is neither erp nor crm")
 
     def _truth(self, system: str, set_name: str) -> list[Values]:

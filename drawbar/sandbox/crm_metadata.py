@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
+from drawbar.sandbox.crm_keys import Key
 from drawbar.sandbox.crm_model import CHOICES, LOOKUPS, Attribute, CrmError, Entity
 from drawbar.sandbox.odata import (
     Getter,
@@ -60,8 +61,9 @@ class _AnyShape:
 
 
 class EntityDefinitions:
-    def __init__(self, entities: Mapping[str, Entity], base_url: str) -> None:
+    def __init__(self, entities: Mapping[str, Entity], base_url: str, keys_of: Callable[[Entity], list[Key]]) -> None:
         self._entities = entities
+        self._keys_of = keys_of
         self._base_url = base_url
 
     def answer(self, segments: list[Segment], options: Mapping[str, str]) -> Described:
@@ -70,14 +72,14 @@ class EntityDefinitions:
         if key is None:
             rows = [_entity(entity) for entity in self._entities.values()]
             return self._list("EntityDefinitions", rows, options)
-        entity = self._named(key)
+        entity = self.named(key)
         if len(segments) == 1:
             return self._one("EntityDefinitions", _entity(entity), options)
         match segments[1].name:
             case "Attributes":
                 return self._attributes(entity, segments[1:], options)
             case "Keys":
-                return self._list("Keys", [], options)
+                return self._keys(entity, segments[1], options)
             case "ManyToOneRelationships":
                 return self._list("ManyToOneRelationships", _relationships(entity), options)
             case other:
@@ -99,7 +101,17 @@ class EntityDefinitions:
         ]
         return self._list("Attributes", rows, options)
 
-    def _named(self, key: str) -> Entity:
+    def _keys(self, entity: Entity, segment: Segment, options: Mapping[str, str]) -> Described:
+        rows = [_key(entity, key) for key in self._keys_of(entity)]
+        if segment.key is None:
+            return self._list("Keys", rows, options)
+        name = key_name(segment.key)
+        for row in rows:
+            if name in (row["MetadataId"], row["LogicalName"]):
+                return self._one("Keys", row, options)
+        raise CrmError(404, "0x80060888", f"There is no key '{name}' of '{entity.logical}'.")
+
+    def named(self, key: str) -> Entity:
         name = unquote_key(key.partition("=")[2] or key).lower()
         for entity in self._entities.values():
             if name in (entity.logical, _metadata_id(entity.logical)):
@@ -223,6 +235,25 @@ def _attribute(entity: Entity, attribute: Attribute, options: Mapping[str, str])
         }
         described["GlobalOptionSet"] = None
     return described
+
+
+def key_name(text: str) -> str:
+    """`LogicalName='x'`, `'x'` or an id."""
+    return unquote_key(text.partition("=")[2] or text).lower()
+
+
+def _key(entity: Entity, key: Key) -> Described:
+    return {
+        "MetadataId": key.metadata_id,
+        "LogicalName": key.schema.lower(),
+        "SchemaName": key.schema,
+        "EntityLogicalName": entity.logical,
+        "KeyAttributes": list(key.columns),
+        "EntityKeyIndexStatus": "Active" if key.active else "Failed",
+        "IsCustomizable": _managed(value=True),
+        "IsManaged": False,
+        "DisplayName": _label(key.schema),
+    }
 
 
 def _relationships(entity: Entity) -> list[Described]:

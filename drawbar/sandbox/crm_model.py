@@ -76,6 +76,7 @@ class Entity:
     ownership: str  # user, organization, businessunit, none
     type_code: int
     attributes: Mapping[str, Attribute]
+    bulk: bool  # takes CreateMultiple and its kind
     privilege: str  # as `prvRead…` names it
     by_wire_name: Mapping[str, Attribute]
     navigations: Mapping[str, tuple[Attribute, tuple[str, ...]]]  # name -> attribute, tables it may point to
@@ -107,6 +108,7 @@ def entities() -> Mapping[str, Entity]:
             name=given["name"],
             ownership=given["ownership"],
             type_code=given["type_code"],
+            bulk=given.get("bulk", False),
             privilege=given.get("privilege", logical.capitalize()),
             attributes=attributes,
             by_wire_name={attribute.wire_name: attribute for attribute in attributes.values()},

@@ -6,37 +6,40 @@ state, composites, version) is written once.
 
 from __future__ import annotations
 
-import base64
 import datetime as dt
 import json
-import re
-import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from html import escape
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
-from drawbar.sandbox.crm_metadata import EntityDefinitions, csdl
+from drawbar.sandbox.crm_batch import (
+    BatchOperation,
+    ChangeSet,
+    format_batch,
+    parse_batch,
+    resolve_body,
+    resolve_target,
+)
+from drawbar.sandbox.crm_keys import missing
+from drawbar.sandbox.crm_metadata import EntityDefinitions, csdl, key_name
 from drawbar.sandbox.crm_model import (
     LOOKUPS,
     Attribute,
     CrmError,
     CrmSchema,
     Entity,
-    entities,
     etag,
     label,
     payload_error,
-    to_stored,
 )
-from drawbar.sandbox.crm_rules import ON_DELETE, NameOrder, check_currency, check_delete, full_name, mirror_parent
-from drawbar.sandbox.crm_webhooks import CrmNote, CrmWebhooks
+from drawbar.sandbox.crm_paging import read_cookie, write_cookie
+from drawbar.sandbox.crm_records import PATH, CrmRecords, Located, no_row
+from drawbar.sandbox.crm_webhooks import CrmWebhooks
 from drawbar.sandbox.grants import Grants, Operation
 from drawbar.sandbox.limits import Refusal
 from drawbar.sandbox.odata import (
-    GUID,
     Order,
     Predicate,
     QueryError,
@@ -51,17 +54,16 @@ from drawbar.sandbox.odata import (
     sort_rows,
     sort_values,
     split_list,
-    unquote_key,
 )
 from drawbar.sandbox.sign_in import SignIn
 from drawbar.sandbox.store import Store, Stored, Values
 from drawbar.sandbox.wire import Reply, Request, to_json
 
-PATH = "/api/data/v9.2"
 PAGE = 5000
 COUNT_CAP = 5000
 DELTA_LIFE_S = 7 * 86_400
 _JSON = "application/json; odata.metadata=minimal"
+_NAMESPACE = "Microsoft.Dynamics.CRM."
 _FORMATTED = "OData.Community.Display.V1.FormattedValue"
 _LOGICAL = "Microsoft.Dynamics.CRM.lookuplogicalname"
 _NAVIGATION = "Microsoft.Dynamics.CRM.associatednavigationproperty"
@@ -69,7 +71,6 @@ _OPTIONS = frozenset(
     ("$filter", "$select", "$orderby", "$top", "$count", "$expand", "$skiptoken", "$deltatoken", "annotations")
 )
 _UNTRACKED = ("$filter", "$orderby", "$expand", "$top")
-_REFERENCE = re.compile(r"/?(\w+)\(([^()]*)\)\Z")
 _THROTTLED = {
     "requests": ("0x80072322", "Number of requests exceeded the limit of {} over time window of 300 seconds."),
     "execution": (
@@ -82,13 +83,6 @@ _THROTTLED = {
     ),
     "concurrency": ("0x80072326", "Number of concurrent requests exceeded the limit of {}."),
 }
-
-
-@dataclass(slots=True)
-class CrmSwitches:
-    """How an organization is set up."""
-
-    full_name: NameOrder = "first_middle_last"
 
 
 @dataclass(slots=True)
@@ -109,14 +103,11 @@ class Dataverse:
         self.base_url = origin + PATH
         self._sign_in = sign_in
         self._grants = grants
-        self._entities = entities()
-        self.sets = {entity.logical: entity.set for entity in self._entities.values()}
-        self._by_set = {entity.set: entity for entity in self._entities.values()}
-        self.switches = CrmSwitches()
+        self.records = CrmRecords(store)
+        self.sets = {entity.logical: entity.set for entity in self.records.entities.values()}
         self._predicates: dict[tuple[str, str], Predicate] = {}
-        self._schemas = {entity.logical: CrmSchema(entity, self._follow) for entity in self._entities.values()}
-        self._definitions = EntityDefinitions(self._entities, self.base_url)
-        store.table("systemuser").index("applicationid")
+        self._schemas = {entity.logical: CrmSchema(entity, self._follow) for entity in self.records.entities.values()}
+        self._definitions = EntityDefinitions(self.records.entities, self.base_url, self.records.keys.of)
 
     # ------------------------------------------------------------ as a service
 
@@ -142,44 +133,65 @@ class Dataverse:
         try:
             with self.store.transaction():
                 return self._dispatch(request, request.app)
-        except CrmError as error:
-            return self._error(error)
-        except QueryError as error:
-            return self._error(CrmError(400, "0x80060888", str(error)))
+        except (CrmError, QueryError) as error:
+            return self._refusal(error)
 
     def _dispatch(self, request: Request, app: str) -> Reply:
         if not request.path.startswith(PATH):
             raise CrmError(404, "0x80060888", "Resource not found for the given address.")
-        for header in ("callerobjectid", "mscrmcallerid"):
-            if header in request.headers:
-                raise CrmError(403, "0x8004a110", "The caller cannot act on behalf of another user.")
+        _refuse_impersonation(request)
         user_id = self.store.table("systemuser").index("applicationid").get(app)
         if user_id is None or not self._grants.is_member("crm", app):
             raise CrmError(403, "0x80072560", "The user is not a member of the organization.")
         user = self.store.table("systemuser").rows[user_id].values
         call = _Call(request, user, parse_options(request.query), request.preferences())
         segments = parse_path(request.path[len(PATH) :])
+        if segments and segments[0].name == "$batch":
+            return self._batch(call)
+        return self._route(call, segments)
+
+    def _route(self, call: _Call, segments: list[Segment]) -> Reply:
         if not segments:
             return self._service_document()
         first = segments[0]
         match first.name:
             case "$metadata":
                 headers = {"Content-Type": "application/xml", "OData-Version": "4.0"}
-                return Reply(200, csdl(self._entities), headers)
+                return Reply(200, csdl(self.records.entities), headers)
             case "WhoAmI":
                 return self._who_am_i(call)
             case "EntityDefinitions":
-                return self._ok(self._definitions.answer(segments, call.options))
-        entity = self._by_set.get(first.name)
+                return self._definition(call, segments)
+        entity = self.records.by_set.get(first.name)
         if entity is None:
             raise CrmError(404, "0x80060888", f"Resource not found for the segment '{first.name}'.")
         return self._in_set(call, entity, segments)
+
+    def _definition(self, call: _Call, segments: list[Segment]) -> Reply:
+        """Metadata, of which alternate keys may be written."""
+        method, key = call.request.method, segments[0].key
+        if method == "GET":
+            return self._ok(self._definitions.answer(segments, call.options))
+        if key is not None and len(segments) == 2 and segments[1].name == "Keys":
+            entity = self._definitions.named(key)
+            if method == "POST" and segments[1].key is None:
+                body = self._body(call, entity)
+                columns = body.get("KeyAttributes")
+                made = self.records.keys.add(
+                    entity, str(body.get("SchemaName") or ""), columns if isinstance(columns, list) else []
+                )
+                where = f"{self.base_url}/EntityDefinitions(LogicalName='{entity.logical}')/Keys({made.metadata_id})"
+                return Reply(204, b"", {"OData-Version": "4.0", "OData-EntityId": where})
+            if method == "DELETE" and segments[1].key is not None:
+                self.records.keys.drop(entity, key_name(segments[1].key))
+                return Reply(204, b"", {"OData-Version": "4.0"})
+        raise CrmError(405, "0x80060888", f"The HTTP method '{method}' is not allowed on metadata.")
 
     def _service_document(self) -> Reply:
         return self._ok(
             {
                 "@odata.context": f"{self.base_url}/$metadata",
-                "value": [{"name": e.set, "kind": "EntitySet", "url": e.set} for e in self._entities.values()],
+                "value": [{"name": e.set, "kind": "EntitySet", "url": e.set} for e in self.records.entities.values()],
             }
         )
 
@@ -200,6 +212,8 @@ class Dataverse:
         if key is None:
             if len(segments) == 2 and segments[1].name == "$count":
                 return self._count(call, entity)
+            if len(segments) == 2 and segments[1].name.startswith(_NAMESPACE) and method == "POST":
+                return self._bulk(call, entity, segments[1].name.removeprefix(_NAMESPACE))
             if len(segments) > 1:
                 raise CrmError(404, "0x80060888", f"Resource not found for the segment '{segments[1].name}'.")
             match method:
@@ -209,31 +223,21 @@ class Dataverse:
                     return self._create(call, entity, self._body(call, entity))
                 case _:
                     raise CrmError(405, "0x80060888", f"The HTTP method '{method}' is not allowed on a set.")
-        row_id = self._row_id(entity, key)
+        located = self.records.locate(entity, key)
+        if method == "PATCH" and len(segments) == 1:
+            return self._patch(call, entity, located)
+        row_id = located.row_id
+        if row_id is None:
+            raise missing(entity)
         if len(segments) > 1:
             return self._part(call, entity, row_id, segments[1:])
         match method:
             case "GET":
                 return self._read(call, entity, row_id)
-            case "PATCH":
-                return self._patch(call, entity, row_id)
             case "DELETE":
                 return self._delete(call, entity, row_id)
             case _:
                 raise CrmError(405, "0x80060888", f"The HTTP method '{method}' is not allowed on a record.")
-
-    @staticmethod
-    def _row_id(entity: Entity, key: str) -> str:
-        text = key.strip().removeprefix(f"{entity.id}=")
-        if GUID.match(text):
-            return text.lower()
-        if "=" in text:
-            raise CrmError(
-                400,
-                "0x80060890",
-                f"The specified key attributes are not a defined key for the {entity.logical} entity",
-            )
-        raise CrmError(400, "0x80060888", f"Error in query syntax: the key '{text}' is not valid.")
 
     def _allow(self, call: _Call, entity: Entity, operation: Operation) -> None:
         if self._grants.allows("crm", str(call.user.get("applicationid")), entity.logical, operation):
@@ -246,12 +250,6 @@ class Dataverse:
             f"Principal user (Id={user}, type=8) is missing prv{verb}{entity.privilege} privilege"
             f" on OTC={entity.type_code} for entity '{entity.logical}'.",
         )
-
-    def _find(self, entity: Entity, row_id: str) -> Stored:
-        stored = self.store.table(entity.logical).rows.get(row_id)
-        if stored is None:
-            raise CrmError(404, "0x80040217", f"Entity '{entity.logical}' With Id = {row_id} Does Not Exist")
-        return stored
 
     # ------------------------------------------------------------ reading
 
@@ -276,7 +274,7 @@ class Dataverse:
         attribute, targets = entity.navigations[navigation]
         row_id = row.get(attribute.wire_name)
         for target in targets:
-            other = self._entities.get(target)
+            other = self.records.entities.get(target)
             stored = self.store.table(target).rows.get(row_id) if other and row_id else None
             if other and row_id and stored:
                 return other, row_id, stored
@@ -339,7 +337,7 @@ class Dataverse:
         sort_rows(rows, orders, row_of=_itself)
         version, number = self.store.version, 1
         if "$skiptoken" in call.options:
-            bookmark, number = _read_cookie(call.options["$skiptoken"])
+            bookmark, number = read_cookie(call.options["$skiptoken"])
             last, version = bookmark
             rows = [row for row in rows if comes_after(sort_values(row, orders), last, orders)]
         size = self._page_size(call)
@@ -354,9 +352,7 @@ class Dataverse:
         body["value"] = [shape(row) for row in page]
         kept = _without(call.request.query, "$skiptoken")
         if len(page) < len(rows):
-            cookie = _write_cookie(
-                entity, page, number + 1, [sort_values(page[-1], orders), version], tracking=tracking
-            )
+            cookie = write_cookie(entity, page, number + 1, [sort_values(page[-1], orders), version], tracking=tracking)
             body["@odata.nextLink"] = f"{self.base_url}/{entity.set}?{kept}$skiptoken={cookie}"
         elif tracking:
             body["@odata.deltaLink"] = self._delta_link(entity, kept, version)
@@ -449,12 +445,12 @@ class Dataverse:
         included: Callable[[str], bool],
     ) -> None:
         for target in attribute.targets:
-            stored = self.store.table(target).rows.get(row_id) if target in self._entities else None
+            stored = self.store.table(target).rows.get(row_id) if target in self.records.entities else None
             if stored is None:
                 continue
             name = attribute.wire_name
             if included(_FORMATTED):
-                annotated[f"{name}@{_FORMATTED}"] = stored.values.get(self._entities[target].name, "")
+                annotated[f"{name}@{_FORMATTED}"] = stored.values.get(self.records.entities[target].name, "")
             if included(_NAVIGATION) and attribute.write:
                 annotated[f"{name}@{_NAVIGATION}"] = entity.navigation_of(attribute, target)
             if included(_LOGICAL):
@@ -467,7 +463,7 @@ class Dataverse:
 
     def _read(self, call: _Call, entity: Entity, row_id: str) -> Reply:
         self._allow(call, entity, "read")
-        stored = self._find(entity, row_id)
+        stored = self.records.find(entity, row_id)
         tag = call.request.headers.get("if-none-match")
         if tag == etag(stored.version) and "odata.include-annotations" not in call.preferences:
             return Reply(304, b"", {"ETag": etag(stored.version)})
@@ -485,12 +481,12 @@ class Dataverse:
     def _part(self, call: _Call, entity: Entity, row_id: str, rest: list[Segment]) -> Reply:
         """A column, a lookup, or the reference of a lookup."""
         name, method = rest[0].name, call.request.method
-        stored = self._find(entity, row_id)
+        stored = self.records.find(entity, row_id)
         if name in entity.navigations:
             if len(rest) == 2 and rest[1].name == "$ref" and method in ("PUT", "DELETE"):
                 self._allow(call, entity, "write")
                 reference = None if method == "DELETE" else self._body(call, entity).get("@odata.id")
-                self.update(entity, row_id, {f"{name}@odata.bind": reference}, user=call.user)
+                self.records.update(entity, row_id, {f"{name}@odata.bind": reference}, user=call.user)
                 return Reply(204, b"", {"OData-Version": "4.0"})
             self._allow(call, entity, "read")
             found = self._behind(entity, self.shown(entity, row_id, stored), name)
@@ -503,7 +499,7 @@ class Dataverse:
         if method in ("PUT", "DELETE"):
             self._allow(call, entity, "write")
             value = None if method == "DELETE" else self._body(call, entity).get("value")
-            self.update(entity, row_id, {name: value}, user=call.user)
+            self.records.update(entity, row_id, {name: value}, user=call.user)
             return Reply(204, b"", {"OData-Version": "4.0"})
         self._allow(call, entity, "read")
         value = self.shown(entity, row_id, stored)[name]
@@ -526,7 +522,7 @@ class Dataverse:
                 )
 
     def _delta_link(self, entity: Entity, kept: str, version: int) -> str:
-        stamp = dt.datetime.now(dt.timezone.utc).strftime("%m/%d/%Y %H:%M:%S")
+        stamp = self.store.clock.now().strftime("%m/%d/%Y %H:%M:%S")
         token = quote(f"{version}!{stamp}", safe="")
         return f"{self.base_url}/{entity.set}?{_without(kept, '$deltatoken')}$deltatoken={token}"
 
@@ -537,7 +533,7 @@ class Dataverse:
             since = int(version)
         except ValueError as error:
             raise CrmError(400, "0x80060888", "The delta token is not valid.") from error
-        if since <= self.store.fact("delta_floor", -1) or issued.timestamp() < time.time() - DELTA_LIFE_S:
+        if since <= self.store.fact("delta_floor", -1) or issued.timestamp() < self.store.clock.now_s() - DELTA_LIFE_S:
             raise CrmError(
                 400,
                 "0x80044352",
@@ -556,7 +552,7 @@ class Dataverse:
         since = self._delta_version(call.options["$deltatoken"])
         up_to, done, number = self.store.version, 0, 1
         if "$skiptoken" in call.options:
-            (done, up_to), number = _read_cookie(call.options["$skiptoken"])
+            (done, up_to), number = read_cookie(call.options["$skiptoken"])
         changed, gone = self.store.table(entity.logical).changed_since(since, up_to=up_to)
         # A row that changes while its delta is paged leaves the range and is in the next one. Positions count the
         # rows of the range by version, so that leaving does not shift the others: deleted ones stand after them.
@@ -578,7 +574,7 @@ class Dataverse:
         body: Values = {"@odata.context": f"{self._collection(call, entity, None)['@odata.context']}/$delta"}
         kept = _without(call.request.query, "$skiptoken")
         if len(page) < len(left):
-            cookie = _write_cookie(entity, [], number + 1, [page[-1][0], up_to], tracking=True)
+            cookie = write_cookie(entity, [], number + 1, [page[-1][0], up_to], tracking=True)
             body["@odata.nextLink"] = f"{self.base_url}/{entity.set}?{kept}$skiptoken={cookie}"
         else:
             body["@odata.deltaLink"] = self._delta_link(entity, kept, up_to)
@@ -601,7 +597,7 @@ class Dataverse:
 
     def _create(self, call: _Call, entity: Entity, body: Values, row_id: str | None = None) -> Reply:
         self._allow(call, entity, "create")
-        created, stored = self.insert(entity, body, user=call.user, row_id=row_id, tag=call.options.get("tag"))
+        created, stored = self.records.insert(entity, body, user=call.user, row_id=row_id, tag=call.options.get("tag"))
         return self._written(call, entity, created, stored, created=True)
 
     def _written(self, call: _Call, entity: Entity, row_id: str, stored: Stored, *, created: bool) -> Reply:
@@ -616,282 +612,174 @@ class Dataverse:
             reply.headers["Location"] = address
         return reply
 
-    def _patch(self, call: _Call, entity: Entity, row_id: str) -> Reply:
-        stored = self.store.table(entity.logical).rows.get(row_id)
+    def _patch(self, call: _Call, entity: Entity, located: Located) -> Reply:
+        stored = self.store.table(entity.logical).rows.get(located.row_id or "")
         match_tag = call.request.headers.get("if-match", "").strip()
         none_tag = call.request.headers.get("if-none-match", "").strip()
         body = self._body(call, entity)
         if stored is None:
             if match_tag:
-                self._find(entity, row_id)
-            return self._create(call, entity, body, row_id)
+                raise missing(entity) if located.key else no_row(entity, located.row_id or "")
+            return self._create(call, entity, self.records.with_key(entity, body, located.key), located.row_id)
+        row_id = str(located.row_id)
+        self.records.with_key(entity, body, located.key)
         if none_tag == "*":
             raise CrmError(412, "0x80040237", "A record with matching key values already exists.")
         self._allow(call, entity, "write")
         _match(match_tag, stored)
-        stored = self.update(entity, row_id, body, user=call.user, tag=call.options.get("tag"))
+        stored = self.records.update(entity, row_id, body, user=call.user, tag=call.options.get("tag"))
         return self._written(call, entity, row_id, stored, created=False)
 
     def _delete(self, call: _Call, entity: Entity, row_id: str) -> Reply:
         self._allow(call, entity, "delete")
-        stored = self._find(entity, row_id)
+        stored = self.records.find(entity, row_id)
         _match(call.request.headers.get("if-match", "").strip(), stored)
-        self.remove(entity, row_id, user=call.user)
+        self.records.remove(entity, row_id, user=call.user)
         return Reply(204, b"", {"OData-Version": "4.0"})
 
-    def remove(self, entity: Entity, row_id: str, *, user: Values) -> None:
-        """Delete a row; rows that point to it go with it, forbid it, or lose the lookup."""
-        check_delete(entity.logical, row_id, base=self.store.fact("base_currency"))
-        pointing = list(self._pointing_to(entity, row_id))
-        for other, attribute, _ in pointing:
-            if ON_DELETE.get((other.logical, attribute.name)) == "refuse":
-                raise CrmError(
-                    405,
-                    "0x80040227",
-                    "The object you tried to delete is associated with another object and cannot be deleted.",
-                )
-        self.store.remove(entity.logical, row_id, note=CrmNote("Delete", user, (), None))
-        for other, attribute, other_id in pointing:
-            if other_id not in self.store.table(other.logical).rows:
-                continue
-            if ON_DELETE.get((other.logical, attribute.name)) == "delete":
-                self.remove(other, other_id, user=user)
-            else:
-                name = other.navigation_of(attribute, entity.logical)
-                self.update(other, other_id, {f"{name}@odata.bind": None}, user=user)
+    # ------------------------------------------------------------ many rows at once
 
-    def _pointing_to(self, entity: Entity, row_id: str) -> Iterator[tuple[Entity, Attribute, str]]:
-        for other in self._entities.values():
-            lookups = [
-                attribute
-                for attribute in other.attributes.values()
-                if attribute.type in LOOKUPS and attribute.write and entity.logical in attribute.targets
-            ]
-            if not lookups:
-                continue
-            for other_id, stored in self.store.table(other.logical).rows.items():
-                for attribute in lookups:
-                    if stored.values.get(attribute.name) == row_id:
-                        yield other, attribute, other_id
-
-    def insert(
-        self, entity: Entity, body: Values, *, user: Values, row_id: str | None = None, tag: str | None = None
-    ) -> tuple[str, Stored]:
-        """One new row, within a running transaction."""
-        row: Values = {
-            attribute.name: attribute.default
-            for attribute in entity.attributes.values()
-            if attribute.default is not None
-        }
-        written = self._assign(entity, row, body, creating=True)
-        given = row.pop(entity.id, None)
-        if row_id is not None and given is not None and given != row_id:
-            raise CrmError(400, "0x80040203", "The key of the address and the key of the payload differ.")
-        new_id: str = row_id or given or str(uuid.uuid4())
-        if new_id in self.store.table(entity.logical).rows:
-            raise CrmError(412, "0x80040237", "A record with matching key values already exists.")
-        self._complete(entity, new_id, row, written, user, before=None)
-        now = _now()
-        row["createdon"], row["createdby"] = now, user["systemuserid"]
-        row["modifiedon"], row["modifiedby"] = now, user["systemuserid"]
-        row = {name: value for name, value in row.items() if value is not None}
-        row[entity.id] = new_id
-        note = CrmNote("Create", user, tuple(sorted(row)), tag)
-        return new_id, self.store.put(entity.logical, new_id, row, note=note)
-
-    def update(self, entity: Entity, row_id: str, body: Values, *, user: Values, tag: str | None = None) -> Stored:
-        """Every write counts as a change, whether or not a value differs."""
-        before = self._find(entity, row_id)
-        row = dict(before.values)
-        written = self._assign(entity, row, body, creating=False)
-        if row.get(entity.id) != row_id:
-            raise CrmError(400, "0x80040203", "The key of the address and the key of the payload differ.")
-        if not written:
-            return before
-        self._complete(entity, row_id, row, written, user, before=before.values)
-        row["modifiedon"], row["modifiedby"] = _now(), user["systemuserid"]
-        row = {name: value for name, value in row.items() if value is not None}
-        note = CrmNote("Update", user, tuple(sorted(written)), tag)
-        return self.store.put(entity.logical, row_id, row, note=note)
-
-    def _assign(self, entity: Entity, row: Values, body: Values, *, creating: bool) -> set[str]:
-        """Put the members of a body into `row`; returns the columns that were written."""
-        written: set[str] = set()
-        right = "C" if creating else "U"
-        for name, value in body.items():
-            if name.endswith("@odata.bind"):
-                written |= self._bind(entity, row, name.removesuffix("@odata.bind"), value, right)
-            elif "@" in name:
-                continue
-            elif name in entity.by_wire_name and entity.by_wire_name[name].type in LOOKUPS:
-                raise payload_error(
-                    entity,
-                    "CRM do not support direct update of Entity Reference properties, Use Navigation properties"
-                    " instead.",
-                )
-            elif name in entity.attributes and entity.attributes[name].type not in LOOKUPS:
-                attribute = entity.attributes[name]
-                stored = to_stored(entity, attribute, value)
-                if name == entity.id or right in attribute.write:
-                    row[name] = stored
-                    written.add(name)
-            elif name in entity.navigations and value is None:
-                written |= self._bind(entity, row, name, None, right)
-            else:
-                raise payload_error(
-                    entity,
-                    f"InnerException : Microsoft.OData.ODataException: An undeclared property '{name}' which only has"
-                    " property annotations in the payload but no property value was found in the payload.",
-                )
-        written.discard(entity.id)
-        return written
-
-    def _bind(self, entity: Entity, row: Values, name: str, value: Any, right: str) -> set[str]:
-        navigation = name
-        if name not in entity.navigations and name in entity.attributes:
-            attribute = entity.attributes[name]
-            if attribute.type == "Lookup":  # by its logical name, which the service takes as well
-                navigation = attribute.navigation or name
-        if navigation not in entity.navigations:
-            raise payload_error(entity, f"An undeclared property '{name}' was found in the payload.")
-        attribute, targets = entity.navigations[navigation]
-        if right not in attribute.write:
-            return set()
-        if value is None:
-            row[attribute.name] = None
-            row.pop(f"{attribute.name}@type", None)
-            return {attribute.name}
-        other, row_id = self._reference(entity, value)
-        if other.logical not in targets:
-            raise payload_error(entity, f"'{name}' cannot point to '{other.set}'.")
-        target = self._find(other, row_id)
-        if attribute.type == "Owner" and target.values.get("isdisabled"):
-            raise CrmError(403, "0x80040225", f"The specified user(Id = {row_id}) is disabled.")
-        row[attribute.name] = row_id
-        if len(attribute.targets) > 1:
-            row[f"{attribute.name}@type"] = other.logical
-        return {attribute.name}
-
-    def _reference(self, entity: Entity, value: Any) -> tuple[Entity, str]:
-        text = str(value)
-        if "://" in text:
-            text = urlsplit(text).path
-        text = text.removeprefix(PATH)
-        match = _REFERENCE.match(text)
-        other = self._by_set.get(match.group(1)) if match else None
-        if match is None or other is None:
-            raise payload_error(entity, f"Resource not found for the reference '{value}'.")
-        return other, self._row_id(other, unquote_key(match.group(2)))
-
-    def _complete(
-        self, entity: Entity, row_id: str, row: Values, written: set[str], user: Values, *, before: Values | None
-    ) -> None:
-        """What the platform makes of a row before it is kept."""
-        self._settle_state(entity, row, written)
-        if entity.ownership == "user":
-            self._settle_owner(row, user)
-        if "businessunitid" in entity.attributes and entity.id != "businessunitid":
-            row.setdefault("businessunitid", user.get("businessunitid"))
-        if "administratorid" in entity.attributes:
-            row.setdefault("administratorid", user["systemuserid"])
-        if "organizationid" in entity.attributes:
-            row["organizationid"] = self.store.fact("organization_id")
-        if "exchangerate" in entity.attributes and entity.logical != "transactioncurrency":
-            self._settle_money(entity, row, written, before)
-        for number in ("1", "2"):
-            if f"address{number}_composite" in entity.attributes:
-                row[f"address{number}_composite"] = _composite(row, f"address{number}_")
-        if "fullname" in entity.attributes:
-            row["fullname"] = full_name(row, self.switches.full_name)
-        if entity.logical == "contact":
-            mirror_parent(row)
-        for attribute in entity.attributes.values():
-            enforced = attribute.required == "S" and attribute.write == "CU" and attribute.type != "Owner"
-            if enforced and row.get(attribute.name) is None:
-                raise CrmError(
-                    400, "0x80040200", f"The required field '{attribute.name}' of '{entity.logical}' is missing."
-                )
-        if entity.logical == "transactioncurrency":
-            others = {other: stored.values for other, stored in self.store.table(entity.logical).rows.items()}
-            check_currency(row_id, row, before, base=self.store.fact("base_currency"), others=others)
-
-    @staticmethod
-    def _settle_state(entity: Entity, row: Values, written: set[str]) -> None:
-        status = entity.attributes.get("statuscode")
-        if status is None or not {"statecode", "statuscode"} & written:
-            return
-        if row.get("statecode") is None:
-            raise CrmError(400, "0x80048408", f"A state code of {entity.logical} cannot be null.")
-        if "statuscode" not in written or row.get("statuscode") is None:
-            row["statuscode"] = next(value for value, state in status.states.items() if state == row["statecode"])
-        elif "statecode" not in written:
-            row["statecode"] = status.states[row["statuscode"]]
-        elif status.states[row["statuscode"]] != row["statecode"]:
+    def _bulk(self, call: _Call, entity: Entity, message: str) -> Reply:
+        """CreateMultiple, UpdateMultiple, UpsertMultiple: all targets or none."""
+        if message not in ("CreateMultiple", "UpdateMultiple", "UpsertMultiple"):
+            raise CrmError(404, "0x80060888", f"Resource not found for the segment '{_NAMESPACE}{message}'.")
+        if not entity.bulk:
             raise CrmError(
                 400,
-                "0x80048408",
-                f"{row['statuscode']} is not a valid status code for state code {row['statecode']}"
-                f" on {entity.logical}.",
+                "0x80040800",
+                f"The '{message}' method does not support entities of type '{entity.logical}'."
+                " MessageProcessorCache returned MessageProcessor.Empty.",
             )
+        targets = self._body(call, entity).get("Targets")
+        if not isinstance(targets, list) or not targets:
+            raise payload_error(entity, "The parameter 'Targets' is a list of records.")
+        written: list[str] = []
+        for target in targets:
+            kind = str(target.get("@odata.type", "")).removeprefix("#") if isinstance(target, dict) else ""
+            if kind != _NAMESPACE + entity.logical:
+                raise payload_error(entity, f"A target does not say '@odata.type': '{_NAMESPACE}{entity.logical}'.")
+            row_id = self._bulk_one(call, entity, message, {n: v for n, v in target.items() if n != "@odata.type"})
+            if message == "UpsertMultiple" and row_id in written:
+                raise CrmError(412, "0x80040237", "A record with matching key values already exists.")
+            written.append(row_id)
+        if message != "CreateMultiple":
+            return Reply(204, b"", {"OData-Version": "4.0"})
+        return self._ok(
+            {"@odata.context": f"{self.base_url}/$metadata#{_NAMESPACE}CreateMultipleResponse", "Ids": written}
+        )
 
-    def _settle_owner(self, row: Values, user: Values) -> None:
-        if row.get("ownerid") is None:
-            row["ownerid"], row["ownerid@type"] = user["systemuserid"], "systemuser"
-        is_user = row["ownerid@type"] == "systemuser"
-        owner = self.store.table(row["ownerid@type"]).rows[row["ownerid"]].values
-        row["owninguser"] = row["ownerid"] if is_user else None
-        row["owningteam"] = None if is_user else row["ownerid"]
-        row["owningbusinessunit"] = owner.get("businessunitid")
+    def _bulk_one(self, call: _Call, entity: Entity, message: str, body: Values) -> str:
+        tag = call.options.get("tag")
+        if message == "CreateMultiple":
+            self._allow(call, entity, "create")
+            return self.records.insert(entity, body, user=call.user, tag=tag)[0]
+        address = body.pop("@odata.id", None)
+        if address is not None:
+            located = self.records.located(entity, address)
+        elif body.get(entity.id) is not None:
+            located = self.records.locate(entity, str(body.pop(entity.id)))
+        else:
+            raise payload_error(entity, f"A target names neither '{entity.id}' nor '@odata.id'.")
+        if located.row_id is not None and located.row_id in self.store.table(entity.logical).rows:
+            self._allow(call, entity, "write")
+            self.records.update(entity, located.row_id, body, user=call.user, tag=tag)
+            return located.row_id
+        if message == "UpdateMultiple":
+            raise missing(entity) if located.key else no_row(entity, located.row_id or "")
+        self._allow(call, entity, "create")
+        if set(located.key) & set(body):
+            raise CrmError(400, "0x80040203", "The columns of the key stand in '@odata.id' and in the target.")
+        body = self.records.with_key(entity, body, located.key)
+        return self.records.insert(entity, body, user=call.user, row_id=located.row_id, tag=tag)[0]
 
-    def _settle_money(self, entity: Entity, row: Values, written: set[str], before: Values | None) -> None:
-        """The rate is copied to the row when money or currency is written; base amounts follow from it."""
-        row.setdefault("transactioncurrencyid", self.store.fact("base_currency"))
-        if row["transactioncurrencyid"] is None:
-            row["transactioncurrencyid"] = self.store.fact("base_currency")
-        money = [attribute.name for attribute in entity.attributes.values() if attribute.type == "Money"]
-        if before is not None and not written & {"transactioncurrencyid", *money}:
-            return
-        currency = self.store.table("transactioncurrency").rows.get(row["transactioncurrencyid"] or "")
-        rate = currency.values.get("exchangerate", 1.0) if currency else 1.0
-        row["exchangerate"] = rate
-        for name in money:
-            if not name.endswith("_base"):
-                amount = row.get(name)
-                row[f"{name}_base"] = None if amount is None else round(amount / rate, 2)
+    # ------------------------------------------------------------ batches
+
+    def _batch(self, call: _Call) -> Reply:
+        """Operations in order; without `odata.continue-on-error` the first failure ends it and gives the status."""
+        if call.request.method != "POST":
+            raise CrmError(405, "0x80060888", f"The HTTP method '{call.request.method}' is not allowed on a batch.")
+        items = parse_batch(call.request.headers.get("content-type", ""), call.request.body)
+        go_on = call.preferences.get("odata.continue-on-error", "false") != "false"
+        addresses: dict[str, str] = {}
+        parts: list[list[tuple[str | None, Reply]]] = []
+        for item in items:
+            if isinstance(item, ChangeSet):
+                part = self._change_set(call, item, addresses)
+            else:
+                part = [(None, self._one_of_batch(call, item, addresses))]
+            parts.append(part)
+            failed = [reply.status for _, reply in part if reply.status >= 400]
+            if failed and not go_on:
+                return format_batch(parts, status=failed[0])
+        return format_batch(parts, status=200)
+
+    def _change_set(
+        self, call: _Call, change_set: ChangeSet, addresses: dict[str, str]
+    ) -> list[tuple[str | None, Reply]]:
+        """One failure takes everything back and is the only reply."""
+        undo = self.store.savepoint()
+        replies: list[tuple[str | None, Reply]] = []
+        for operation in change_set.operations:
+            reply = self._one_of_batch(call, operation, addresses)
+            if reply.status >= 400:
+                undo()
+                return [(None, reply)]
+            replies.append((operation.content_id, reply))
+        return replies
+
+    def _one_of_batch(self, outer: _Call, operation: BatchOperation, addresses: dict[str, str]) -> Reply:
+        undo = self.store.savepoint()
+        try:
+            target = resolve_target(operation.target, addresses, self.base_url)
+            parts = urlsplit(target)
+            path = parts.path if parts.path.startswith(PATH) else f"{PATH}/{parts.path.lstrip('/')}"
+            body = operation.body
+            if addresses and b"$" in body:
+                body = to_json(resolve_body(json.loads(body), addresses))
+            request = Request(
+                method=operation.method,
+                path=unquote(path),
+                query=parts.query,
+                headers=operation.headers,
+                body=body,
+                app=outer.request.app,
+            )
+            _refuse_impersonation(request)
+            call = _Call(request, outer.user, parse_options(request.query), request.preferences())
+            reply = self._route(call, parse_path(request.path[len(PATH) :]))
+        except (CrmError, QueryError, ValueError) as error:
+            undo()
+            return self._refusal(error)
+        if operation.content_id is not None and "OData-EntityId" in reply.headers:
+            addresses[operation.content_id] = reply.headers["OData-EntityId"]
+        return reply
+
+    def _refusal(self, error: CrmError | QueryError | ValueError) -> Reply:
+        if isinstance(error, CrmError):
+            return self._error(error)
+        return self._error(CrmError(400, "0x80060888", str(error)))
 
     # ------------------------------------------------------------ the control endpoint's way in
 
-    def application_user(self, app: str) -> Values:
-        user_id = self.store.table("systemuser").index("applicationid").get(app)
-        if user_id is None:
-            raise CrmError(404, "0x80072560", "The application has no user.")
-        return self.store.table("systemuser").rows[user_id].values
-
-    def entity_of(self, set_name: str) -> Entity:
-        entity = self._by_set.get(set_name)
-        if entity is None:
-            raise CrmError(404, "0x80060888", f"There is no set '{set_name}'.")
-        return entity
-
     def edit(self, change: Values, *, user: Values) -> Values:
         """One edit outside the API: `set`, `id`, and `values` (as a body) or `delete`."""
-        entity = self.entity_of(str(change["set"]))
+        entity = self.records.entity_of(str(change["set"]))
         with self.store.transaction():
             rows = self.store.table(entity.logical).rows
             row_id = change.get("id")
             if change.get("delete"):
-                self._find(entity, str(row_id))
-                self.remove(entity, str(row_id), user=user)
+                self.records.find(entity, str(row_id))
+                self.records.remove(entity, str(row_id), user=user)
                 return {"id": row_id}
             values = change.get("values", {})
             if row_id in rows:
-                stored = self.update(entity, str(row_id), values, user=user)
+                stored = self.records.update(entity, str(row_id), values, user=user)
             else:
-                row_id, stored = self.insert(entity, values, user=user, row_id=row_id)
+                row_id, stored = self.records.insert(entity, values, user=user, row_id=row_id)
             return self.shown(entity, str(row_id), stored)
 
     def truth(self, set_name: str) -> list[Values]:
-        entity = self.entity_of(set_name)
+        entity = self.records.entity_of(set_name)
         return [self.shown(entity, row_id, stored) for row_id, stored in self.store.table(entity.logical).rows.items()]
 
     # ------------------------------------------------------------ shapes
@@ -914,6 +802,11 @@ class Dataverse:
         )
 
 
+def _refuse_impersonation(request: Request) -> None:
+    if "callerobjectid" in request.headers or "mscrmcallerid" in request.headers:
+        raise CrmError(403, "0x8004a110", "The caller cannot act on behalf of another user.")
+
+
 def _itself(row: Values) -> Values:
     return row
 
@@ -925,49 +818,8 @@ def _match(tag: str, stored: Stored) -> None:
         )
 
 
-def _now() -> str:
-    return dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _composite(row: Values, prefix: str) -> str | None:
-    def part(name: str) -> str:
-        return row.get(prefix + name) or ""
-
-    region = " ".join(text for text in (part("stateorprovince"), part("postalcode")) if text)
-    place = ", ".join(text for text in (part("city"), region) if text)
-    lines = [part("line1"), part("line2"), part("line3"), place, part("country")]
-    return "\r\n".join(line for line in lines if line)[:1000] or None
-
-
 def _without(query: str, option: str) -> str:
     """The query with its other options, ready for one more to follow."""
     encoded = "%24" + option[1:]
     parts = [part for part in query.split("&") if part and not part.startswith((f"{option}=", f"{encoded}="))]
     return "".join(f"{part}&" for part in parts)
-
-
-def _write_cookie(entity: Entity, page: list[Values], number: int, bookmark: list[Any], *, tracking: bool) -> str:
-    """The paging cookie in its published shape; where to go on stands in `bookmark`."""
-    inner = f'<cookie page="{number - 1}">'
-    if page:
-        last, first = page[-1][entity.id].upper(), page[0][entity.id].upper()
-        inner += f'<{entity.id} last="{{{last}}}" first="{{{first}}}" />'
-    inner += "</cookie>"
-    place = base64.urlsafe_b64encode(to_json(bookmark)).decode()
-    cookie = (
-        f'<cookie pagenumber="{number}" pagingcookie="{escape(quote(quote(inner, safe=""), safe=""))}"'
-        f' istracking="{tracking}" bookmark="{place}" />'
-    )
-    return quote(cookie, safe="")
-
-
-def _read_cookie(cookie: str) -> tuple[list[Any], int]:
-    number = re.search(r'pagenumber="(\d+)"', cookie)
-    place = re.search(r'bookmark="([^"]*)"', cookie)
-    if number is None or place is None:
-        raise CrmError(400, "0x80060888", "The paging cookie is not valid.")
-    try:
-        bookmark = json.loads(base64.urlsafe_b64decode(place.group(1)))
-    except ValueError as error:
-        raise CrmError(400, "0x80060888", "The paging cookie is not valid.") from error
-    return list(bookmark), int(number.group(1))

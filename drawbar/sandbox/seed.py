@@ -112,8 +112,8 @@ class Planter:
 
     def in_crm(self, set_name: str, row_id: str | None = None, **values: Any) -> str:
         body = {name.replace("__bind", "@odata.bind"): value for name, value in values.items()}
-        entity = self.crm.entity_of(set_name)
-        return self.crm.insert(entity, body, user=self.user, row_id=row_id or self._guids.next())[0]
+        entity = self.crm.records.entity_of(set_name)
+        return self.crm.records.insert(entity, body, user=self.user, row_id=row_id or self._guids.next())[0]
 
     # ------------------------------------------------------------ set-up
 
@@ -261,6 +261,22 @@ class Planter:
                     primaryobjecttypecode=table,
                     sdkmessageid__bind=f"/sdkmessages({message_id})",
                 )
+        self._offer_bulk_messages()
+
+    def _offer_bulk_messages(self) -> None:
+        """With ids of their own, so that all that follows keeps its."""
+        guids = Guids(random.Random(f"bulk {self.ids.tenant_id}"))  # noqa: S311 - reproducible, not secret
+        for message in ("CreateMultiple", "UpdateMultiple"):
+            message_id = self.in_crm("sdkmessages", guids.next(), name=message)
+            for entity in self.crm.records.entities.values():
+                if entity.bulk:
+                    self.in_crm(
+                        "sdkmessagefilters",
+                        guids.next(),
+                        name=f"{message} of {entity.logical}",
+                        primaryobjecttypecode=entity.logical,
+                        sdkmessageid__bind=f"/sdkmessages({message_id})",
+                    )
 
     def _add_user(self, row_id: str, first: str | None, last: str | None, email: str, **flags: Any) -> str:
         disabled = flags.pop("isdisabled", False)
@@ -447,8 +463,8 @@ class Planter:
                 body["bcbi_CompanyId@odata.bind"] = f"/bcbi_companies({other})"
             row_id = self._account(body, users[at % len(users)])
             if at % 4 == 3:
-                entity = self.crm.entity_of("accounts")
-                self.crm.update(entity, row_id, {"statecode": 1, "statuscode": 2}, user=self.user)
+                entity = self.crm.records.entity_of("accounts")
+                self.crm.records.update(entity, row_id, {"statecode": 1, "statuscode": 2}, user=self.user)
         return matches
 
     def company_row(self, external_id: str) -> str:
@@ -458,8 +474,8 @@ class Planter:
     def _account(self, body: Values, owner: str | None) -> str:
         where = f"/systemusers({owner})" if owner else f"/teams({self.team})"
         values = {"customertypecode": 3, **body, "ownerid@odata.bind": where}
-        entity = self.crm.entity_of("accounts")
-        return self.crm.insert(entity, values, user=self.user, row_id=self._guids.next())[0]
+        entity = self.crm.records.entity_of("accounts")
+        return self.crm.records.insert(entity, values, user=self.user, row_id=self._guids.next())[0]
 
     def _matching_account(self, at: int, customer: Values, users: list[str]) -> str:
         """An account of the same name, as two systems kept by hand come to differ."""

@@ -76,7 +76,7 @@ class _Planter:
 
     def _in_crm(self, set_name: str, body: Values) -> str:
         crm = self._ground.crm
-        return crm.insert(crm.entity_of(set_name), body, user=self._ground.user, row_id=self._guid())[0]
+        return crm.records.insert(crm.records.entity_of(set_name), body, user=self._ground.user, row_id=self._guid())[0]
 
     # ------------------------------------------------------------ currencies
 
@@ -109,6 +109,8 @@ class _Planter:
             self._in_crm("transactioncurrencies", body)
         messages = self._ground.crm.store.table("sdkmessage").rows
         for message_id, stored in messages.items():
+            if stored.values["name"].endswith("Multiple"):
+                continue
             body = {
                 "name": f"{stored.values['name']} of transactioncurrency",
                 "primaryobjecttypecode": "transactioncurrency",
@@ -136,8 +138,10 @@ class _Planter:
             account_id = accounts[(at * 7) % len(accounts)] if at % 3 else unmatched[at]
             row_id = self._new(at, {"parentcustomerid_account@odata.bind": f"/accounts({account_id})"})
             if at % 9 == 8:
-                entity = self._ground.crm.entity_of("contacts")
-                self._ground.crm.update(entity, row_id, {"statecode": 1, "statuscode": 2}, user=self._ground.user)
+                entity = self._ground.crm.records.entity_of("contacts")
+                self._ground.crm.records.update(
+                    entity, row_id, {"statecode": 1, "statuscode": 2}, user=self._ground.user
+                )
         for at in range(NEW_ALONE):
             self._new(NEW_CONTACTS + at, {})
         for at in range(NEW_UNDER_CONTACTS):

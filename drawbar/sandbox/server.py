@@ -26,9 +26,9 @@ from drawbar.sandbox import control as control_endpoint
 from drawbar.sandbox.business_central import AUDIENCE, BusinessCentral
 from drawbar.sandbox.certificates import Certificates, ensure_certificates
 from drawbar.sandbox.control import Control
+from drawbar.sandbox.crm_records import PATH as CRM_PATH
 from drawbar.sandbox.crm_webhooks import DELAY_S as CRM_WEBHOOK_DELAY_S
 from drawbar.sandbox.crm_webhooks import CrmWebhooks
-from drawbar.sandbox.dataverse import PATH as CRM_PATH
 from drawbar.sandbox.dataverse import Dataverse
 from drawbar.sandbox.erp_webhooks import DELAY_S as ERP_WEBHOOK_DELAY_S
 from drawbar.sandbox.erp_webhooks import ErpWebhooks

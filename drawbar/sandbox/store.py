@@ -20,6 +20,8 @@ from typing import Any
 from drawbar.sandbox.clock import Clock
 
 Values = dict[str, Any]
+Columns = str | tuple[str, ...]
+Reader = Callable[[Values, Any], Any]  # what an index keeps of a row; None: nothing
 
 
 @dataclass(slots=True)
@@ -50,7 +52,8 @@ class Table:
     rows: dict[str, Stored] = field(default_factory=dict)
     deleted: dict[str, int] = field(default_factory=dict)
     log: list[tuple[int, str]] = field(default_factory=list)
-    indexes: dict[str, dict[Any, str]] = field(default_factory=dict)  # of a column whose values are unique
+    indexes: dict[Columns, dict[Any, str]] = field(default_factory=dict)  # of columns whose values are unique
+    _readers: dict[Columns, Reader] = field(default_factory=dict)
 
     def set(self, row_id: str, stored: Stored | None) -> None:
         """Put, replace or take away a row, and keep the indexes true."""
@@ -59,21 +62,25 @@ class Table:
             self.rows.pop(row_id, None)
         else:
             self.rows[row_id] = stored
-        for column, index in self.indexes.items():
-            old = before.values.get(column) if before else None
-            new = stored.values.get(column) if stored else None
+        for columns, index in self.indexes.items():
+            read = self._readers[columns]
+            old = read(before.values, columns) if before else None
+            new = read(stored.values, columns) if stored else None
             if old != new and index.get(old) == row_id:
                 del index[old]
             if new is not None:
                 index[new] = row_id
 
-    def index(self, column: str) -> dict[Any, str]:
-        """Value of `column` to row id; made at the first call."""
-        index = self.indexes.get(column)
+    def index(self, columns: Columns, read: Reader | None = None) -> dict[Any, str]:
+        """Value of a column to row id, or of several as `read` makes one of them; made at the first call."""
+        index = self.indexes.get(columns)
         if index is None:
-            index = self.indexes[column] = {
-                stored.values[column]: row_id for row_id, stored in self.rows.items() if column in stored.values
-            }
+            read = self._readers[columns] = read or _value
+            index = self.indexes[columns] = {}
+            for row_id, stored in self.rows.items():
+                value = read(stored.values, columns)
+                if value is not None:
+                    index[value] = row_id
         return index
 
     def note(self, version: int, row_id: str) -> None:
@@ -98,6 +105,10 @@ class Table:
             elif stored is None and self.deleted.get(row_id) == written:
                 gone.append((written, row_id))
         return changed, gone
+
+
+def _value(values: Values, column: Any) -> Any:
+    return values.get(column)
 
 
 class Database:

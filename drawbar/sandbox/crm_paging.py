@@ -1,0 +1,41 @@
+"""Dataverse's paging cookies. Pure."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from html import escape
+from typing import Any
+from urllib.parse import quote
+
+from drawbar.sandbox.crm_model import CrmError, Entity
+from drawbar.sandbox.store import Values
+from drawbar.sandbox.wire import to_json
+
+
+def write_cookie(entity: Entity, page: list[Values], number: int, bookmark: list[Any], *, tracking: bool) -> str:
+    """The paging cookie in its published shape; where to go on stands in `bookmark`."""
+    inner = f'<cookie page="{number - 1}">'
+    if page:
+        last, first = page[-1][entity.id].upper(), page[0][entity.id].upper()
+        inner += f'<{entity.id} last="{{{last}}}" first="{{{first}}}" />'
+    inner += "</cookie>"
+    place = base64.urlsafe_b64encode(to_json(bookmark)).decode()
+    cookie = (
+        f'<cookie pagenumber="{number}" pagingcookie="{escape(quote(quote(inner, safe=""), safe=""))}"'
+        f' istracking="{tracking}" bookmark="{place}" />'
+    )
+    return quote(cookie, safe="")
+
+
+def read_cookie(cookie: str) -> tuple[list[Any], int]:
+    number = re.search(r'pagenumber="(\d+)"', cookie)
+    place = re.search(r'bookmark="([^"]*)"', cookie)
+    if number is None or place is None:
+        raise CrmError(400, "0x80060888", "The paging cookie is not valid.")
+    try:
+        bookmark = json.loads(base64.urlsafe_b64decode(place.group(1)))
+    except ValueError as error:
+        raise CrmError(400, "0x80060888", "The paging cookie is not valid.") from error
+    return list(bookmark), int(number.group(1))

@@ -1,0 +1,341 @@
+"""Dataverse's rows and how they are written: what the platform does to every row of every table.
+
+What it makes of single tables is in `crm_rules`. Whoever writes has begun a transaction of the store.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from drawbar.sandbox.crm_keys import AlternateKeys, missing
+from drawbar.sandbox.crm_model import LOOKUPS, Attribute, CrmError, Entity, entities, payload_error, to_stored
+from drawbar.sandbox.crm_rules import ON_DELETE, NameOrder, check_currency, check_delete, full_name, mirror_parent
+from drawbar.sandbox.crm_webhooks import CrmNote
+from drawbar.sandbox.odata import GUID
+from drawbar.sandbox.store import Store, Stored, Values
+
+PATH = "/api/data/v9.2"
+_REFERENCE = re.compile(r"/?(\w+)\(((?:'(?:[^']|'')*'|[^()'])*)\)\Z")
+
+
+@dataclass(slots=True)
+class CrmSwitches:
+    """How an organization is set up."""
+
+    full_name: NameOrder = "first_middle_last"
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    row_id: str | None  # None: no row has the key
+    key: Values  # the columns it was named by; none when it was named by its id
+
+
+class CrmRecords:
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.switches = CrmSwitches()
+        self.entities = entities()
+        self.by_set = {entity.set: entity for entity in self.entities.values()}
+        self.keys = AlternateKeys(store)
+        store.table("systemuser").index("applicationid")
+
+    def locate(self, entity: Entity, key: str) -> Located:
+        """What stands in parentheses behind a set: an id, or the values of an alternate key."""
+        text = key.strip().removeprefix(f"{entity.id}=")
+        if GUID.match(text):
+            return Located(text.lower(), {})
+        if "=" not in text:
+            raise CrmError(400, "0x80060888", f"Error in query syntax: the key '{text}' is not valid.")
+        given = self.keys.named(entity, text)
+        return Located(self.keys.find(entity, given), given)
+
+    def with_key(self, entity: Entity, body: Values, key: Values) -> Values:
+        """A body that also says what its address says. Raises CrmError when the two differ."""
+        whole = dict(body)
+        for name, value in key.items():
+            attribute = entity.attributes[name]
+            if attribute.type in LOOKUPS:
+                target = self.entities[attribute.targets[0]]
+                bind = f"{entity.navigation_of(attribute, target.logical)}@odata.bind"
+                whole.setdefault(bind, f"/{target.set}({value})")
+                continue
+            if name in body and to_stored(entity, attribute, body[name]) != value:
+                raise CrmError(400, "0x80040203", "The key of the address and the key of the payload differ.")
+            whole.setdefault(name, value)
+        return whole
+
+    def row_id(self, entity: Entity, key: str) -> str:
+        located = self.locate(entity, key)
+        if located.row_id is None:
+            raise missing(entity)
+        return located.row_id
+
+    def find(self, entity: Entity, row_id: str) -> Stored:
+        stored = self.store.table(entity.logical).rows.get(row_id)
+        if stored is None:
+            raise no_row(entity, row_id)
+        return stored
+
+    def insert(
+        self, entity: Entity, body: Values, *, user: Values, row_id: str | None = None, tag: str | None = None
+    ) -> tuple[str, Stored]:
+        """One new row, within a running transaction."""
+        row: Values = {
+            attribute.name: attribute.default
+            for attribute in entity.attributes.values()
+            if attribute.default is not None
+        }
+        written = self._assign(entity, row, body, creating=True)
+        given = row.pop(entity.id, None)
+        if row_id is not None and given is not None and given != row_id:
+            raise CrmError(400, "0x80040203", "The key of the address and the key of the payload differ.")
+        new_id: str = row_id or given or str(uuid.uuid4())
+        if new_id in self.store.table(entity.logical).rows:
+            raise CrmError(412, "0x80040237", "A record with matching key values already exists.")
+        self._complete(entity, new_id, row, written, user, before=None)
+        self.keys.check(entity, new_id, row)
+        now = self.store.clock.whole_seconds()
+        row["createdon"], row["createdby"] = now, user["systemuserid"]
+        row["modifiedon"], row["modifiedby"] = now, user["systemuserid"]
+        row = {name: value for name, value in row.items() if value is not None}
+        row[entity.id] = new_id
+        note = CrmNote("Create", user, tuple(sorted(row)), tag)
+        return new_id, self.store.put(entity.logical, new_id, row, note=note)
+
+    def update(self, entity: Entity, row_id: str, body: Values, *, user: Values, tag: str | None = None) -> Stored:
+        """Every write counts as a change, whether or not a value differs."""
+        before = self.find(entity, row_id)
+        row = dict(before.values)
+        written = self._assign(entity, row, body, creating=False)
+        if row.get(entity.id) != row_id:
+            raise CrmError(400, "0x80040203", "The key of the address and the key of the payload differ.")
+        if not written:
+            return before
+        self._complete(entity, row_id, row, written, user, before=before.values)
+        self.keys.check(entity, row_id, row)
+        row["modifiedon"], row["modifiedby"] = self.store.clock.whole_seconds(), user["systemuserid"]
+        row = {name: value for name, value in row.items() if value is not None}
+        note = CrmNote("Update", user, tuple(sorted(written)), tag)
+        return self.store.put(entity.logical, row_id, row, note=note)
+
+    def remove(self, entity: Entity, row_id: str, *, user: Values) -> None:
+        """Delete a row; rows that point to it go with it, forbid it, or lose the lookup."""
+        check_delete(entity.logical, row_id, base=self.store.fact("base_currency"))
+        pointing = list(self._pointing_to(entity, row_id))
+        for other, attribute, _ in pointing:
+            if ON_DELETE.get((other.logical, attribute.name)) == "refuse":
+                raise CrmError(
+                    405,
+                    "0x80040227",
+                    "The object you tried to delete is associated with another object and cannot be deleted.",
+                )
+        self.store.remove(entity.logical, row_id, note=CrmNote("Delete", user, (), None))
+        for other, attribute, other_id in pointing:
+            if other_id not in self.store.table(other.logical).rows:
+                continue
+            if ON_DELETE.get((other.logical, attribute.name)) == "delete":
+                self.remove(other, other_id, user=user)
+            else:
+                name = other.navigation_of(attribute, entity.logical)
+                self.update(other, other_id, {f"{name}@odata.bind": None}, user=user)
+
+    def _pointing_to(self, entity: Entity, row_id: str) -> Iterator[tuple[Entity, Attribute, str]]:
+        for other in self.entities.values():
+            lookups = [
+                attribute
+                for attribute in other.attributes.values()
+                if attribute.type in LOOKUPS and attribute.write and entity.logical in attribute.targets
+            ]
+            if not lookups:
+                continue
+            for other_id, stored in self.store.table(other.logical).rows.items():
+                for attribute in lookups:
+                    if stored.values.get(attribute.name) == row_id:
+                        yield other, attribute, other_id
+
+    def _assign(self, entity: Entity, row: Values, body: Values, *, creating: bool) -> set[str]:
+        """Put the members of a body into `row`; returns the columns that were written."""
+        written: set[str] = set()
+        right = "C" if creating else "U"
+        for name, value in body.items():
+            if name.endswith("@odata.bind"):
+                written |= self._bind(entity, row, name.removesuffix("@odata.bind"), value, right)
+            elif "@" in name:
+                continue
+            elif name in entity.by_wire_name and entity.by_wire_name[name].type in LOOKUPS:
+                raise payload_error(
+                    entity,
+                    "CRM do not support direct update of Entity Reference properties, Use Navigation properties"
+                    " instead.",
+                )
+            elif name in entity.attributes and entity.attributes[name].type not in LOOKUPS:
+                attribute = entity.attributes[name]
+                stored = to_stored(entity, attribute, value)
+                if name == entity.id or right in attribute.write:
+                    row[name] = stored
+                    written.add(name)
+            elif name in entity.navigations and value is None:
+                written |= self._bind(entity, row, name, None, right)
+            else:
+                raise payload_error(
+                    entity,
+                    f"InnerException : Microsoft.OData.ODataException: An undeclared property '{name}' which only has"
+                    " property annotations in the payload but no property value was found in the payload.",
+                )
+        written.discard(entity.id)
+        return written
+
+    def _bind(self, entity: Entity, row: Values, name: str, value: Any, right: str) -> set[str]:
+        navigation = name
+        if name not in entity.navigations and name in entity.attributes:
+            attribute = entity.attributes[name]
+            if attribute.type == "Lookup":  # by its logical name, which the service takes as well
+                navigation = attribute.navigation or name
+        if navigation not in entity.navigations:
+            raise payload_error(entity, f"An undeclared property '{name}' was found in the payload.")
+        attribute, targets = entity.navigations[navigation]
+        if right not in attribute.write:
+            return set()
+        if value is None:
+            row[attribute.name] = None
+            row.pop(f"{attribute.name}@type", None)
+            return {attribute.name}
+        other, row_id = self.reference(entity, value)
+        if other.logical not in targets:
+            raise payload_error(entity, f"'{name}' cannot point to '{other.set}'.")
+        target = self.find(other, row_id)
+        if attribute.type == "Owner" and target.values.get("isdisabled"):
+            raise CrmError(403, "0x80040225", f"The specified user(Id = {row_id}) is disabled.")
+        row[attribute.name] = row_id
+        if len(attribute.targets) > 1:
+            row[f"{attribute.name}@type"] = other.logical
+        return {attribute.name}
+
+    def reference(self, entity: Entity, value: Any) -> tuple[Entity, str]:
+        other, key = self._address(entity, value)
+        return other, self.row_id(other, key)
+
+    def located(self, entity: Entity, value: Any) -> Located:
+        """The row of this very table that an address names."""
+        other, key = self._address(entity, value)
+        if other is not entity:
+            raise payload_error(entity, f"The address '{value}' is not one of '{entity.set}'.")
+        return self.locate(entity, key)
+
+    def _address(self, entity: Entity, value: Any) -> tuple[Entity, str]:
+        text = str(value)
+        if "://" in text:
+            text = urlsplit(text).path
+        match = _REFERENCE.match(unquote(text.removeprefix(PATH)))
+        other = self.by_set.get(match.group(1)) if match else None
+        if match is None or other is None:
+            raise payload_error(entity, f"Resource not found for the reference '{value}'.")
+        return other, match.group(2)
+
+    def _complete(
+        self, entity: Entity, row_id: str, row: Values, written: set[str], user: Values, *, before: Values | None
+    ) -> None:
+        """What the platform makes of a row before it is kept."""
+        self._settle_state(entity, row, written)
+        if entity.ownership == "user":
+            self._settle_owner(row, user)
+        if "businessunitid" in entity.attributes and entity.id != "businessunitid":
+            row.setdefault("businessunitid", user.get("businessunitid"))
+        if "administratorid" in entity.attributes:
+            row.setdefault("administratorid", user["systemuserid"])
+        if "organizationid" in entity.attributes:
+            row["organizationid"] = self.store.fact("organization_id")
+        if "exchangerate" in entity.attributes and entity.logical != "transactioncurrency":
+            self._settle_money(entity, row, written, before)
+        for number in ("1", "2"):
+            if f"address{number}_composite" in entity.attributes:
+                row[f"address{number}_composite"] = _composite(row, f"address{number}_")
+        if "fullname" in entity.attributes:
+            row["fullname"] = full_name(row, self.switches.full_name)
+        if entity.logical == "contact":
+            mirror_parent(row)
+        for attribute in entity.attributes.values():
+            enforced = attribute.required == "S" and attribute.write == "CU" and attribute.type != "Owner"
+            if enforced and row.get(attribute.name) is None:
+                raise CrmError(
+                    400, "0x80040200", f"The required field '{attribute.name}' of '{entity.logical}' is missing."
+                )
+        if entity.logical == "transactioncurrency":
+            others = {other: stored.values for other, stored in self.store.table(entity.logical).rows.items()}
+            check_currency(row_id, row, before, base=self.store.fact("base_currency"), others=others)
+
+    @staticmethod
+    def _settle_state(entity: Entity, row: Values, written: set[str]) -> None:
+        status = entity.attributes.get("statuscode")
+        if status is None or not {"statecode", "statuscode"} & written:
+            return
+        if row.get("statecode") is None:
+            raise CrmError(400, "0x80048408", f"A state code of {entity.logical} cannot be null.")
+        if "statuscode" not in written or row.get("statuscode") is None:
+            row["statuscode"] = next(value for value, state in status.states.items() if state == row["statecode"])
+        elif "statecode" not in written:
+            row["statecode"] = status.states[row["statuscode"]]
+        elif status.states[row["statuscode"]] != row["statecode"]:
+            raise CrmError(
+                400,
+                "0x80048408",
+                f"{row['statuscode']} is not a valid status code for state code {row['statecode']}"
+                f" on {entity.logical}.",
+            )
+
+    def _settle_owner(self, row: Values, user: Values) -> None:
+        if row.get("ownerid") is None:
+            row["ownerid"], row["ownerid@type"] = user["systemuserid"], "systemuser"
+        is_user = row["ownerid@type"] == "systemuser"
+        owner = self.store.table(row["ownerid@type"]).rows[row["ownerid"]].values
+        row["owninguser"] = row["ownerid"] if is_user else None
+        row["owningteam"] = None if is_user else row["ownerid"]
+        row["owningbusinessunit"] = owner.get("businessunitid")
+
+    def _settle_money(self, entity: Entity, row: Values, written: set[str], before: Values | None) -> None:
+        """The rate is copied to the row when money or currency is written; base amounts follow from it."""
+        row.setdefault("transactioncurrencyid", self.store.fact("base_currency"))
+        if row["transactioncurrencyid"] is None:
+            row["transactioncurrencyid"] = self.store.fact("base_currency")
+        money = [attribute.name for attribute in entity.attributes.values() if attribute.type == "Money"]
+        if before is not None and not written & {"transactioncurrencyid", *money}:
+            return
+        currency = self.store.table("transactioncurrency").rows.get(row["transactioncurrencyid"] or "")
+        rate = currency.values.get("exchangerate", 1.0) if currency else 1.0
+        row["exchangerate"] = rate
+        for name in money:
+            if not name.endswith("_base"):
+                amount = row.get(name)
+                row[f"{name}_base"] = None if amount is None else round(amount / rate, 2)
+
+    def application_user(self, app: str) -> Values:
+        user_id = self.store.table("systemuser").index("applicationid").get(app)
+        if user_id is None:
+            raise CrmError(404, "0x80072560", "The application has no user.")
+        return self.store.table("systemuser").rows[user_id].values
+
+    def entity_of(self, set_name: str) -> Entity:
+        entity = self.by_set.get(set_name)
+        if entity is None:
+            raise CrmError(404, "0x80060888", f"There is no set '{set_name}'.")
+        return entity
+
+
+def no_row(entity: Entity, row_id: str) -> CrmError:
+    return CrmError(404, "0x80040217", f"Entity '{entity.logical}' With Id = {row_id} Does Not Exist")
+
+
+def _composite(row: Values, prefix: str) -> str | None:
+    def part(name: str) -> str:
+        return row.get(prefix + name) or ""
+
+    region = " ".join(text for text in (part("stateorprovince"), part("postalcode")) if text)
+    place = ", ".join(text for text in (part("city"), region) if text)
+    lines = [part("line1"), part("line2"), part("line3"), place, part("country")]
+    return "\r\n".join(line for line in lines if line)[:1000] or None
