@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
+from drawbar.sandbox.erp_model import milliseconds, parse_time
 from drawbar.sandbox.server import SandboxError, SandboxOptions, run
 
 
@@ -21,6 +23,7 @@ def main() -> int:
     parser.add_argument("--state-dir", type=Path, required=True, help="certificates, ports, secrets")
     parser.add_argument("--seed", choices=("demo", "empty"), default="demo", help="what a new sandbox holds")
     parser.add_argument("--random-seed", type=int, default=1, help="ids and generated data follow from it")
+    parser.add_argument("--clock", type=_moment, help="what time it is there at the start, as 2026-03-02T09:00:00Z")
     parser.add_argument("--db", type=Path, help="SQLite file that keeps the data; without it: memory")
     parser.add_argument("--info", type=Path, help="write the JSON there (mode 0600) instead of printing it")
     parser.add_argument("--host", default="127.0.0.1")
@@ -42,6 +45,7 @@ def main() -> int:
         db=given.db,
         seed=given.seed,
         random_seed=given.random_seed,
+        clock=given.clock,
         plain_http=given.plain_http,
         limits=not given.no_limits,
         latency_ms=given.latency_ms,
@@ -66,6 +70,10 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
+
+
+def _moment(text: str) -> dt.datetime:
+    return dt.datetime.fromtimestamp(milliseconds(parse_time(text)) / 1000, dt.timezone.utc)
 
 
 if __name__ == "__main__":

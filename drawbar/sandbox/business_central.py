@@ -102,7 +102,7 @@ class BusinessCentral:
         self._short_path = f"/v2.0/{environment}/api/v2.0"
         self._sign_in = sign_in
         self._grants = grants
-        self.records = ErpRecords(store, store.clock, RULES)
+        self.records = ErpRecords(store, RULES)
         self._sets = self.records.sets
         self._predicates: dict[tuple[str, str, str], Predicate] = {}
 

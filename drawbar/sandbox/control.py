@@ -13,11 +13,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from drawbar.sandbox.business_central import BusinessCentral
+from drawbar.sandbox.clock import Clock
 from drawbar.sandbox.crm_model import CrmError
 from drawbar.sandbox.crm_rules import NAME_ORDERS
 from drawbar.sandbox.crm_webhooks import CrmWebhookSettings
 from drawbar.sandbox.dataverse import Dataverse
-from drawbar.sandbox.erp_model import ErpError
+from drawbar.sandbox.erp_model import ErpError, milliseconds, parse_time, shown_time, time_text
 from drawbar.sandbox.erp_webhooks import ErpWebhookSettings
 from drawbar.sandbox.faults import FaultRuleError, Faults
 from drawbar.sandbox.grants import Grants
@@ -28,6 +29,8 @@ from drawbar.sandbox.store import Change, Values
 from drawbar.sandbox.wire import Latency, Reply, Request, Traffic, to_json
 
 PATH = "/control"
+MAX_RATE = 100_000
+LAST_S = 32_503_680_000  # the year 3000
 _LISTS = frozenset(("faults", "edit", "automations"))  # calls that take several at once
 
 
@@ -62,7 +65,9 @@ class Control:
         latencies: dict[str, Latency],
         limits: dict[str, BusinessCentralLimits | DataverseLimits],
         grants: Grants,
+        clock: Clock,
     ) -> None:
+        self._clock = clock
         self._token = token
         self._sign_in = sign_in
         self._erp = erp
@@ -93,6 +98,8 @@ class Control:
             ("GET", "grants"): lambda _: self._grants.rows(),
             ("POST", "webhooks"): self._set_webhooks,
             ("POST", "switches"): self._set_switches,
+            ("POST", "clock"): self._set_clock,
+            ("GET", "clock"): lambda _: self._time(),
             ("POST", "edit"): self._edit,
             ("POST", "automations"): self._set_automations,
             ("GET", "automations"): lambda _: [asdict(rule) for rule in self._automations],
@@ -178,6 +185,24 @@ class Control:
         erp.customer_template = dict(body.get("customer_template", erp.customer_template))
         crm.full_name = body.get("full_name", crm.full_name)
         return {**asdict(erp), **asdict(crm)}
+
+    def _set_clock(self, body: Any) -> Any:
+        unknown = set(body) - {"set", "advance_s", "rate", "reset"}
+        if unknown:
+            raise ControlError(f"the clock knows no {', '.join(sorted(unknown))}")
+        moment_s = milliseconds(parse_time(str(body["set"]))) / 1000 if "set" in body else self._clock.now_s()
+        moment_s += float(body.get("advance_s", 0))
+        rate = float(body.get("rate", self._clock.rate))
+        if not 0 <= rate <= MAX_RATE or not 0 <= moment_s < LAST_S:
+            raise ControlError(f"a rate is between 0 and {MAX_RATE}, a time between the years 1970 and 3000")
+        if body.get("reset"):
+            self._clock.reset()
+        else:
+            self._clock.set(moment_s, rate=rate)
+        return self._time()
+
+    def _time(self) -> Any:
+        return {"now": shown_time(time_text(self._clock.now_ms())), "rate": self._clock.rate}
 
     def _edit(self, body: Any) -> Any:
         edits = body if isinstance(body, list) else [body]

@@ -251,13 +251,17 @@ def etag(version: int) -> str:
 class CrmSchema:
     """Properties of one table as filters see them, on rows as they go out.
 
-    `follow(row, navigation)` gives the row a single-valued navigation leads to.
+    `follow(row, navigation)` gives the row a single-valued navigation leads to, `now` the time of the service.
     """
 
     def __init__(
-        self, entity: Entity, follow: Callable[[Entity, Mapping[str, Any], str], Mapping[str, Any] | None]
+        self,
+        entity: Entity,
+        follow: Callable[[Entity, Mapping[str, Any], str], Mapping[str, Any] | None],
+        now: Callable[[], dt.datetime],
     ) -> None:
         self._entity = entity
+        self._now = now
         self._follow = follow
 
     def property(self, path: tuple[str, ...]) -> tuple[Getter, str]:
@@ -280,7 +284,7 @@ class CrmSchema:
         known = [entities()[target] for target in targets if target in entities()]
         if not known:
             raise QueryError(f"The table behind '{navigation}' is not served.")
-        inner, kind = CrmSchema(known[0], self._follow).property(path[1:])
+        inner, kind = CrmSchema(known[0], self._follow, self._now).property(path[1:])
         entity, follow = self._entity, self._follow
 
         def read(row: Mapping[str, Any]) -> Any:
@@ -332,7 +336,7 @@ class CrmSchema:
                 span = step * int(value or 0)
 
                 def recent(row: Mapping[str, Any]) -> bool:
-                    edge = dt.datetime.now(dt.timezone.utc) - span
+                    edge = self._now() - span
                     return (getter(row) or "") >= edge.strftime("%Y-%m-%dT%H:%M:%SZ")
 
                 return recent

@@ -6,7 +6,6 @@ What it makes of single tables is in `crm_rules`. Whoever writes has begun a tra
 from __future__ import annotations
 
 import re
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -95,7 +94,7 @@ class CrmRecords:
         given = row.pop(entity.id, None)
         if row_id is not None and given is not None and given != row_id:
             raise CrmError(400, "0x80040203", "The key of the address and the key of the payload differ.")
-        new_id: str = row_id or given or str(uuid.uuid4())
+        new_id: str = row_id or given or self.store.new_id()
         if new_id in self.store.table(entity.logical).rows:
             raise CrmError(412, "0x80040237", "A record with matching key values already exists.")
         self._complete(entity, new_id, row, written, user, before=None)

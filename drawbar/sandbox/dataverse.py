@@ -106,7 +106,10 @@ class Dataverse:
         self.records = CrmRecords(store)
         self.sets = {entity.logical: entity.set for entity in self.records.entities.values()}
         self._predicates: dict[tuple[str, str], Predicate] = {}
-        self._schemas = {entity.logical: CrmSchema(entity, self._follow) for entity in self.records.entities.values()}
+        self._schemas = {
+            entity.logical: CrmSchema(entity, self._follow, store.clock.now)
+            for entity in self.records.entities.values()
+        }
         self._definitions = EntityDefinitions(self.records.entities, self.base_url, self.records.keys.of)
 
     # ------------------------------------------------------------ as a service

@@ -6,12 +6,10 @@ and calls `begin`, which gives the time that every write of it bears.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from drawbar.sandbox.clock import Clock
 from drawbar.sandbox.erp_model import (
     EMPTY_GUID,
     Column,
@@ -52,12 +50,11 @@ class SetRules:
 
 
 class ErpRecords:
-    def __init__(self, store: Store, clock: Clock, rules: Mapping[str, SetRules]) -> None:
+    def __init__(self, store: Store, rules: Mapping[str, SetRules]) -> None:
         self.store = store
         self.sets = entity_sets()
         self.switches = ErpSwitches()
         self.now = ""  # of the running transaction
-        self._clock = clock
         self._rules = rules
         self._plain = SetRules()
         self._last_ms = max(
@@ -72,7 +69,7 @@ class ErpRecords:
 
     def begin(self) -> None:
         """The time every write of this transaction bears; strictly after that of the one before."""
-        self._last_ms = max(self._clock.now_ms(), self._last_ms + 1)
+        self._last_ms = max(self.store.clock.now_ms(), self._last_ms + 1)
         self.now = time_text(self._last_ms)
 
     def rules_of(self, set_name: str) -> SetRules:
@@ -144,11 +141,10 @@ class ErpRecords:
         rules.after(self, company, None, row, app)
         return table.rows[row_id]
 
-    @staticmethod
-    def _given_id(entity_set: EntitySet, rows: dict[str, Stored], given: Any) -> str:
+    def _given_id(self, entity_set: EntitySet, rows: dict[str, Stored], given: Any) -> str:
         row_id = to_stored(entity_set.columns["id"], given) if given is not None else EMPTY_GUID
         if row_id == EMPTY_GUID:
-            return str(uuid.uuid4())
+            return self.store.new_id()
         if row_id in rows:
             raise ErpError(
                 400,

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-Action = Literal["lose_reply", "delay", "status", "cut", "corrupt_json"]
+Action = Literal["lose_reply", "delay", "status", "cut", "corrupt_json", "duplicate"]
 When = Literal["before", "after"]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import json
 import os
 import secrets
@@ -25,6 +26,7 @@ import uvicorn
 from drawbar.sandbox import control as control_endpoint
 from drawbar.sandbox.business_central import AUDIENCE, BusinessCentral
 from drawbar.sandbox.certificates import Certificates, ensure_certificates
+from drawbar.sandbox.clock import Clock
 from drawbar.sandbox.control import Control
 from drawbar.sandbox.crm_records import PATH as CRM_PATH
 from drawbar.sandbox.crm_webhooks import DELAY_S as CRM_WEBHOOK_DELAY_S
@@ -59,6 +61,7 @@ class SandboxOptions:
     db: Path | None = None  # SQLite; None keeps everything in memory
     seed: Literal["demo", "empty"] = "demo"
     random_seed: int = 1
+    clock: dt.datetime | None = None  # what time it is there at the start; None: as on this machine
     plain_http: bool = False  # no TLS, for clients that cannot be given a certificate authority
     limits: bool = True
     latency_ms: float = 0.0
@@ -159,7 +162,12 @@ class _Machine:
         notifier: Notifier,
         kept: dict[str, Any],
     ) -> None:
-        erp_store, crm_store = Store("erp", database), Store("crm", database)
+        clock = Clock()
+        if options.clock is not None:
+            clock.set(options.clock.timestamp())
+        erp_store, crm_store = (
+            Store(name, database, clock, random_seed=options.random_seed) for name in ("erp", "crm")
+        )
         is_new = erp_store.is_empty() and crm_store.is_empty()
         self.erp_webhooks = ErpWebhooks(erp_store, notifier)
         self.erp_webhooks.settings.delay_s = options.erp_webhook_delay_s
@@ -172,6 +180,7 @@ class _Machine:
             applications=list(applications.values()),
             audiences=[AUDIENCE, origins["crm"]],
             certificates=certificates,
+            clock=clock,
         )
         grants, faults, traffic = Grants(), Faults(), Traffic()
         erp = BusinessCentral(
@@ -200,6 +209,7 @@ class _Machine:
             latencies=latencies,
             limits=limits,
             grants=grants,
+            clock=clock,
         )
         front = _Front(sign_in, control if options.control else None)
         self.endpoints = {

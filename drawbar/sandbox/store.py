@@ -9,7 +9,9 @@ loses nothing, a machine that loses power may lose the last moments.
 from __future__ import annotations
 
 import json
+import random
 import sqlite3
+import uuid
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -165,8 +167,8 @@ class Database:
 class Store:
     """All tables of one system, its version counter and its facts (counters, switches that must survive)."""
 
-    def __init__(self, system: str, database: Database, clock: Clock | None = None) -> None:
-        self.clock = clock or Clock()
+    def __init__(self, system: str, database: Database, clock: Clock, *, random_seed: int) -> None:
+        self.clock = clock
         self._system = system
         self._database = database
         self._tables: dict[str, Table] = {}
@@ -178,6 +180,12 @@ class Store:
         self._facts_touched: dict[str, Any] = {}
         self._depth = 0
         self._load()
+        # What was made before a restart must not be made again, so the version is part of the seed.
+        self._ids = random.Random(f"{random_seed} {system} {self.version}")  # noqa: S311 - to be repeated, not secret
+
+    def new_id(self) -> str:
+        """The next of a row of ids that is the same for the same seed and the same requests."""
+        return str(uuid.UUID(int=self._ids.getrandbits(128), version=4))
 
     def _load(self) -> None:
         rows, self._facts = self._database.load(self._system)

@@ -160,13 +160,19 @@ class Endpoint:
                     reply.body = reply.body[: max(1, len(reply.body) * 2 // 3)]
                 case "lose_reply":
                     reply = None
-        self._traffic.counts[
-            (request.app or "", service.system, request.method, service.target(request), reply.status if reply else 0)
-        ] += 1
+                case "duplicate":
+                    self._count(request, reply)
+                    reply = await self._answer(request, None)
+        self._count(request, reply)
         if reply is None:
             await _cut(scope, receive)
         else:
             await _send(reply, request.method, send)
+
+    def _count(self, request: Request, reply: Reply | None) -> None:
+        service = self._service
+        status = reply.status if reply else 0
+        self._traffic.counts[(request.app or "", service.system, request.method, service.target(request), status)] += 1
 
     async def _answer(self, request: Request, fault: Fault | None) -> Reply | None:
         """None: the connection is to be closed without an answer."""

@@ -43,6 +43,16 @@ class TestFaults:
 
         assert count == crm.get("accounts/$count").text
 
+    def test_a_duplicate_is_a_request_carried_out_twice(self, erp: Client, control: Control, customer, rules):
+        name = f"Twice {customer['number']}"
+        rules({"system": "erp", "method": "POST", "path": "customers", "action": "duplicate"})
+        made = erp.post("customers", {"displayName": name}).json()
+        rules({"system": "erp", "method": "PATCH", "action": "duplicate"})
+        second = erp.patch(f"customers({made['id']})", {"phoneNumber": "5"}, tag=made["@odata.etag"])
+
+        assert 2 == len(erp.rows(f"customers?$filter=displayName eq '{name}'"))
+        assert (409, "Request_EntityChanged") == error_code(second)
+
     def test_a_rule_waits_for_its_turn_and_ends(self, crm: Client, control: Control, rules):
         rules({"system": "crm", "path": "WhoAmI", "after": 1, "times": 2, "action": "status", "status": 503})
 
@@ -127,6 +137,65 @@ class TestRights:
             control("POST", "grants", {"system": system, "app": info[system]["client_id"], "allowed": True})
 
         assert ((403, "0x80072560"), (401, "Authentication_InvalidCredentials")) == replies
+
+
+class TestClock:
+    @pytest.fixture
+    def clock(self, control: Control) -> Iterator[Callable[..., dict]]:
+        yield lambda **given: control("POST", "clock", given)
+        control("POST", "clock", {"reset": True})
+
+    def test_is_set_and_stands_when_told_to(self, control: Control, clock):
+        clock(set="2031-05-06T07:08:09.5Z", rate=0)
+
+        assert [{"now": "2031-05-06T07:08:09.5Z", "rate": 0.0}] * 2 == [control("GET", "clock") for _ in range(2)]
+
+    def test_is_moved_on(self, clock):
+        clock(set="2031-05-06T07:08:09Z", rate=0)
+
+        assert "2031-05-06T07:09:09Z" == clock(advance_s=60)["now"]
+
+    def test_runs_faster(self, clock):
+        before = clock(set="2031-05-06T07:08:09Z", rate=100_000)["now"]
+
+        assert eventually(lambda: clock()["now"][:16] > before[:16])
+
+    def test_ages_tokens(self, info: Info, crm: Client, clock):
+        clock(advance_s=2 * 3600)
+        late = Client(info, "crm")
+
+        assert (401, 200) == (crm.get("WhoAmI").status_code, late.get("WhoAmI").status_code)
+        late.close()
+
+    def test_dates_what_both_systems_write(self, info: Info, clock):
+        clock(set="2031-05-06T07:08:09Z")
+        erp, crm = Client(info, "erp"), Client(info, "crm")
+        customer = erp.post("customers", {"displayName": "Of the future"}).json()
+        account = crm.post("accounts", {"name": "Of the future"}, prefer="return=representation").json()
+        recent = crm.rows(
+            "accounts?$filter=Microsoft.Dynamics.CRM.LastXHours(PropertyName='createdon',PropertyValue=1)"
+        )
+
+        assert "2031-05-06T07:0" == customer["lastModifiedDateTime"][:15] == account["modifiedon"][:15]
+        assert [account["accountid"]] == [row["accountid"] for row in recent]
+        erp.delete(f"customers({customer['id']})", tag="*")
+        crm.delete(f"accounts({account['accountid']})")
+        erp.close()
+        crm.close()
+
+    def test_ages_delta_links(self, info: Info, crm: Client, clock):
+        link = crm.get("accounts?$select=name", prefer="odata.track-changes").json()["@odata.deltaLink"]
+        clock(advance_s=8 * 86_400)
+        late = Client(info, "crm")
+
+        assert (400, "0x80044352") == error_code(late.get(link))
+        late.close()
+
+    @pytest.mark.parametrize(
+        "body", [{"set": "noon"}, {"set": 5}, {"rate": -1}, {"advance_s": "x"}, {"advance_s": 1e300}, {"hour": 1}]
+    )
+    def test_refuses_what_is_no_time(self, info: Info, control: Control, body):
+        assert 400 == control.http.post(f"{info['control_url']}/clock", json=body, timeout=10).status_code
 
 
 class TestLimits:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections import Counter
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import pytest
 
-from tests.sandbox.client import Control, Info
+from tests.sandbox.client import Client, Control, Info
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +136,24 @@ class TestDemoCurrencies:
 
 def ids_of(rows: list[dict]) -> set[str]:
     return {row["id"] for row in rows}
+
+
+class TestDeterminism:
+    def test_the_same_seed_clock_and_requests_give_the_same_rows_to_the_last_member(self, start: Callable[..., Info]):
+        """Ids the services make, numbers, versions and times included."""
+        found = []
+        for _ in range(2):
+            info = start(seed="demo", limits=False, clock=dt.datetime(2026, 3, 2, tzinfo=dt.timezone.utc))
+            control = Control(info)
+            control("POST", "clock", {"set": "2026-03-02T09:00:00Z", "rate": 0})
+            erp, crm = Client(info, "erp"), Client(info, "crm")
+            customer = erp.post("customers", {"displayName": "Same again"}).json()
+            account = crm.post("accounts", {"name": "Same again"}, prefer="return=representation").json()
+            found.append([{k: v for k, v in row.items() if k != "@odata.context"} for row in (customer, account)])
+            for client in (control, erp, crm):
+                client.close()
+
+        assert found[0] == found[1]
 
 
 class TestEmpty:

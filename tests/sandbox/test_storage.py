@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from drawbar.sandbox.clock import Clock
 from drawbar.sandbox.store import Database, Store
 from tests.sandbox.client import Client, Info, eventually
 
 
 class TestStore:
     def test_a_transaction_that_fails_leaves_nothing(self):
-        store = Store("erp", Database(None))
+        store = Store("erp", Database(None), Clock(), random_seed=1)
         with store.transaction():
             store.put("t", "a", {"n": 1, "code": "A"})
         store.table("t").index("code")
@@ -36,7 +37,7 @@ class TestStore:
         assert {"A": "a"} == store.table("t").index("code")
 
     def test_changes_are_found_by_version_after_the_log_is_cut(self):
-        store = Store("erp", Database(None))
+        store = Store("erp", Database(None), Clock(), random_seed=1)
         for number in range(3000):
             with store.transaction():
                 store.put("t", str(number % 7), {"n": number})
