@@ -310,12 +310,8 @@ class BusinessCentral:
         company = _given(call.company)
         text = call.options.get("$filter")
         named = names_in(parse_filter(text)) if text else set()
-        if entity_set.parent and within is None and entity_set.parent not in named:
-            raise ErpError(
-                400,
-                "Application_DialogException",
-                f"You must specify the record they belong to, by '{entity_set.parent}', to get {entity_set.name}.",
-            )
+        if entity_set.parents and within is None and not named & set(entity_set.parents):
+            raise ErpError(400, "Application_DialogException", entity_set.unfiltered)
         rows = self.records.candidates(company, entity_set)
         if within is not None:
             rows = [stored for stored in rows if stored.values[within.column] == within.parent_id]
@@ -400,18 +396,33 @@ class BusinessCentral:
     def _below(self, call: _Call, entity_set: EntitySet, row_id: str, rest: list[Segment]) -> Reply:
         """What the address of an entity leads on to: a collection, or one entity or property."""
         method, name = call.request.method, rest[0].name
-        if method == "GET" and name in entity_set.collections and rest[0].key is None:
-            self._allow(call, entity_set, "read")
-            self._must_find(_given(call.company), entity_set, row_id)
+        if name in entity_set.collections:
             set_name, column = entity_set.collections[name]
-            within = _Within(column, row_id, f"{entity_set.name}({row_id})/{name}")
-            if len(rest) == 1:
-                return self._list(call, self._sets[set_name], within)
-            if len(rest) == 2 and rest[1].name == "$count":
-                return self._count(call, self._sets[set_name], within)
+            return self._in_collection(
+                call, self._sets[set_name], _Within(column, row_id, f"{entity_set.name}({row_id})/{name}"), rest
+            )
         if method != "GET" or len(rest) > 1:
             raise ErpError(405, "BadRequest_MethodNotAllowed", f"'{method}' is not allowed here.")
         return self._part(call, entity_set, row_id, name)
+
+    def _in_collection(self, call: _Call, children: EntitySet, within: _Within, rest: list[Segment]) -> Reply:
+        """The part of a set that belongs to one entity, and its entities."""
+        company, method, key = _given(call.company), call.request.method, rest[0].key
+        parent_set = self._sets[within.address.partition("(")[0]]
+        self._allow(call, parent_set, "read")
+        self._must_find(company, parent_set, within.parent_id)
+        if key is not None:
+            found = self._must_find(company, children, self._row_id(key))
+            if found.values[within.column] != within.parent_id:
+                raise ErpError(404, "BadRequest_ResourceNotFound", "The entity does not belong to this one.")
+            return self._in_set(call, children, [Segment(children.name, key), *rest[1:]])
+        if method == "POST" and len(rest) == 1:
+            return self._create(call, children, {within.column: within.parent_id})
+        if method == "GET" and len(rest) == 1:
+            return self._list(call, children, within)
+        if method == "GET" and rest[1].name == "$count":
+            return self._count(call, children, within)
+        raise ErpError(405, "BadRequest_MethodNotAllowed", f"'{method}' is not allowed here.")
 
     def _part(self, call: _Call, entity_set: EntitySet, row_id: str, name: str) -> Reply:
         """A navigation or a single property of an entity."""
@@ -524,9 +535,10 @@ class BusinessCentral:
             raise ErpError(400, "BadRequest", "The payload is not a JSON object.")
         return body
 
-    def _create(self, call: _Call, entity_set: EntitySet) -> Reply:
+    def _create(self, call: _Call, entity_set: EntitySet, given: Values | None = None) -> Reply:
         self._allow(call, entity_set, "create")
-        stored = self.records.insert(_given(call.company), entity_set.name, self._body(call), app=call.app)
+        body = {**(given or {}), **self._body(call), **(given or {})}
+        stored = self.records.insert(_given(call.company), entity_set.name, body, app=call.app)
         if "return-no-content" in call.request.preferences():
             return Reply(204, b"", {"OData-Version": "4.0", "Preference-Applied": "return-no-content"})
         return self._entity(call, entity_set, stored, 201)

@@ -176,13 +176,14 @@ class Control:
 
     def _set_switches(self, body: Any) -> Any:
         erp, crm = self._erp.records.switches, self._crm.records.switches
-        unknown = set(body) - {"post_codes", "customer_template", "full_name"}
+        unknown = set(body) - {"post_codes", "customer_template", "tax_rates", "full_name"}
         if unknown:
             raise ControlError(f"there is no switch {', '.join(sorted(unknown))}")
         if body.get("full_name", crm.full_name) not in NAME_ORDERS:
             raise ControlError(f"full_name is one of {', '.join(NAME_ORDERS)}")
         erp.post_codes = bool(body.get("post_codes", erp.post_codes))
         erp.customer_template = dict(body.get("customer_template", erp.customer_template))
+        erp.tax_rates = {str(code): float(rate) for code, rate in body.get("tax_rates", erp.tax_rates).items()}
         crm.full_name = body.get("full_name", crm.full_name)
         return {**asdict(erp), **asdict(crm)}
 

@@ -38,10 +38,11 @@ class Column:
     name: str
     type: str  # Guid, String, Decimal, Int32, Int64, Boolean, Date, DateTimeOffset, DateFormula, Enum, Stream
     max: int | None = None
-    access: str = "write"  # write, read (not through the API), server (nobody), key
+    access: str = "write"  # write, create (then stays), read (not through the API), server (nobody), key
     code: bool = False  # upper-cased and trimmed
     options: tuple[str, ...] = ()
     relation: tuple[str, str] | None = None  # entity set and column that must hold the value
+    missing: str | None = None  # what is said when it does not, where that is no common text
     caption: str = ""
     calculated: bool = False
 
@@ -79,7 +80,10 @@ class EntitySet:
     required: tuple[str, ...] = ()
     view_of: str | None = None
     rights: tuple[str, ...]  # sets whose tables are read with this one
-    parent: str | None = None  # a list is refused unless its filter names this property
+    parents: tuple[str, ...] = ()  # a list is refused unless its filter names one of these properties
+    unfiltered: str = ""  # what is said then
+    key_within: str | None = None  # the key is unique only among rows of one value of this property
+    pairs: tuple[tuple[str, str, str], ...] = ()  # id and code of the same row of a set
     navigations: Mapping[str, tuple[str, str]]  # name -> set and the property that holds its id
     collections: Mapping[str, tuple[str, str]]  # name -> set and the property of it that holds our id
 
@@ -117,7 +121,10 @@ def entity_sets() -> Mapping[str, EntitySet]:
             required=tuple(given.get("required", ())),
             view_of=given.get("view_of"),
             rights=tuple(given.get("rights", (given.get("view_of") or name,))),
-            parent=given.get("parent"),
+            parents=tuple(given.get("parents", ())),
+            unfiltered=given.get("unfiltered", ""),
+            key_within=given.get("key_within"),
+            pairs=tuple((id_name, code, other) for id_name, code, other in given.get("pairs", ())),
             navigations={n: (s, c) for n, (s, c) in given.get("navigations", {}).items()},
             collections={n: (s, c) for n, (s, c) in given.get("collections", {}).items()},
         )

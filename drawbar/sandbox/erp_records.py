@@ -29,6 +29,7 @@ class ErpSwitches:
 
     post_codes: bool = True  # a post code or city with one match fills the rest of the address
     customer_template: dict[str, Any] = field(default_factory=dict)  # for fields a POST does not name
+    tax_rates: dict[str, float] = field(default_factory=lambda: {"TAXABLE": 5.0})  # percent by tax code
 
 
 class SetRules:
@@ -115,7 +116,8 @@ class ErpRecords:
         given_id = body.pop("id", None)
         row_id = self._given_id(entity_set, table.rows, given_id)
         row["id"] = row_id
-        self._assign(company, entity_set, row, body, by_api=by_api)
+        children = {name: body.pop(name) for name in entity_set.collections if name in body}
+        self._assign(company, entity_set, row, body, by_api=by_api, creating=True)
         if entity_set.name == "customers" and self.switches.customer_template:
             template = {name: value for name, value in self.switches.customer_template.items() if name not in body}
             self._assign(company, entity_set, row, template)
@@ -133,13 +135,28 @@ class ErpRecords:
                 raise ErpError(400, "Application_DialogException", f'A "{name}" must be provided.')
             if not row[name]:
                 raise ErpError(400, "Application_DialogException", f'The blank "{name}" is not allowed.')
-        self._key_is_free(company, entity_set, row[entity_set.key], row_id)
+        self._key_is_free(company, entity_set, row)
         rules = self.rules_of(set_name)
         rules.settle(self, company, row, None)
         row["lastModifiedDateTime"] = self.now
         self.store.put(f"{company}/{set_name}", row_id, row, note=app)
         rules.after(self, company, None, row, app)
+        for name, given in children.items():
+            self._insert_children(company, entity_set, name, row_id, given, app)
         return table.rows[row_id]
+
+    def _insert_children(
+        self, company: str, entity_set: EntitySet, name: str, row_id: str, given: Any, app: str
+    ) -> None:
+        """Entities nested in the body of the one they belong to."""
+        set_name, column = entity_set.collections[name]
+        if "POST" not in self.sets[set_name].verbs:
+            raise ErpError(405, "BadRequest_MethodNotAllowed", f"Entity {set_name} does not support POST.")
+        if not isinstance(given, list) or not all(isinstance(child, dict) for child in given):
+            raise ErpError(400, "BadRequest", f"'{name}' is not a list of entities.")
+        parent = {column: row_id}
+        for child in given:
+            self.insert(company, set_name, {**parent, **child, **parent}, app=app)
 
     def _given_id(self, entity_set: EntitySet, rows: dict[str, Stored], given: Any) -> str:
         row_id = to_stored(entity_set.columns["id"], given) if given is not None else EMPTY_GUID
@@ -153,11 +170,16 @@ class ErpRecords:
             )
         return str(row_id)
 
-    def _key_is_free(self, company: str, entity_set: EntitySet, key: str, row_id: str) -> None:
+    def _key_is_free(self, company: str, entity_set: EntitySet, row: Values) -> None:
+        key, table = row[entity_set.key], self.store.table(f"{company}/{entity_set.name}")
         if entity_set.key == "id":
             return
-        holder = self.store.table(f"{company}/{entity_set.name}").index(entity_set.key).get(key)
-        if holder is not None and holder != row_id:
+        if entity_set.key_within is None:
+            holder = table.index(entity_set.key).get(key)
+        else:
+            columns = (entity_set.key_within, entity_set.key)
+            holder = table.index(columns, _together).get(_together(row, columns))
+        if holder is not None and holder != row["id"]:
             raise ErpError(
                 400,
                 "Internal_EntityWithSameKeyExists",
@@ -215,7 +237,10 @@ class ErpRecords:
                 raise ErpError(
                     400, "BadRequest_RequiredParamNotProvided", f"{entity_set.key_caption} must have a value."
                 )
-            self._key_is_free(company, entity_set, row[key], row_id)
+            self._key_is_free(company, entity_set, row)
+        calculated = {name for name, column in entity_set.columns.items() if column.calculated}
+        if all(row[name] == value for name, value in before.values.items() if name not in calculated):
+            return self.store.put(name, row_id, row, note=app, silent=True)
         row["lastModifiedDateTime"] = time_text(self._last_ms - late_ms) if late_ms else self.now
         self.store.put(name, row_id, row, note=app)
         if row[key] != before.values[key]:
@@ -239,7 +264,16 @@ class ErpRecords:
         self.store.remove(f"{company}/{set_name}", row_id, note=app)
         self.rules_of(set_name).after(self, company, row, None, app)
 
-    def _assign(self, company: str, entity_set: EntitySet, row: Values, body: Values, *, by_api: bool = True) -> None:
+    def _assign(
+        self,
+        company: str,
+        entity_set: EntitySet,
+        row: Values,
+        body: Values,
+        *,
+        by_api: bool = True,
+        creating: bool = False,
+    ) -> None:
         """Validate the fields of a body one by one, in the order they came, each into `row`."""
         rules = self.rules_of(entity_set.name)
         for name, value in body.items():
@@ -253,9 +287,15 @@ class ErpRecords:
                     f"The property '{name}' does not exist on type 'Microsoft.NAV.{entity_set.entity}'."
                     " Make sure to only use property names that are defined by the type.",
                 )
-            if column.access != "write" and (by_api or column.access != "read" or column.calculated):
+            if column.access in ("key", "server") or (column.access == "read" and (by_api or column.calculated)):
                 raise ErpError(400, "BadRequest_InvalidOperation", f"Control '{name}' is read-only.")
             stored = to_stored(column, value)
+            if column.access == "create" and not creating and stored != row[name]:
+                raise ErpError(
+                    400,
+                    "Application_DialogException",
+                    f"You cannot change the value of the key field {name}.",
+                )
             if name == "currencyCode" and "currencyId" in entity_set.columns:
                 self._assign_currency(company, row, body, name, stored)
                 continue
@@ -269,16 +309,41 @@ class ErpRecords:
                 if changed and stored and self.switches.post_codes:
                     self._fill_address(company, row, name)
             else:
+                self._assign_pair(company, entity_set, row, body, name, stored)
                 rules.assign(self, company, row, name, stored)
+
+    def _assign_pair(
+        self, company: str, entity_set: EntitySet, row: Values, body: Values, name: str, value: str
+    ) -> None:
+        """Where a row is named by id and by code, each of them follows from the other; they cannot differ."""
+        for id_name, code_name, set_name in entity_set.pairs:
+            if name not in (id_name, code_name):
+                continue
+            key = self.sets[set_name].key
+            rows = self.rows(company, set_name)
+            if value in ("", EMPTY_GUID):
+                row_id, code = EMPTY_GUID, ""
+            elif name == id_name:
+                row_id, code = value, rows[value].values[key]
+            else:
+                row_id, code = self.store.table(f"{company}/{set_name}").index(key)[value], value
+            other, other_value = (code_name, code) if name == id_name else (id_name, row_id)
+            if body.get(other) is not None and to_stored(entity_set.columns[other], body[other]) != other_value:
+                raise ErpError(
+                    400,
+                    "Application_DialogException",
+                    f'The "{other}" does not match to a {self.sets[set_name].source}.',
+                )
+            row[id_name], row[code_name] = row_id, code
 
     def _must_relate(self, company: str, entity_set: EntitySet, column: Column, value: str) -> None:
         set_name, key = column.relation or ("", "")
         other = self.sets[set_name]
-        if key == "id":
-            if value not in self.rows(company, set_name):
-                raise ErpError(
-                    400, "Application_DialogException", f'The "{column.name}" does not match to a {other.source}.'
-                )
+        if key == "id" or column.missing:
+            table = self.store.table(f"{company}/{set_name}")
+            if value not in (table.rows if key == "id" else table.index(key)):
+                text = column.missing or f'The "{column.name}" does not match to a {other.source}.'
+                raise ErpError(400, "Application_DialogException", text)
         elif value not in self.store.table(f"{company}/{set_name}").index(key):
             raise ErpError(
                 400,
@@ -316,3 +381,7 @@ class ErpRecords:
         if len(matches) == 1:
             row["postalCode"], row["city"] = matches[0]["code"], matches[0]["city"]
             row["state"], row["country"] = matches[0]["county"], matches[0]["country"]
+
+
+def _together(values: Values, columns: tuple[str, ...]) -> tuple[Any, ...]:
+    return tuple(values[name] for name in columns)

@@ -6,6 +6,13 @@ from collections.abc import Mapping
 
 from drawbar.sandbox.erp_contacts import ContactInformationRules, ContactRules, CustomerRules
 from drawbar.sandbox.erp_records import ErpRecords, SetRules
+from drawbar.sandbox.erp_sales import (
+    ItemRules,
+    ItemVariantRules,
+    SalesOrderLineRules,
+    SalesOrderRules,
+    refuse_with_orders,
+)
 from drawbar.sandbox.store import Stored, Values
 
 
@@ -35,10 +42,22 @@ class CurrencyRules(SetRules):
                 records.remove(company, "currencyExchangeRates", rate_id, app=app)
 
 
+class TradingCustomerRules(CustomerRules):
+    def after(self, records: ErpRecords, company: str, before: Values | None, after: Values | None, app: str) -> None:
+        """A customer with orders stays."""
+        if before is not None and after is None:
+            refuse_with_orders(records, company, before)
+        super().after(records, company, before, after, app)
+
+
 RULES: Mapping[str, SetRules] = {
     "contacts": ContactRules(),
     "contactsInformation": ContactInformationRules(),
     "currencies": CurrencyRules(),
     "customerFinancialDetails": FinancialDetailRules(),
-    "customers": CustomerRules(),
+    "customers": TradingCustomerRules(),
+    "itemVariants": ItemVariantRules(),
+    "items": ItemRules(),
+    "salesOrderLines": SalesOrderLineRules(),
+    "salesOrders": SalesOrderRules(),
 }

@@ -79,7 +79,8 @@ class ErpWebhooks:
         if urlsplit(url).scheme not in ("https", "http"):
             raise ErpError(400, "BadRequest", "The notification URL is not valid.")
         company, set_name = _subject(resource)
-        if set_name not in entity_sets() or entity_sets()[set_name].view_of is not None:
+        entity_set = entity_sets().get(set_name)
+        if entity_set is None or entity_set.view_of is not None or entity_set.parents:
             raise ErpError(400, "BadRequest", f"The resource '{set_name}' does not support webhooks.")
         rows = self._store.table("subscriptions").rows
         if stored is None:

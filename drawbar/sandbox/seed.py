@@ -14,6 +14,7 @@ from typing import Any, Literal
 from drawbar.sandbox.business_central import BusinessCentral
 from drawbar.sandbox.dataverse import Dataverse
 from drawbar.sandbox.seed_contacts import plant_currencies_and_contacts
+from drawbar.sandbox.seed_items import plant_items
 from drawbar.sandbox.seed_names import (
     COUNTRIES,
     FORMS,
@@ -142,7 +143,8 @@ class Planter:
             ],
         )
         self.erp.store.set_fact(f"local_currency/{company}", "USD")
-        self.erp.store.set_fact(f"series/{company}/contact", "CT000000")
+        for series, last in (("contact", "CT000000"), ("item", "I-1000"), ("salesOrder", "S-ORD101000")):
+            self.erp.store.set_fact(f"series/{company}/{series}", last)
         self.erp.store.set_fact(
             f"post_codes/{company}",
             [{"code": p.code, "city": p.city, "county": p.county, "country": p.country} for p in PLACES],
@@ -303,6 +305,7 @@ class Planter:
         customers = self._customers()
         matches = self._accounts(customers, users)
         plant_currencies_and_contacts(self, customers, matches, users)
+        plant_items(self)
 
     def _people(self) -> list[str]:
         """Salespeople in the ERP and users in the CRM; returns the users who may own accounts."""

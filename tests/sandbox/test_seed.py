@@ -134,6 +134,15 @@ class TestDemoCurrencies:
         assert 5 <= sum(1 for customer in truth("erp/customers") if customer["currencyCode"] == "EUR")
 
 
+class TestDemoItems:
+    def test_are_of_every_kind_and_on_no_order(self, truth):
+        items = truth("erp/items")
+
+        assert (36, []) == (len(items), truth("erp/salesOrders"))
+        assert {"Service", "Inventory"} == {item["type"] for item in items}
+        assert {"HARDWARE", "LIGHTING", "TIMBER", "SERVICE"} == {item["itemCategoryCode"] for item in items}
+
+
 def ids_of(rows: list[dict]) -> set[str]:
     return {row["id"] for row in rows}
 
