@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import time
 import uuid
 from dataclasses import dataclass
 from typing import Any
@@ -102,7 +101,7 @@ class CrmWebhooks:
     def _context(self, step_id: str, step: Values, change: Change, note: CrmNote) -> dict[str, Any]:
         """The RemoteExecutionContext, members in alphabetical order."""
         entity = self._entities[change.table]
-        now_ms = int(time.time() * 1000)
+        now_ms = self._store.clock.now_ms()
         user_id = note.user["systemuserid"]
         object_id = note.user.get("azureactivedirectoryobjectid") or _EMPTY
         if change.after is None:

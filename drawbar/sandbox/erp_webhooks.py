@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import re
-import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -90,7 +89,7 @@ class ErpWebhooks:
                 if (other.values["notificationUrl"], _subject(other.values["resource"])) == (url, (company, set_name)):
                     raise ErpError(400, "BadRequest", "The subscription already exists.")
         await self._handshake(url)
-        now_ms = int(time.time() * 1000)
+        now_ms = self._store.clock.now_ms()
         now = shown_time(time_text(now_ms))
         first = stored.values if stored else {}
         subscription_id = str(first.get("subscriptionId") or uuid.uuid4().hex)
@@ -126,7 +125,7 @@ class ErpWebhooks:
 
     def _active(self, url: str | None = None) -> list[Values]:
         """Those not expired, after the expired ones are gone."""
-        now = _whole_seconds(time.time())
+        now = _whole_seconds(self._store.clock.now_s())
         rows = [stored.values for stored in self._store.table("subscriptions").rows.values()]
         expired = [row["subscriptionId"] for row in rows if row["expirationDateTime"] < now]
         if expired:
@@ -141,7 +140,7 @@ class ErpWebhooks:
         noted = [change for change in changes if "/" in change.table and _is_real(change)]
         if not noted or not self._store.table("subscriptions").rows:
             return
-        now_ms = int(time.time() * 1000)
+        now_ms = self._store.clock.now_ms()
         for subscription in self._active():
             company, set_name = _subject(subscription["resource"])
             table = f"{company}/{set_name}"
