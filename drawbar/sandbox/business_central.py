@@ -52,7 +52,7 @@ from drawbar.sandbox.odata import (
 )
 from drawbar.sandbox.sign_in import SignIn
 from drawbar.sandbox.store import Store, Stored, Values
-from drawbar.sandbox.wire import Reply, Request, to_json
+from drawbar.sandbox.wire import Reply, Request, from_json, to_json
 
 AUDIENCE = "https://api.businesscentral.dynamics.com"
 PAGE = 20_000
@@ -528,7 +528,7 @@ class BusinessCentral:
 
     def _body(self, call: _Call) -> dict[str, Any]:
         try:
-            body = json.loads(call.request.body or b"{}")
+            body = from_json(call.request.body or b"{}")
         except ValueError as error:
             raise ErpError(400, "BadRequest", "The payload is not valid JSON.") from error
         if not isinstance(body, dict):
@@ -657,7 +657,8 @@ class BusinessCentral:
         given = part if isinstance(part, dict) else {}
         url = str(given.get("url", "")).removeprefix(self.base_url).removeprefix(self.base_path)
         path, _, query = url.partition("?")
-        headers = {str(name).lower(): str(value) for name, value in (given.get("headers") or {}).items()}
+        own = given.get("headers")
+        headers = {str(name).lower(): str(value) for name, value in (own if isinstance(own, dict) else {}).items()}
         if "company" in outer.request.headers and "company" not in headers:
             headers["company"] = outer.request.headers["company"]
         request = Request(

@@ -85,7 +85,7 @@ def _parts(content_type: str, body: bytes) -> list[tuple[dict[str, str], bytes]]
 def _headers(piece: bytes) -> tuple[dict[str, str], bytes]:
     head, _, rest = piece.removeprefix(b"\r\n").partition(b"\r\n\r\n")
     headers: dict[str, str] = {}
-    for line in head.split(b"\r\n") if head else []:
+    for line in head.removesuffix(b"\r\n").split(b"\r\n") if head.strip(b"\r\n") else []:
         name, colon, value = line.partition(b":")
         if not colon or b"\n" in line:
             text = line.decode("utf-8", "replace").strip()

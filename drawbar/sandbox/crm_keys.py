@@ -43,8 +43,8 @@ class AlternateKeys:
 
     def add(self, entity: Entity, schema: str, columns: list[str]) -> Key:
         keys = self.of(entity)
-        unknown = [name for name in columns if name not in entity.attributes]
-        if not schema or not columns or unknown or len(columns) > MAX_COLUMNS or len(set(columns)) < len(columns):
+        unknown = [name for name in columns if not isinstance(name, str) or name not in entity.attributes]
+        if not schema or not columns or unknown or len(columns) > MAX_COLUMNS or len(columns) != len({*columns}):
             raise CrmError(400, "0x80040203", f"A key has a SchemaName and up to {MAX_COLUMNS} columns that exist.")
         if any(entity.attributes[name].type not in _ALLOWED for name in columns):
             raise CrmError(400, "0x80040203", "A column of this type cannot be part of a key.")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -164,7 +165,7 @@ def to_stored(entity: Entity, attribute: Attribute, value: Any) -> Any:
         return value.lower()
     if kind == "DateTime":
         return _time(entity, attribute, value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise payload_error(entity, f"Cannot convert the value of '{attribute.name}' to a number.")
     if kind in ("Integer", "BigInt") or kind in CHOICES:
         if isinstance(value, float):

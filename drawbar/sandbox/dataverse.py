@@ -7,7 +7,6 @@ state, composites, version) is written once.
 from __future__ import annotations
 
 import datetime as dt
-import json
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -57,7 +56,7 @@ from drawbar.sandbox.odata import (
 )
 from drawbar.sandbox.sign_in import SignIn
 from drawbar.sandbox.store import Store, Stored, Values
-from drawbar.sandbox.wire import Reply, Request, to_json
+from drawbar.sandbox.wire import Reply, Request, from_json, to_json
 
 PAGE = 5000
 COUNT_CAP = 5000
@@ -591,7 +590,7 @@ class Dataverse:
     @staticmethod
     def _body(call: _Call, entity: Entity) -> Values:
         try:
-            body = json.loads(call.request.body or b"{}")
+            body = from_json(call.request.body or b"{}")
         except ValueError as error:
             raise payload_error(entity, "The payload is not valid JSON.") from error
         if not isinstance(body, dict):
@@ -738,7 +737,7 @@ class Dataverse:
             path = parts.path if parts.path.startswith(PATH) else f"{PATH}/{parts.path.lstrip('/')}"
             body = operation.body
             if addresses and b"$" in body:
-                body = to_json(resolve_body(json.loads(body), addresses))
+                body = to_json(resolve_body(from_json(body), addresses))
             request = Request(
                 method=operation.method,
                 path=unquote(path),

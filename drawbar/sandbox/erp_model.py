@@ -18,6 +18,7 @@ from typing import Any
 from drawbar.sandbox.odata import GUID, Getter, Literal, Predicate, QueryError, QueryFunction
 
 EMPTY_GUID = "00000000-0000-0000-0000-000000000000"
+HIGHEST = 10**15  # a decimal is below it
 EMPTY_DATE = "0001-01-01"
 EMPTY_TIME = "0001-01-01T00:00:00.000Z"
 
@@ -171,6 +172,8 @@ def to_stored(column: Column, value: Any) -> Any:
         case "Decimal":
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise _not_convertible(column)
+            if abs(value) >= HIGHEST:
+                raise overflow(value)
             return int(value) if isinstance(value, float) and value.is_integer() else value
         case "Int32" | "Int64":
             if isinstance(value, bool) or not isinstance(value, int):
@@ -193,6 +196,10 @@ def to_stored(column: Column, value: Any) -> Any:
                 raise _not_convertible(column) from error
         case _:
             raise _not_convertible(column)
+
+
+def overflow(value: object) -> ErpError:
+    return ErpError(400, "Application_EvaluateException", f"The value '{value}' can't be evaluated into type Decimal.")
 
 
 def _not_convertible(column: Column) -> ErpError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from drawbar.sandbox.erp_model import EMPTY_GUID, ErpError
+from drawbar.sandbox.erp_model import EMPTY_GUID, HIGHEST, ErpError, overflow
 from drawbar.sandbox.erp_records import ErpRecords, SetRules
 from drawbar.sandbox.store import Values
 
@@ -225,6 +225,7 @@ def _factor(records: ErpRecords, company: str, order: Values) -> Decimal:
     code, day = order["currencyCode"], order["orderDate"]
     rows = (stored.values for stored in records.rows(company, "currencyExchangeRates").values())
     rates = [row for row in rows if row["currencyCode"] == code and row["startingDate"] <= day]
+    rates = [row for row in rates if row["relationalExchangeRateAmount"]]
     if not rates:
         raise _dialog(f"There is no Currency Exchange Rate for currency {code} on {day}.")
     rate = max(rates, key=lambda row: str(row["startingDate"]))
@@ -256,6 +257,8 @@ def _money(value: Any) -> Decimal:
 
 
 def _rounded(value: Decimal) -> Decimal:
+    if abs(value) >= HIGHEST:
+        raise overflow(value)
     return value.quantize(Decimal("0.01"), ROUND_HALF_UP)
 
 

@@ -73,6 +73,15 @@ def to_json(value: Any) -> bytes:
     return _encode(value).encode()
 
 
+def from_json(body: bytes) -> Any:
+    """Raises ValueError for what is no JSON; Python's own reader also takes `NaN` and `Infinity`."""
+    return json.loads(body, parse_constant=_no_number)
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number")
+
+
 class Service(Protocol):
     """One of the two systems, or the sign-in."""
 

@@ -83,6 +83,13 @@ class TestOperations:
 
         assert (201, name) == (made[0], json.loads(made[2])["name"])
 
+    def test_may_end_with_their_headers(self, crm: Client):
+        """As Microsoft's own client sends those without a body: one blank line, not two."""
+        part = f"GET {PATH}/WhoAmI HTTP/1.1\r\nAccept: application/json\r\n"
+        text = f"Content-Type: application/http\r\n\r\n{part}"
+
+        assert [[200]] == [[status for status, _, _ in replied] for replied in replies(send(crm, text))]
+
     def test_stop_at_the_first_error_which_gives_the_status(self, crm: Client, name):
         missing = operation("GET", f"{PATH}/accounts({uuid.uuid4()})")
         made = operation("POST", f"{PATH}/accounts", {"name": name})

@@ -45,6 +45,34 @@ class TestMalformed:
         assert 400 == erp.send("POST", "customers", data=body).status_code
         assert 400 == crm.send("POST", "accounts", data=body).status_code
 
+    @pytest.mark.parametrize("value", [*VALUES, None, [], "", {"Targets": 1}, [[]]])
+    def test_a_body_of_many_is_a_clients_fault(self, erp: Client, crm: Client, value):
+        targets = {"Targets": [{"@odata.type": "Microsoft.Dynamics.CRM.account", "accountid": value, "name": value}]}
+        for message in ("CreateMultiple", "UpdateMultiple", "UpsertMultiple"):
+            path = f"accounts/Microsoft.Dynamics.CRM.{message}"
+            assert crm.post(path, {"Targets": value}).status_code in (200, 204, 400, 404)
+            assert crm.post(path, targets).status_code in (200, 204, 400, 404)
+        keys = "EntityDefinitions(LogicalName='account')/Keys"
+        assert 400 == crm.post(keys, {"SchemaName": "k", "KeyAttributes": value}).status_code
+        for body in ({"requests": value}, {"requests": [value]}, {"requests": [{"method": value, "url": value}]}):
+            assert erp.post(f"{erp.root}/$batch", body).status_code in (200, 400)
+        for body in ({"requests": [{"url": "companies", "headers": value}]}, {"requests": [{"body": value}]}):
+            assert erp.post(f"{erp.root}/$batch", body).status_code in (200, 400)
+        for name in ("itemVariants", "nope"):
+            assert 400 == erp.post("items", {"displayName": "N", name: value or 5}).status_code
+
+    @pytest.mark.parametrize("value", VALUES)
+    def test_a_value_of_a_document_is_taken_or_refused(self, erp: Client, value):
+        body = {"customerId": erp.rows("customers?$top=1")[0]["id"]}
+        order = erp.post("salesOrders", body).json()
+        line = erp.post(f"salesOrders({order['id']})/salesOrderLines", {"quantity": 1}).json()
+        for set_name, row in (("salesOrders", order), ("salesOrderLines", line)):
+            for name in row:
+                assert erp.patch(f"{set_name}({row['id']})", {name: value}, tag="*").status_code < 500, name
+        for name in erp.rows("contacts?$top=1")[0]:
+            assert erp.post("contacts", {"displayName": "N", name: value}).status_code < 500, name
+        erp.delete(f"salesOrders({order['id']})", tag="*")
+
     @pytest.mark.parametrize("path", ["customers(1", "accounts(x)", "a/b/c", "customers()", "%00", "accounts('a/b')"])
     def test_an_address_is_a_clients_fault(self, erp: Client, crm: Client, path: str):
         assert 400 <= erp.get(path).status_code < 500

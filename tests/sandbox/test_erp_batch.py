@@ -1,0 +1,128 @@
+"""Business Central's `$batch`, fact by fact."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+
+from tests.sandbox.client import Client, Info, error_code
+
+
+@pytest.fixture
+def name() -> str:
+    return f"Batch {uuid.uuid4()}"
+
+
+@pytest.fixture
+def base(info: Info) -> str:
+    return f"companies({info['erp']['company_id']})"
+
+
+def create(base: str, name: str, **more) -> dict:
+    headers = {"Content-Type": "application/json"}
+    return {"method": "POST", "url": f"{base}/customers", "headers": headers, "body": {"displayName": name}, **more}
+
+
+def send(erp: Client, *requests: dict, **given):
+    return erp.post(f"{erp.root}/$batch", {"requests": list(requests)}, **given)
+
+
+def named(erp: Client, name: str) -> list[dict]:
+    return erp.rows(f"customers?$filter=displayName eq '{name}'")
+
+
+class TestResponses:
+    def test_are_those_of_single_requests_under_a_status_of_success(self, erp: Client, base, name):
+        reply = send(erp, create(base, name, id="c1"), {"method": "GET", "url": f"{base}/customers/$count", "id": "n"})
+
+        made, count = reply.json()["responses"]
+        assert (200, 201, 200) == (reply.status_code, made["status"], count["status"])
+        assert ("c1", name) == (made["id"], made["body"]["displayName"])
+        assert ("application/json; odata.metadata=minimal", "4.0") == tuple(
+            made["headers"][header] for header in ("content-type", "odata-version")
+        )
+        assert count["body"].isdigit()
+
+    def test_echo_the_id_as_given(self, erp: Client, base):
+        read = {"method": "GET", "url": f"{base}/currencies?$top=1"}
+        responses = send(erp, read, {**read, "id": "x"}, {**read, "id": "x"}).json()["responses"]
+
+        assert [None, "x", "x"] == [response["id"] for response in responses]
+
+    def test_come_in_order_and_see_what_was_done_before(self, erp: Client, base, name):
+        wanted = str(uuid.uuid4())
+        patch = {
+            "method": "PATCH",
+            "url": f"{base}/customers({wanted})",
+            "headers": {"Content-Type": "application/json", "If-Match": "*"},
+            "body": {"phoneNumber": "7"},
+        }
+        made = create(base, name, body={"displayName": name, "id": wanted})
+
+        responses = send(erp, made, patch).json()["responses"]
+
+        assert [201, 200] == [response["status"] for response in responses]
+        assert "7" == responses[1]["body"]["phoneNumber"]
+
+    def test_need_an_if_match_of_their_own(self, erp: Client, base):
+        customer = erp.rows("customers?$top=1")[0]["id"]
+        patch = {"method": "PATCH", "url": f"{base}/customers({customer})", "body": {"phoneNumber": "7"}}
+
+        (response,) = send(erp, patch, headers={"If-Match": "*"}).json()["responses"]
+
+        assert (400, "BadRequest_InvalidToken") == (response["status"], response["body"]["error"]["code"])
+
+
+class TestCompany:
+    def test_may_stand_in_the_header_of_the_batch_or_of_the_part(self, erp: Client):
+        company = erp.get(f"{erp.root}/companies").json()["value"][0]["name"]
+        read = {"method": "GET", "url": "customers?$top=1"}
+        outer = send(erp, read, headers={"Company": company}).json()["responses"]
+        inner = send(erp, {**read, "headers": {"Company": company}}).json()["responses"]
+        wrong = send(erp, {**read, "headers": {"Company": "Nobody"}}).json()["responses"]
+
+        assert [200, 200, 404] == [responses[0]["status"] for responses in (outer, inner, wrong)]
+
+
+class TestFailure:
+    def test_ends_the_batch_and_takes_nothing_back(self, erp: Client, base, name):
+        responses = send(erp, create(base, name), create(base, ""), create(base, name)).json()["responses"]
+
+        assert [201, 400] == [response["status"] for response in responses]
+        assert 1 == len(named(erp, name))
+
+    def test_is_passed_over_when_asked(self, erp: Client, base, name):
+        prefer = "odata.continue-on-error"
+        responses = send(erp, create(base, name), create(base, ""), create(base, name), prefer=prefer)
+
+        assert [201, 400, 201] == [response["status"] for response in responses.json()["responses"]]
+        assert 2 == len(named(erp, name))
+
+
+class TestSnapshot:
+    def test_happens_as_a_whole(self, erp: Client, base, name):
+        send(erp, create(base, name), create(base, name), headers={"Isolation": "snapshot"})
+
+        rows = named(erp, name)
+        assert 2 == len(rows)
+        assert 1 == len({row["lastModifiedDateTime"] for row in rows})
+
+    def test_that_fails_is_taken_back_and_says_otherwise(self, erp: Client, base, name):
+        reply = send(erp, create(base, name), create(base, ""), create(base, name), headers={"Isolation": "snapshot"})
+
+        assert [201, 400, 201] == [response["status"] for response in reply.json()["responses"]]
+        assert [] == named(erp, name)
+
+    def test_that_fails_at_once_answers_once(self, erp: Client, base, name):
+        reply = send(erp, create(base, ""), create(base, name), headers={"Isolation": "snapshot"})
+
+        assert [400] == [response["status"] for response in reply.json()["responses"]]
+
+
+class TestLimit:
+    def test_is_a_hundred(self, erp: Client, base):
+        read = {"method": "GET", "url": f"{base}/currencies/$count"}
+
+        assert 100 == len(send(erp, *[read] * 100).json()["responses"])
+        assert (500, "Internal_ServerError") == error_code(send(erp, *[read] * 101))
