@@ -6,10 +6,9 @@ application does for single sets in `erp_rules`, what there is in `erp_model`.
 
 from __future__ import annotations
 
-import base64
 import json
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,11 +17,10 @@ from drawbar.sandbox.erp_metadata import csdl
 from drawbar.sandbox.erp_model import (
     EntitySet,
     ErpError,
-    ErpSchema,
     etag,
     etag_version,
-    shown_time,
 )
+from drawbar.sandbox.erp_reading import ErpReader, Within, read_token, values_of, whole, write_token
 from drawbar.sandbox.erp_records import ErpRecords
 from drawbar.sandbox.erp_rules import RULES
 from drawbar.sandbox.erp_webhooks import ErpWebhooks
@@ -30,24 +28,13 @@ from drawbar.sandbox.grants import Grants, Operation
 from drawbar.sandbox.limits import Refusal
 from drawbar.sandbox.odata import (
     GUID,
-    Binary,
-    Node,
-    Not,
-    Order,
-    Predicate,
     QueryError,
     Segment,
     comes_after,
-    compile_filter,
-    names_in,
-    parse_expand,
-    parse_filter,
     parse_options,
-    parse_order,
     parse_path,
     sort_rows,
     sort_values,
-    split_list,
     unquote_key,
 )
 from drawbar.sandbox.sign_in import SignIn
@@ -58,18 +45,6 @@ AUDIENCE = "https://api.businesscentral.dynamics.com"
 PAGE = 20_000
 BATCH = 100
 _JSON = "application/json; odata.metadata=minimal"
-_OPTIONS = frozenset(
-    ("$filter", "$select", "$orderby", "$top", "$skip", "$count", "$expand", "$skiptoken", "$schemaversion")
-)
-
-
-@dataclass(frozen=True, slots=True)
-class _Within:
-    """The part of a set that belongs to one entity, and how it is addressed."""
-
-    column: str
-    parent_id: str
-    address: str
 
 
 @dataclass(slots=True)
@@ -104,7 +79,7 @@ class BusinessCentral:
         self._grants = grants
         self.records = ErpRecords(store, RULES)
         self._sets = self.records.sets
-        self._predicates: dict[tuple[str, str, str], Predicate] = {}
+        self._reader = ErpReader(self.records, self.base_url)
 
     # ------------------------------------------------------------ as a service
 
@@ -287,76 +262,38 @@ class BusinessCentral:
             )
         return stored
 
-    def _schema(self, company: str, entity_set: EntitySet) -> ErpSchema:
-        return ErpSchema(entity_set, self.records.local_currency(company))
-
-    def _predicate(self, company: str, entity_set: EntitySet, text: str) -> Predicate:
-        key = (company, entity_set.name, text)
-        known = self._predicates.get(key)
-        if known is None:
-            node = parse_filter(text)
-            _refuse_wide_or(node)
-            _refuse_long_text(node, entity_set)
-            known = compile_filter(node, self._schema(company, entity_set))
-            if len(self._predicates) > 1000:
-                self._predicates.clear()
-            self._predicates[key] = known
-        return known
-
-    def _selected(self, call: _Call, entity_set: EntitySet, within: _Within | None) -> list[Stored]:
-        for option in call.options:
-            if option.startswith("$") and option not in _OPTIONS:
-                raise ErpError(400, "BadRequest", f"The query parameter '{option}' is not supported.")
-        company = _given(call.company)
-        text = call.options.get("$filter")
-        named = names_in(parse_filter(text)) if text else set()
-        if entity_set.parents and within is None and not named & set(entity_set.parents):
-            raise ErpError(400, "Application_DialogException", entity_set.unfiltered)
-        rows = self.records.candidates(company, entity_set)
-        if within is not None:
-            rows = [stored for stored in rows if stored.values[within.column] == within.parent_id]
-        if text is None:
-            return rows
-        predicate = self._predicate(company, entity_set, text)
-        return [stored for stored in rows if predicate(stored.values)]
-
-    def _count(self, call: _Call, entity_set: EntitySet, within: _Within | None = None) -> Reply:
+    def _count(self, call: _Call, entity_set: EntitySet, within: Within | None = None) -> Reply:
         self._allow(call, entity_set, "read")
         return Reply(
             200,
-            str(len(self._selected(call, entity_set, within))).encode(),
+            str(len(self._reader.selected(_given(call.company), entity_set, call.options, within))).encode(),
             {"Content-Type": "text/plain", "OData-Version": "4.0"},
         )
 
-    def _orders(self, entity_set: EntitySet, schema: ErpSchema, options: Mapping[str, str]) -> list[Order]:
-        """As asked, then by the key, so that a page has a definite end."""
-        orders = parse_order(options["$orderby"], schema) if "$orderby" in options else []
-        return orders + [Order(schema.property((name,))[0], False) for name in (*entity_set.order, entity_set.id)]
-
-    def _list(self, call: _Call, entity_set: EntitySet, within: _Within | None = None) -> Reply:
+    def _list(self, call: _Call, entity_set: EntitySet, within: Within | None = None) -> Reply:
         self._allow(call, entity_set, "read")
         company = _given(call.company)
         options = call.options
         address = within.address if within else entity_set.name
-        size = _whole(call.request.preferences().get("odata.maxpagesize", str(PAGE)), "odata.maxpagesize")
+        size = whole(call.request.preferences().get("odata.maxpagesize", str(PAGE)), "odata.maxpagesize")
         if size > PAGE:
             raise ErpError(413, "BadRequest", f"The page size must not exceed {PAGE}.")
-        schema = self._schema(company, entity_set)
-        orders = self._orders(entity_set, schema, options)
-        rows = self._selected(call, entity_set, within)
+        schema = self._reader.schema(company, entity_set)
+        orders = self._reader.orders(entity_set, schema, options)
+        rows = self._reader.selected(_given(call.company), entity_set, call.options, within)
         total = len(rows)
-        sort_rows(rows, orders, row_of=_values_of)
+        sort_rows(rows, orders, row_of=values_of)
         token = options.get("$skiptoken")
-        left: int | None = _whole(options["$top"], "$top") if "$top" in options else None
+        left: int | None = whole(options["$top"], "$top") if "$top" in options else None
         if token is not None:
-            last, left = _read_token(token)
+            last, left = read_token(token)
             rows = [stored for stored in rows if comes_after(sort_values(stored.values, orders), last, orders)]
         elif "$skip" in options:
-            rows = rows[_whole(options["$skip"], "$skip") :]
+            rows = rows[whole(options["$skip"], "$skip") :]
         if left is not None:
             rows = rows[:left]
         page = rows[: max(1, size)]
-        shape = self._shape(call, entity_set, options)
+        shape = self._reader.shape(company, entity_set, options, partial(self._allow, call, operation="read"))
         context = f"{self.base_url}/$metadata#companies({company})/{address}"
         if "$select" in options:
             context += f"({options['$select']})"
@@ -366,7 +303,7 @@ class BusinessCentral:
         body["value"] = [shape(stored) for stored in page]
         if len(page) < len(rows):
             rest = None if left is None else left - len(page)
-            token = _write_token(sort_values(page[-1].values, orders), rest)
+            token = write_token(sort_values(page[-1].values, orders), rest)
             kept = "&".join(
                 part
                 for part in call.request.query.split("&")
@@ -385,7 +322,9 @@ class BusinessCentral:
 
     def _entity(self, call: _Call, entity_set: EntitySet, stored: Stored, status: int) -> Reply:
         company = _given(call.company)
-        shown = self._shape(call, entity_set, call.options)(stored)
+        shown = self._reader.shape(company, entity_set, call.options, partial(self._allow, call, operation="read"))(
+            stored
+        )
         context = f"{self.base_url}/$metadata#companies({company})/{entity_set.name}/$entity"
         reply = self._ok({"@odata.context": context, **shown}, status)
         reply.headers["ETag"] = etag(stored.version)
@@ -399,13 +338,13 @@ class BusinessCentral:
         if name in entity_set.collections:
             set_name, column = entity_set.collections[name]
             return self._in_collection(
-                call, self._sets[set_name], _Within(column, row_id, f"{entity_set.name}({row_id})/{name}"), rest
+                call, self._sets[set_name], Within(column, row_id, f"{entity_set.name}({row_id})/{name}"), rest
             )
         if method != "GET" or len(rest) > 1:
             raise ErpError(405, "BadRequest_MethodNotAllowed", f"'{method}' is not allowed here.")
         return self._part(call, entity_set, row_id, name)
 
-    def _in_collection(self, call: _Call, children: EntitySet, within: _Within, rest: list[Segment]) -> Reply:
+    def _in_collection(self, call: _Call, children: EntitySet, within: Within, rest: list[Segment]) -> Reply:
         """The part of a set that belongs to one entity, and its entities."""
         company, method, key = _given(call.company), call.request.method, rest[0].key
         parent_set = self._sets[within.address.partition("(")[0]]
@@ -441,88 +380,7 @@ class BusinessCentral:
         if column_of is None:
             raise ErpError(404, "BadRequest_ResourceNotFound", f"Resource not found for the segment '{name}'.")
         context = f"{self.base_url}/$metadata#companies({company})/{entity_set.name}({row_id})/{name}"
-        return self._ok({"@odata.context": context, "value": self._shown(company, entity_set, stored)[name]})
-
-    def _shown(self, company: str, entity_set: EntitySet, stored: Stored) -> Values:
-        """The whole entity as it goes out, kept with the row until it is written again."""
-        if stored.wire is None:
-            shown: Values = {"@odata.etag": etag(stored.version)}
-            values = stored.values
-            for name, column in entity_set.columns.items():
-                if column.type == "Stream":
-                    link = f"{self.base_url}/companies({company})/{entity_set.name}({values['id']})/{name}"
-                    shown[f"{name}@odata.mediaEditLink"] = link
-                    shown[f"{name}@odata.mediaReadLink"] = link
-                elif column.type == "DateTimeOffset":
-                    shown[name] = shown_time(values[name])
-                elif name == "currencyCode" and "currencyId" in entity_set.columns:
-                    shown[name] = values[name] or self.records.local_currency(company)
-                else:
-                    shown[name] = values[name]
-            stored.wire = shown
-        return stored.wire
-
-    def _shape(self, call: _Call, entity_set: EntitySet, options: Mapping[str, str]) -> Callable[[Stored], Values]:
-        company = _given(call.company)
-        whole = partial(self._shown, company, entity_set)
-        names = split_list(options.get("$select", ""))
-        schema = self._schema(company, entity_set)
-        expands = [
-            (name, self._expanded(call, entity_set, name, inner))
-            for name, inner in (parse_expand(options["$expand"]) if "$expand" in options else [])
-        ]
-        for name in names:
-            if name not in entity_set.navigations and name not in entity_set.collections and name != "*":
-                schema.property((name,))
-        if not expands and (not names or "*" in names):
-            return whole
-        kept = {"@odata.etag", *names} if names and "*" not in names else None
-
-        def shaped(stored: Stored) -> Values:
-            shown = whole(stored)
-            chosen = dict(shown) if kept is None else {name: value for name, value in shown.items() if name in kept}
-            for name, expand in expands:
-                chosen[name] = expand(stored)
-            return chosen
-
-        return shaped
-
-    def _expanded(
-        self, call: _Call, entity_set: EntitySet, name: str, options: Mapping[str, str]
-    ) -> Callable[[Stored], Any]:
-        """From an entity to what a navigation of it leads to: one entity, None, or a list."""
-        company = _given(call.company)
-        if name in entity_set.navigations:
-            set_name, column = entity_set.navigations[name]
-            other = self._sets[set_name]
-            self._allow(call, other, "read")
-            shape = self._shape(call, other, options)
-
-            def one(stored: Stored) -> Values | None:
-                found = self.records.find(company, other, stored.values[column])
-                return None if found is None else shape(found)
-
-            return one
-        if name not in entity_set.collections:
-            raise QueryError(f"Could not find a property named '{name}' on type 'Microsoft.NAV.{entity_set.entity}'.")
-        set_name, column = entity_set.collections[name]
-        children = self._sets[set_name]
-        self._allow(call, children, "read")
-        shape = self._shape(call, children, options)
-        rows = self.records.candidates(company, children)
-        if "$filter" in options:
-            predicate = self._predicate(company, children, options["$filter"])
-            rows = [stored for stored in rows if predicate(stored.values)]
-        sort_rows(rows, self._orders(children, self._schema(company, children), options), row_of=_values_of)
-        by_parent: dict[str, list[Stored]] = {}
-        for row in rows:
-            by_parent.setdefault(row.values[column], []).append(row)
-        top = _whole(options["$top"], "$top") if "$top" in options else None
-
-        def many(stored: Stored) -> list[Values]:
-            return [shape(row) for row in by_parent.get(stored.values[entity_set.id], [])[:top]]
-
-        return many
+        return self._ok({"@odata.context": context, "value": self._reader.shown(company, entity_set, stored)[name]})
 
     # ------------------------------------------------------------ writing
 
@@ -717,7 +575,7 @@ class BusinessCentral:
             else:
                 late_ms = int(change.get("late_ms", 0))
                 stored = self.records.change(company, set_name, row_id, values, app=app, late_ms=late_ms, by_api=False)
-            return self._shown(company, entity_set, stored)
+            return self._reader.shown(company, entity_set, stored)
 
     @staticmethod
     def _existing(rows: dict[str, Stored], row_id: Any) -> str:
@@ -733,7 +591,7 @@ class BusinessCentral:
         rows: list[Values] = []
         for company in self.records.companies():
             stored_rows = self.records.candidates(company["id"], entity_set)
-            rows.extend(self._shown(company["id"], entity_set, stored) for stored in stored_rows)
+            rows.extend(self._reader.shown(company["id"], entity_set, stored) for stored in stored_rows)
         return rows
 
     # ------------------------------------------------------------ shapes
@@ -757,67 +615,3 @@ def _given(company: str | None) -> str:
     if company is None:
         raise ErpError(404, "Internal_CompanyNotFound", "Cannot find the company.")
     return company
-
-
-def _values_of(stored: Stored) -> Values:
-    return stored.values
-
-
-def _whole(text: str, name: str) -> int:
-    if not text.isdigit():
-        raise ErpError(400, "BadRequest", f"The value of '{name}' is not a whole number.")
-    return int(text)
-
-
-def _write_token(last: list[Any], left: int | None) -> str:
-    return base64.urlsafe_b64encode(to_json([last, left])).decode().rstrip("=")
-
-
-def _read_token(token: str) -> tuple[list[Any], int | None]:
-    try:
-        last, left = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-    except ValueError as error:
-        raise ErpError(400, "BadRequest", "The skip token is not valid.") from error
-    return list(last), left
-
-
-def _refuse_wide_or(node: Node) -> None:
-    match node:
-        case Binary("or", left, right):
-            if len(names_in(left) | names_in(right)) > 1:
-                raise ErpError(
-                    400,
-                    "BadRequest",
-                    "The OR operator is not supported on distinct fields in a filter expression.",
-                )
-            _refuse_wide_or(left)
-            _refuse_wide_or(right)
-        case Binary("and", left, right):
-            _refuse_wide_or(left)
-            _refuse_wide_or(right)
-        case Not(operand):
-            _refuse_wide_or(operand)
-        case _:
-            pass
-
-
-def _refuse_long_text(node: Node, entity_set: EntitySet) -> None:
-    """A text longer than its field is an error of the filter, not merely no match."""
-    match node:
-        case Binary("and" | "or", left, right):
-            _refuse_long_text(left, entity_set)
-            _refuse_long_text(right, entity_set)
-        case Not(operand):
-            _refuse_long_text(operand, entity_set)
-        case Binary(_, left, right):
-            for name in names_in(left):
-                column = entity_set.columns.get(name)
-                text = getattr(right, "value", None)
-                if column and column.max and isinstance(text, str) and len(text) > column.max:
-                    raise ErpError(
-                        400,
-                        "Application_FilterErrorException",
-                        f"The filter value is longer than the {column.max} characters of '{name}'.",
-                    )
-        case _:
-            pass

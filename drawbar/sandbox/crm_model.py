@@ -15,22 +15,15 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
-from drawbar.sandbox.odata import GUID, Getter, Literal, Predicate, QueryError, QueryFunction
+from drawbar.sandbox.odata import GUID, ApiError, Getter, Literal, Predicate, QueryError, QueryFunction
 
 LOOKUPS = frozenset(("Lookup", "Customer", "Owner"))
 NUMBERS = frozenset(("Integer", "BigInt", "Decimal", "Double", "Money"))
 CHOICES = frozenset(("Picklist", "State", "Status"))
 
 
-class CrmError(Exception):
-    """An answer that is no success: status, platform code, text."""
-
-    def __init__(self, status: int, code: str, message: str, *, headers: dict[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.message = message
-        self.headers = headers or {}
+class CrmError(ApiError):
+    """`code` is Dataverse's platform code, in hexadecimal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from drawbar.sandbox.crm_batch import (
@@ -24,35 +23,27 @@ from drawbar.sandbox.crm_batch import (
 from drawbar.sandbox.crm_keys import missing
 from drawbar.sandbox.crm_metadata import EntityDefinitions, csdl, key_name
 from drawbar.sandbox.crm_model import (
-    LOOKUPS,
-    Attribute,
     CrmError,
-    CrmSchema,
     Entity,
     etag,
-    label,
     payload_error,
 )
 from drawbar.sandbox.crm_paging import read_cookie, write_cookie
+from drawbar.sandbox.crm_reading import CrmReader, itself, wanted_annotations
 from drawbar.sandbox.crm_records import PATH, CrmRecords, Located, no_row
 from drawbar.sandbox.crm_webhooks import CrmWebhooks
 from drawbar.sandbox.grants import Grants, Operation
 from drawbar.sandbox.limits import Refusal
 from drawbar.sandbox.odata import (
     Order,
-    Predicate,
     QueryError,
     Segment,
     comes_after,
-    compile_filter,
-    parse_expand,
-    parse_filter,
     parse_options,
     parse_order,
     parse_path,
     sort_rows,
     sort_values,
-    split_list,
 )
 from drawbar.sandbox.sign_in import SignIn
 from drawbar.sandbox.store import Store, Stored, Values
@@ -63,12 +54,6 @@ COUNT_CAP = 5000
 DELTA_LIFE_S = 7 * 86_400
 _JSON = "application/json; odata.metadata=minimal"
 _NAMESPACE = "Microsoft.Dynamics.CRM."
-_FORMATTED = "OData.Community.Display.V1.FormattedValue"
-_LOGICAL = "Microsoft.Dynamics.CRM.lookuplogicalname"
-_NAVIGATION = "Microsoft.Dynamics.CRM.associatednavigationproperty"
-_OPTIONS = frozenset(
-    ("$filter", "$select", "$orderby", "$top", "$count", "$expand", "$skiptoken", "$deltatoken", "annotations")
-)
 _UNTRACKED = ("$filter", "$orderby", "$expand", "$top")
 _THROTTLED = {
     "requests": ("0x80072322", "Number of requests exceeded the limit of {} over time window of 300 seconds."),
@@ -104,11 +89,7 @@ class Dataverse:
         self._grants = grants
         self.records = CrmRecords(store)
         self.sets = {entity.logical: entity.set for entity in self.records.entities.values()}
-        self._predicates: dict[tuple[str, str], Predicate] = {}
-        self._schemas = {
-            entity.logical: CrmSchema(entity, self._follow, store.clock.now)
-            for entity in self.records.entities.values()
-        }
+        self._reader = CrmReader(self.records)
         self._definitions = EntityDefinitions(self.records.entities, self.base_url, self.records.keys.of)
 
     # ------------------------------------------------------------ as a service
@@ -255,57 +236,6 @@ class Dataverse:
 
     # ------------------------------------------------------------ reading
 
-    def shown(self, entity: Entity, row_id: str, stored: Stored) -> Values:
-        """The whole row as it goes out, without annotations, kept with the row until it is written again."""
-        if stored.wire is None:
-            values = stored.values
-            shown: Values = {"@odata.etag": etag(stored.version), entity.id: row_id}
-            for attribute in entity.attributes.values():
-                if not attribute.secret and not attribute.name.endswith("@type"):
-                    shown[attribute.wire_name] = values.get(attribute.name)
-            if "versionnumber" in entity.attributes:
-                shown["versionnumber"] = stored.version
-            stored.wire = shown
-        return stored.wire
-
-    def _follow(self, entity: Entity, row: Mapping[str, Any], navigation: str) -> Mapping[str, Any] | None:
-        found = self._behind(entity, row, navigation)
-        return None if found is None else self.shown(*found)
-
-    def _behind(self, entity: Entity, row: Mapping[str, Any], navigation: str) -> tuple[Entity, str, Stored] | None:
-        attribute, targets = entity.navigations[navigation]
-        row_id = row.get(attribute.wire_name)
-        for target in targets:
-            other = self.records.entities.get(target)
-            stored = self.store.table(target).rows.get(row_id) if other and row_id else None
-            if other and row_id and stored:
-                return other, row_id, stored
-        return None
-
-    def _predicate(self, entity: Entity, text: str) -> Predicate:
-        key = (entity.logical, text)
-        known = self._predicates.get(key)
-        if known is None:
-            known = compile_filter(parse_filter(text), self._schemas[entity.logical])
-            if len(self._predicates) > 1000:
-                self._predicates.clear()
-            self._predicates[key] = known
-        return known
-
-    def _matching(self, call: _Call, entity: Entity) -> list[Values]:
-        for option in call.options:
-            if option not in _OPTIONS and not option.startswith("@") and option != "tag":
-                raise CrmError(400, "0x80060888", f"The query parameter {option} is not supported.")
-        rows = [self.shown(entity, row_id, stored) for row_id, stored in self.store.table(entity.logical).rows.items()]
-        text = call.options.get("$filter")
-        if text is None:
-            return rows
-        for name, value in call.options.items():
-            if name.startswith("@"):
-                text = text.replace(name, value)
-        predicate = self._predicate(entity, text)
-        return [row for row in rows if predicate(row)]
-
     def _count(self, call: _Call, entity: Entity) -> Reply:
         self._allow(call, entity, "read")
         if "$deltatoken" in call.options:
@@ -313,7 +243,7 @@ class Dataverse:
             changed, gone = self.store.table(entity.logical).changed_since(since, up_to=self.store.version)
             count = len(changed) + len(gone)
         else:
-            count = len(self._matching(call, entity))
+            count = len(self._reader.matching(entity, call.options))
         return Reply(200, str(min(count, COUNT_CAP)).encode(), {"Content-Type": "text/plain", "OData-Version": "4.0"})
 
     def _page_size(self, call: _Call) -> int:
@@ -331,12 +261,12 @@ class Dataverse:
         tracking = "odata.track-changes" in call.preferences
         if tracking:
             self._must_be_trackable(entity, call)
-        schema = self._schemas[entity.logical]
+        schema = self._reader.schemas[entity.logical]
         orders = parse_order(call.options["$orderby"], schema) if "$orderby" in call.options else []
         orders.append(Order(schema.property((entity.id,))[0], False))
-        rows = self._matching(call, entity)
+        rows = self._reader.matching(entity, call.options)
         total = len(rows)
-        sort_rows(rows, orders, row_of=_itself)
+        sort_rows(rows, orders, row_of=itself)
         version, number = self.store.version, 1
         if "$skiptoken" in call.options:
             bookmark, number = read_cookie(call.options["$skiptoken"])
@@ -350,7 +280,7 @@ class Dataverse:
             size = PAGE
         page = rows[:size]
         body = self._collection(call, entity, total)
-        shape = self._shape(call, entity)
+        shape = self._reader.shape(entity, call.options, wanted_annotations(call.preferences))
         body["value"] = [shape(row) for row in page]
         kept = _without(call.request.query, "$skiptoken")
         if len(page) < len(rows):
@@ -370,98 +300,11 @@ class Dataverse:
         body: Values = {"@odata.context": context}
         if total is not None and call.options.get("$count") == "true":
             body["@odata.count"] = min(total, COUNT_CAP)
-        if total is not None and self._annotations(call)("Microsoft.Dynamics.CRM.totalrecordcount"):
+        if total is not None and wanted_annotations(call.preferences)("Microsoft.Dynamics.CRM.totalrecordcount"):
             counted = call.options.get("$count") == "true"
             body["@Microsoft.Dynamics.CRM.totalrecordcount"] = min(total, COUNT_CAP) if counted else -1
             body["@Microsoft.Dynamics.CRM.totalrecordcountlimitexceeded"] = counted and total > COUNT_CAP
         return body
-
-    @staticmethod
-    def _annotations(call: _Call) -> Callable[[str], bool]:
-        """Whether an annotation was asked for."""
-        wanted = [part.strip() for part in call.preferences.get("odata.include-annotations", "").split(",")]
-        names = [part for part in wanted if part]
-
-        def included(name: str) -> bool:
-            return any(part in ("*", name) or (part.endswith(".*") and name.startswith(part[:-1])) for part in names)
-
-        return included
-
-    def _shape(
-        self, call: _Call, entity: Entity, options: Mapping[str, str] | None = None
-    ) -> Callable[[Values], Values]:
-        """From a whole row to what the request asked of it: columns, expanded lookups, annotations."""
-        options = call.options if options is None else options
-        schema = self._schemas[entity.logical]
-        names = split_list(options.get("$select", ""))
-        for name in names:
-            if name != "*" and name not in entity.navigations:
-                schema.property((name,))
-        expands = parse_expand(options["$expand"]) if "$expand" in options else []
-        for name, _ in expands:
-            if name not in entity.navigations:
-                raise QueryError(
-                    f"Could not find a property named '{name}' on type 'Microsoft.Dynamics.CRM.{entity.logical}'."
-                )
-        included = self._annotations(call)
-        annotate = included(_FORMATTED) or included(_LOGICAL) or included(_NAVIGATION)
-        columns = None
-        if names and "*" not in names:
-            lookups = {entity.navigations[name][0].wire_name for name in names if name in entity.navigations}
-            columns = {"@odata.etag", entity.id, *names, *lookups}
-        if columns is None and not expands and not annotate:
-            return _itself
-
-        def shaped(row: Values) -> Values:
-            chosen = {name: value for name, value in row.items() if columns is None or name in columns}
-            if annotate:
-                chosen = self._annotated(entity, row, chosen, included)
-            for name, inner in expands:
-                found = self._behind(entity, row, name)
-                chosen[name] = None if found is None else self._shape(call, found[0], inner)(self.shown(*found))
-            return chosen
-
-        return shaped
-
-    def _annotated(self, entity: Entity, row: Values, chosen: Values, included: Callable[[str], bool]) -> Values:
-        symbol = self._symbol(row.get("_transactioncurrencyid_value"))
-        annotated: Values = {}
-        for name, value in chosen.items():
-            attribute = entity.by_wire_name.get(name)
-            if attribute is not None and value is not None:
-                if attribute.type in LOOKUPS:
-                    self._annotate_lookup(entity, attribute, value, annotated, included)
-                elif included(_FORMATTED):
-                    text = label(attribute, value, symbol)
-                    if text is not None:
-                        annotated[f"{name}@{_FORMATTED}"] = text
-            annotated[name] = value
-        return annotated
-
-    def _annotate_lookup(
-        self,
-        entity: Entity,
-        attribute: Attribute,
-        row_id: str,
-        annotated: Values,
-        included: Callable[[str], bool],
-    ) -> None:
-        for target in attribute.targets:
-            stored = self.store.table(target).rows.get(row_id) if target in self.records.entities else None
-            if stored is None:
-                continue
-            name = attribute.wire_name
-            if included(_FORMATTED):
-                annotated[f"{name}@{_FORMATTED}"] = stored.values.get(self.records.entities[target].name, "")
-            if included(_NAVIGATION) and attribute.write:
-                annotated[f"{name}@{_NAVIGATION}"] = entity.navigation_of(attribute, target)
-            if included(_LOGICAL):
-                annotated[f"{name}@{_LOGICAL}"] = target
-            return
-
-    def _symbol(self, currency_id: str | None) -> str:
-        stored = self.store.table("transactioncurrency").rows.get(currency_id or "")
-        return str(stored.values.get("currencysymbol", "")) if stored else ""
 
     def _read(self, call: _Call, entity: Entity, row_id: str) -> Reply:
         self._allow(call, entity, "read")
@@ -475,7 +318,9 @@ class Dataverse:
         context = f"{self.base_url}/$metadata#{entity.set}"
         if "$select" in call.options:
             context += f"({call.options['$select']})"
-        shown = self._shape(call, entity)(self.shown(entity, row_id, stored))
+        shown = self._reader.shape(entity, call.options, wanted_annotations(call.preferences))(
+            self._reader.shown(entity, row_id, stored)
+        )
         reply = self._ok({"@odata.context": f"{context}/$entity", **shown}, status)
         reply.headers["ETag"] = etag(stored.version)
         return reply
@@ -491,7 +336,7 @@ class Dataverse:
                 self.records.update(entity, row_id, {f"{name}@odata.bind": reference}, user=call.user)
                 return Reply(204, b"", {"OData-Version": "4.0"})
             self._allow(call, entity, "read")
-            found = self._behind(entity, self.shown(entity, row_id, stored), name)
+            found = self._reader.behind(entity, self._reader.shown(entity, row_id, stored), name)
             if found is None:
                 return Reply(204, b"", {"OData-Version": "4.0"})
             return self._record(call, *found, 200)
@@ -504,7 +349,7 @@ class Dataverse:
             self.records.update(entity, row_id, {name: value}, user=call.user)
             return Reply(204, b"", {"OData-Version": "4.0"})
         self._allow(call, entity, "read")
-        value = self.shown(entity, row_id, stored)[name]
+        value = self._reader.shown(entity, row_id, stored)[name]
         if value is None:
             return Reply(204, b"", {"OData-Version": "4.0"})
         if len(rest) == 2 and rest[1].name == "$value":
@@ -559,9 +404,9 @@ class Dataverse:
         # A row that changes while its delta is paged leaves the range and is in the next one. Positions count the
         # rows of the range by version, so that leaving does not shift the others: deleted ones stand after them.
         entries: list[tuple[int, Values]] = []
-        shape = self._shape(call, entity)
+        shape = self._reader.shape(entity, call.options, wanted_annotations(call.preferences))
         for row_id, stored in changed:
-            entries.append((stored.version, shape(self.shown(entity, row_id, stored))))
+            entries.append((stored.version, shape(self._reader.shown(entity, row_id, stored))))
         beyond = up_to + 1
         for version, row_id in gone:
             deleted = {
@@ -778,11 +623,14 @@ class Dataverse:
                 stored = self.records.update(entity, str(row_id), values, user=user)
             else:
                 row_id, stored = self.records.insert(entity, values, user=user, row_id=row_id)
-            return self.shown(entity, str(row_id), stored)
+            return self._reader.shown(entity, str(row_id), stored)
 
     def truth(self, set_name: str) -> list[Values]:
         entity = self.records.entity_of(set_name)
-        return [self.shown(entity, row_id, stored) for row_id, stored in self.store.table(entity.logical).rows.items()]
+        return [
+            self._reader.shown(entity, row_id, stored)
+            for row_id, stored in self.store.table(entity.logical).rows.items()
+        ]
 
     # ------------------------------------------------------------ shapes
 
@@ -807,10 +655,6 @@ class Dataverse:
 def _refuse_impersonation(request: Request) -> None:
     if "callerobjectid" in request.headers or "mscrmcallerid" in request.headers:
         raise CrmError(403, "0x8004a110", "The caller cannot act on behalf of another user.")
-
-
-def _itself(row: Values) -> Values:
-    return row
 
 
 def _match(tag: str, stored: Stored) -> None:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
-from drawbar.sandbox.odata import GUID, Getter, Literal, Predicate, QueryError, QueryFunction
+from drawbar.sandbox.odata import GUID, ApiError, Getter, Literal, Predicate, QueryError, QueryFunction
 
 EMPTY_GUID = "00000000-0000-0000-0000-000000000000"
 HIGHEST = 10**15  # a decimal is below it
@@ -23,15 +23,8 @@ EMPTY_DATE = "0001-01-01"
 EMPTY_TIME = "0001-01-01T00:00:00.000Z"
 
 
-class ErpError(Exception):
-    """An answer that is no success: status, `error.code`, text without the correlation id."""
-
-    def __init__(self, status: int, code: str, message: str, *, headers: dict[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.message = message
-        self.headers = headers or {}
+class ErpError(ApiError):
+    """`code` is Business Central's `category_name`; the correlation id is added to the text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

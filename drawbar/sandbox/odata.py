@@ -19,6 +19,17 @@ Predicate = Callable[[Row], bool]
 GUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}\Z")
 
 
+class ApiError(Exception):
+    """An answer that is no success: status, code, and the text without what a service adds to every one."""
+
+    def __init__(self, status: int, code: str, message: str, *, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.headers = headers or {}
+
+
 class QueryError(Exception):
     """The text of a query cannot be understood, or names what is not there."""
 

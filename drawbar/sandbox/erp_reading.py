@@ -1,0 +1,239 @@
+"""How Business Central's rows are found, ordered and shown: the query options of a request, answered.
+
+Who may read what is asked of `allow`, which raises where a navigation leads to a set the caller may not read.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from drawbar.sandbox.erp_model import EntitySet, ErpError, ErpSchema, etag, shown_time
+from drawbar.sandbox.erp_records import ErpRecords
+from drawbar.sandbox.odata import (
+    Binary,
+    Node,
+    Not,
+    Order,
+    Predicate,
+    QueryError,
+    compile_filter,
+    names_in,
+    parse_expand,
+    parse_filter,
+    parse_order,
+    sort_rows,
+    split_list,
+)
+from drawbar.sandbox.store import Stored, Values
+from drawbar.sandbox.wire import to_json
+
+Allow = Callable[[EntitySet], None]
+_OPTIONS = frozenset(
+    ("$filter", "$select", "$orderby", "$top", "$skip", "$count", "$expand", "$skiptoken", "$schemaversion")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """The part of a set that belongs to one entity, and how it is addressed."""
+
+    column: str
+    parent_id: str
+    address: str
+
+
+class ErpReader:
+    def __init__(self, records: ErpRecords, base_url: str) -> None:
+        self._records = records
+        self._base_url = base_url
+        self._predicates: dict[tuple[str, str, str], Predicate] = {}
+
+    def schema(self, company: str, entity_set: EntitySet) -> ErpSchema:
+        return ErpSchema(entity_set, self._records.local_currency(company))
+
+    def predicate(self, company: str, entity_set: EntitySet, text: str) -> Predicate:
+        key = (company, entity_set.name, text)
+        known = self._predicates.get(key)
+        if known is None:
+            node = parse_filter(text)
+            _refuse_wide_or(node)
+            _refuse_long_text(node, entity_set)
+            known = compile_filter(node, self.schema(company, entity_set))
+            if len(self._predicates) > 1000:
+                self._predicates.clear()
+            self._predicates[key] = known
+        return known
+
+    def selected(
+        self, company: str, entity_set: EntitySet, options: Mapping[str, str], within: Within | None
+    ) -> list[Stored]:
+        for option in options:
+            if option.startswith("$") and option not in _OPTIONS:
+                raise ErpError(400, "BadRequest", f"The query parameter '{option}' is not supported.")
+        text = options.get("$filter")
+        if entity_set.parents and within is None:
+            named = names_in(parse_filter(text)) if text else set()
+            if not named & set(entity_set.parents):
+                raise ErpError(400, "Application_DialogException", entity_set.unfiltered)
+        rows = self._records.candidates(company, entity_set)
+        if within is not None:
+            rows = [stored for stored in rows if stored.values[within.column] == within.parent_id]
+        if text is None:
+            return rows
+        predicate = self.predicate(company, entity_set, text)
+        return [stored for stored in rows if predicate(stored.values)]
+
+    def orders(self, entity_set: EntitySet, schema: ErpSchema, options: Mapping[str, str]) -> list[Order]:
+        """As asked, then by the key, so that a page has a definite end."""
+        orders = parse_order(options["$orderby"], schema) if "$orderby" in options else []
+        return orders + [Order(schema.property((name,))[0], False) for name in (*entity_set.order, entity_set.id)]
+
+    def shown(self, company: str, entity_set: EntitySet, stored: Stored) -> Values:
+        """The whole entity as it goes out, kept with the row until it is written again."""
+        if stored.wire is None:
+            shown: Values = {"@odata.etag": etag(stored.version)}
+            values = stored.values
+            for name, column in entity_set.columns.items():
+                if column.type == "Stream":
+                    link = f"{self._base_url}/companies({company})/{entity_set.name}({values['id']})/{name}"
+                    shown[f"{name}@odata.mediaEditLink"] = link
+                    shown[f"{name}@odata.mediaReadLink"] = link
+                elif column.type == "DateTimeOffset":
+                    shown[name] = shown_time(values[name])
+                elif name == "currencyCode" and "currencyId" in entity_set.columns:
+                    shown[name] = values[name] or self._records.local_currency(company)
+                else:
+                    shown[name] = values[name]
+            stored.wire = shown
+        return stored.wire
+
+    def shape(
+        self, company: str, entity_set: EntitySet, options: Mapping[str, str], allow: Allow
+    ) -> Callable[[Stored], Values]:
+        whole = partial(self.shown, company, entity_set)
+        names = split_list(options.get("$select", ""))
+        schema = self.schema(company, entity_set)
+        expands = [
+            (name, self._expanded(company, entity_set, name, inner, allow))
+            for name, inner in (parse_expand(options["$expand"]) if "$expand" in options else [])
+        ]
+        for name in names:
+            if name not in entity_set.navigations and name not in entity_set.collections and name != "*":
+                schema.property((name,))
+        if not expands and (not names or "*" in names):
+            return whole
+        kept = {"@odata.etag", *names} if names and "*" not in names else None
+
+        def shaped(stored: Stored) -> Values:
+            shown = whole(stored)
+            chosen = dict(shown) if kept is None else {name: value for name, value in shown.items() if name in kept}
+            for name, expand in expands:
+                chosen[name] = expand(stored)
+            return chosen
+
+        return shaped
+
+    def _expanded(
+        self, company: str, entity_set: EntitySet, name: str, options: Mapping[str, str], allow: Allow
+    ) -> Callable[[Stored], Any]:
+        """From an entity to what a navigation of it leads to: one entity, None, or a list."""
+        if name in entity_set.navigations:
+            set_name, column = entity_set.navigations[name]
+            other = self._records.sets[set_name]
+            allow(other)
+            shape = self.shape(company, other, options, allow)
+
+            def one(stored: Stored) -> Values | None:
+                found = self._records.find(company, other, stored.values[column])
+                return None if found is None else shape(found)
+
+            return one
+        if name not in entity_set.collections:
+            raise QueryError(f"Could not find a property named '{name}' on type 'Microsoft.NAV.{entity_set.entity}'.")
+        set_name, column = entity_set.collections[name]
+        children = self._records.sets[set_name]
+        allow(children)
+        shape = self.shape(company, children, options, allow)
+        rows = self._records.candidates(company, children)
+        if "$filter" in options:
+            predicate = self.predicate(company, children, options["$filter"])
+            rows = [stored for stored in rows if predicate(stored.values)]
+        sort_rows(rows, self.orders(children, self.schema(company, children), options), row_of=values_of)
+        by_parent: dict[str, list[Stored]] = {}
+        for row in rows:
+            by_parent.setdefault(row.values[column], []).append(row)
+        top = whole(options["$top"], "$top") if "$top" in options else None
+
+        def many(stored: Stored) -> list[Values]:
+            return [shape(row) for row in by_parent.get(stored.values[entity_set.id], [])[:top]]
+
+        return many
+
+
+def values_of(stored: Stored) -> Values:
+    return stored.values
+
+
+def whole(text: str, name: str) -> int:
+    if not text.isdigit():
+        raise ErpError(400, "BadRequest", f"The value of '{name}' is not a whole number.")
+    return int(text)
+
+
+def write_token(last: list[Any], left: int | None) -> str:
+    return base64.urlsafe_b64encode(to_json([last, left])).decode().rstrip("=")
+
+
+def read_token(token: str) -> tuple[list[Any], int | None]:
+    try:
+        last, left = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+    except ValueError as error:
+        raise ErpError(400, "BadRequest", "The skip token is not valid.") from error
+    return list(last), left
+
+
+def _refuse_wide_or(node: Node) -> None:
+    match node:
+        case Binary("or", left, right):
+            if len(names_in(left) | names_in(right)) > 1:
+                raise ErpError(
+                    400,
+                    "BadRequest",
+                    "The OR operator is not supported on distinct fields in a filter expression.",
+                )
+            _refuse_wide_or(left)
+            _refuse_wide_or(right)
+        case Binary("and", left, right):
+            _refuse_wide_or(left)
+            _refuse_wide_or(right)
+        case Not(operand):
+            _refuse_wide_or(operand)
+        case _:
+            pass
+
+
+def _refuse_long_text(node: Node, entity_set: EntitySet) -> None:
+    """A text longer than its field is an error of the filter, not merely no match."""
+    match node:
+        case Binary("and" | "or", left, right):
+            _refuse_long_text(left, entity_set)
+            _refuse_long_text(right, entity_set)
+        case Not(operand):
+            _refuse_long_text(operand, entity_set)
+        case Binary(_, left, right):
+            for name in names_in(left):
+                column = entity_set.columns.get(name)
+                text = getattr(right, "value", None)
+                if column and column.max and isinstance(text, str) and len(text) > column.max:
+                    raise ErpError(
+                        400,
+                        "Application_FilterErrorException",
+                        f"The filter value is longer than the {column.max} characters of '{name}'.",
+                    )
+        case _:
+            pass
