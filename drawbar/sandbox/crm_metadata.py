@@ -80,6 +80,8 @@ class EntityDefinitions:
                 return self._attributes(entity, segments[1:], options)
             case "Keys":
                 return self._keys(entity, segments[1], options)
+            case "OneToManyRelationships":
+                return self._list("OneToManyRelationships", _collections(entity), options)
             case "ManyToOneRelationships":
                 return self._list("ManyToOneRelationships", _relationships(entity), options)
             case other:
@@ -271,6 +273,21 @@ def _relationships(entity: Entity) -> list[Described]:
     ]
 
 
+def _collections(entity: Entity) -> list[Described]:
+    return [
+        {
+            "MetadataId": _metadata_id(entity.logical, name),
+            "SchemaName": name,
+            "ReferencedEntity": entity.logical,
+            "ReferencedAttribute": entity.id,
+            "ReferencedEntityNavigationPropertyName": name,
+            "ReferencingEntity": table,
+            "ReferencingAttribute": lookup,
+        }
+        for name, (table, lookup) in entity.collections.items()
+    ]
+
+
 def csdl(entities: Mapping[str, Entity]) -> bytes:
     """Entity types with properties and single-valued navigations; no actions."""
     lines = [
@@ -293,6 +310,8 @@ def csdl(entities: Mapping[str, Entity]) -> bytes:
         for name, (_, targets) in entity.navigations.items():
             target = targets[0] if len(targets) == 1 and targets[0] in entities else "crmbaseentity"
             lines.append(f'<NavigationProperty Name="{name}" Type="mscrm.{target}" Nullable="true"/>')
+        for name, (table, _) in entity.collections.items():
+            lines.append(f'<NavigationProperty Name="{name}" Type="Collection(mscrm.{table})"/>')
         lines.append("</EntityType>")
     lines.append('<EntityType Name="crmbaseentity" Abstract="true"/><EntityContainer Name="System">')
     lines += [f'<EntitySet Name="{e.set}" EntityType="mscrm.{e.logical}"/>' for e in entities.values()]

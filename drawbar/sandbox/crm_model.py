@@ -74,6 +74,7 @@ class Entity:
     privilege: str  # as `prvRead…` names it
     by_wire_name: Mapping[str, Attribute]
     navigations: Mapping[str, tuple[Attribute, tuple[str, ...]]]  # name -> attribute, tables it may point to
+    collections: Mapping[str, tuple[str, str]]  # name -> table and the lookup of it that points here
 
     def navigation_of(self, attribute: Attribute, target: str) -> str:
         """The name by which a lookup that points to `target` is written."""
@@ -107,6 +108,7 @@ def entities() -> Mapping[str, Entity]:
             attributes=attributes,
             by_wire_name={attribute.wire_name: attribute for attribute in attributes.values()},
             navigations=navigations,
+            collections={name: (table, lookup) for name, (table, lookup) in given.get("collections", {}).items()},
         )
     return found
 

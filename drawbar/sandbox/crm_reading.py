@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from drawbar.sandbox.crm_model import LOOKUPS, Attribute, CrmError, CrmSchema, Entity, etag, label
 from drawbar.sandbox.crm_records import CrmRecords
-from drawbar.sandbox.odata import Predicate, QueryError, compile_filter, parse_expand, parse_filter, split_list
+from drawbar.sandbox.odata import (
+    Order,
+    Predicate,
+    QueryError,
+    compile_filter,
+    parse_expand,
+    parse_filter,
+    parse_order,
+    sort_rows,
+    split_list,
+)
 from drawbar.sandbox.store import Stored, Values
 
 Included = Callable[[str], bool]
@@ -17,6 +28,15 @@ _NAVIGATION = "Microsoft.Dynamics.CRM.associatednavigationproperty"
 _OPTIONS = frozenset(
     ("$filter", "$select", "$orderby", "$top", "$count", "$expand", "$skiptoken", "$deltatoken", "annotations")
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """The rows of a table that point to one row, and how they are addressed."""
+
+    lookup: str
+    row_id: str
+    address: str
 
 
 class CrmReader:
@@ -65,14 +85,13 @@ class CrmReader:
             self._predicates[key] = known
         return known
 
-    def matching(self, entity: Entity, options: Mapping[str, str]) -> list[Values]:
+    def matching(self, entity: Entity, options: Mapping[str, str], within: Within | None = None) -> list[Values]:
         for option in options:
             if option not in _OPTIONS and not option.startswith("@") and option != "tag":
                 raise CrmError(400, "0x80060888", f"The query parameter {option} is not supported.")
-        rows = [
-            self.shown(entity, row_id, stored)
-            for row_id, stored in self._records.store.table(entity.logical).rows.items()
-        ]
+        table = self._records.store.table(entity.logical)
+        ids = table.rows if within is None else table.having(within.lookup, within.row_id)
+        rows = [self.shown(entity, row_id, table.rows[row_id]) for row_id in ids]
         text = options.get("$filter")
         if text is None:
             return rows
@@ -87,14 +106,12 @@ class CrmReader:
         schema = self.schemas[entity.logical]
         names = split_list(options.get("$select", ""))
         for name in names:
-            if name != "*" and name not in entity.navigations:
+            if name != "*" and name not in entity.navigations and name not in entity.collections:
                 schema.property((name,))
-        expands = parse_expand(options["$expand"]) if "$expand" in options else []
-        for name, _ in expands:
-            if name not in entity.navigations:
-                raise QueryError(
-                    f"Could not find a property named '{name}' on type 'Microsoft.Dynamics.CRM.{entity.logical}'."
-                )
+        expands = [
+            (name, self._expanded(entity, name, inner, included))
+            for name, inner in (parse_expand(options["$expand"]) if "$expand" in options else [])
+        ]
         annotate = included(_FORMATTED) or included(_LOGICAL) or included(_NAVIGATION)
         columns = None
         if names and "*" not in names:
@@ -107,12 +124,43 @@ class CrmReader:
             chosen = {name: value for name, value in row.items() if columns is None or name in columns}
             if annotate:
                 chosen = self._annotated(entity, row, chosen, included)
-            for name, inner in expands:
-                found = self.behind(entity, row, name)
-                chosen[name] = None if found is None else self.shape(found[0], inner, included)(self.shown(*found))
+            for name, expand in expands:
+                chosen[name] = expand(row)
             return chosen
 
         return shaped
+
+    def _expanded(
+        self, entity: Entity, name: str, options: Mapping[str, str], included: Included
+    ) -> Callable[[Values], Any]:
+        """From a row to what a navigation of it leads to: one row, None, or a list."""
+        if name in entity.navigations:
+
+            def one(row: Values) -> Values | None:
+                found = self.behind(entity, row, name)
+                return None if found is None else self.shape(found[0], options, included)(self.shown(*found))
+
+            return one
+        if name not in entity.collections:
+            raise QueryError(
+                f"Could not find a property named '{name}' on type 'Microsoft.Dynamics.CRM.{entity.logical}'."
+            )
+        table, lookup = entity.collections[name]
+        children = self._records.entities[table]
+        shape = self.shape(children, options, included)
+        rows = self.matching(children, options)
+        sort_rows(rows, self.orders(children, options), row_of=itself)
+        top = int(options["$top"]) if options.get("$top", "").isdigit() else None
+        by_parent: dict[str, list[Values]] = {}
+        for row in rows:
+            by_parent.setdefault(row[children.attributes[lookup].wire_name], []).append(row)
+        return lambda row: [shape(child) for child in by_parent.get(row[entity.id], [])[:top]]
+
+    def orders(self, entity: Entity, options: Mapping[str, str]) -> list[Order]:
+        """As asked, then by id, so that a page has a definite end."""
+        schema = self.schemas[entity.logical]
+        orders = parse_order(options["$orderby"], schema) if "$orderby" in options else []
+        return [*orders, Order(schema.property((entity.id,))[0], False)]
 
     def _annotated(self, entity: Entity, row: Values, chosen: Values, included: Included) -> Values:
         symbol = self._symbol(row.get("_transactioncurrencyid_value"))

@@ -146,16 +146,10 @@ class CrmRecords:
 
     def _pointing_to(self, entity: Entity, row_id: str) -> Iterator[tuple[Entity, Attribute, str]]:
         for other in self.entities.values():
-            lookups = [
-                attribute
-                for attribute in other.attributes.values()
-                if attribute.type in LOOKUPS and attribute.write and entity.logical in attribute.targets
-            ]
-            if not lookups:
-                continue
-            for other_id, stored in self.store.table(other.logical).rows.items():
-                for attribute in lookups:
-                    if stored.values.get(attribute.name) == row_id:
+            table = self.store.table(other.logical)
+            for attribute in other.attributes.values():
+                if attribute.type in LOOKUPS and attribute.write and entity.logical in attribute.targets:
+                    for other_id in table.having(attribute.name, row_id):
                         yield other, attribute, other_id
 
     def _assign(self, entity: Entity, row: Values, body: Values, *, creating: bool) -> set[str]:

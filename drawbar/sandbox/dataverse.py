@@ -29,18 +29,16 @@ from drawbar.sandbox.crm_model import (
     payload_error,
 )
 from drawbar.sandbox.crm_paging import read_cookie, write_cookie
-from drawbar.sandbox.crm_reading import CrmReader, itself, wanted_annotations
+from drawbar.sandbox.crm_reading import CrmReader, Within, itself, wanted_annotations
 from drawbar.sandbox.crm_records import PATH, CrmRecords, Located, no_row
 from drawbar.sandbox.crm_webhooks import CrmWebhooks
 from drawbar.sandbox.grants import Grants, Operation
 from drawbar.sandbox.limits import Refusal
 from drawbar.sandbox.odata import (
-    Order,
     QueryError,
     Segment,
     comes_after,
     parse_options,
-    parse_order,
     parse_path,
     sort_rows,
     sort_values,
@@ -236,14 +234,14 @@ class Dataverse:
 
     # ------------------------------------------------------------ reading
 
-    def _count(self, call: _Call, entity: Entity) -> Reply:
+    def _count(self, call: _Call, entity: Entity, within: Within | None = None) -> Reply:
         self._allow(call, entity, "read")
         if "$deltatoken" in call.options:
             since = self._delta_version(call.options["$deltatoken"])
             changed, gone = self.store.table(entity.logical).changed_since(since, up_to=self.store.version)
             count = len(changed) + len(gone)
         else:
-            count = len(self._reader.matching(entity, call.options))
+            count = len(self._reader.matching(entity, call.options, within))
         return Reply(200, str(min(count, COUNT_CAP)).encode(), {"Content-Type": "text/plain", "OData-Version": "4.0"})
 
     def _page_size(self, call: _Call) -> int:
@@ -254,17 +252,15 @@ class Dataverse:
             raise CrmError(400, "0x80060888", f"The page size must be between 1 and {PAGE}.")
         return int(text)
 
-    def _list(self, call: _Call, entity: Entity) -> Reply:
+    def _list(self, call: _Call, entity: Entity, within: Within | None = None) -> Reply:
         self._allow(call, entity, "read")
         if "$deltatoken" in call.options:
             return self._delta(call, entity)
-        tracking = "odata.track-changes" in call.preferences
+        tracking = "odata.track-changes" in call.preferences and within is None
         if tracking:
             self._must_be_trackable(entity, call)
-        schema = self._reader.schemas[entity.logical]
-        orders = parse_order(call.options["$orderby"], schema) if "$orderby" in call.options else []
-        orders.append(Order(schema.property((entity.id,))[0], False))
-        rows = self._reader.matching(entity, call.options)
+        orders = self._reader.orders(entity, call.options)
+        rows = self._reader.matching(entity, call.options, within)
         total = len(rows)
         sort_rows(rows, orders, row_of=itself)
         version, number = self.store.version, 1
@@ -285,7 +281,8 @@ class Dataverse:
         kept = _without(call.request.query, "$skiptoken")
         if len(page) < len(rows):
             cookie = write_cookie(entity, page, number + 1, [sort_values(page[-1], orders), version], tracking=tracking)
-            body["@odata.nextLink"] = f"{self.base_url}/{entity.set}?{kept}$skiptoken={cookie}"
+            address = within.address if within else entity.set
+            body["@odata.nextLink"] = f"{self.base_url}/{address}?{kept}$skiptoken={cookie}"
         elif tracking:
             body["@odata.deltaLink"] = self._delta_link(entity, kept, version)
         reply = self._ok(body)
@@ -340,6 +337,8 @@ class Dataverse:
             if found is None:
                 return Reply(204, b"", {"OData-Version": "4.0"})
             return self._record(call, *found, 200)
+        if name in entity.collections:
+            return self._below(call, entity, row_id, rest)
         attribute_or_none = entity.by_wire_name.get(name)
         if attribute_or_none is None or attribute_or_none.secret:
             raise CrmError(404, "0x80060888", f"Resource not found for the segment '{name}'.")
@@ -355,6 +354,38 @@ class Dataverse:
         if len(rest) == 2 and rest[1].name == "$value":
             return Reply(200, str(value).encode(), {"Content-Type": "text/plain", "OData-Version": "4.0"})
         return self._ok({"@odata.context": f"{self.base_url}/$metadata#{entity.set}({row_id})/{name}", "value": value})
+
+    def _below(self, call: _Call, entity: Entity, row_id: str, rest: list[Segment]) -> Reply:
+        """The rows that point to this one: listed, counted, made, associated, disassociated."""
+        table, lookup = entity.collections[rest[0].name]
+        children = self.records.entities[table]
+        attribute = children.attributes[lookup]
+        bind = f"{children.navigation_of(attribute, entity.logical)}@odata.bind"
+        within = Within(lookup, row_id, f"{entity.set}({row_id})/{rest[0].name}")
+        below = rest[1].name if len(rest) > 1 else ""
+        match call.request.method, below, rest[0].key:
+            case "GET", "", None:
+                return self._list(call, children, within)
+            case "GET", "$count", None:
+                return self._count(call, children, within)
+            case "POST", "", None:
+                body = {**self._body(call, children), bind: f"/{entity.set}({row_id})"}
+                return self._create(call, children, body)
+            case "POST", "$ref", None:
+                child = self.records.located(children, self._body(call, children).get("@odata.id"))
+                return self._point(call, children, child, {bind: f"/{entity.set}({row_id})"})
+            case "DELETE", "$ref", key:
+                named = self.records.locate(children, key) if key else None
+                child = named or self.records.located(children, call.options.get("$id"))
+                return self._point(call, children, child, {bind: None})
+        raise CrmError(405, "0x80060888", f"The HTTP method '{call.request.method}' is not allowed here.")
+
+    def _point(self, call: _Call, entity: Entity, located: Located, body: Values) -> Reply:
+        self._allow(call, entity, "write")
+        if located.row_id is None:
+            raise missing(entity)
+        self.records.update(entity, located.row_id, body, user=call.user)
+        return Reply(204, b"", {"OData-Version": "4.0"})
 
     # ------------------------------------------------------------ change tracking
 

@@ -132,6 +132,16 @@ class ContactInformationRules(SetRules):
             return None
         return Stored(_contact_information(stored.values, customer.values), stored.version)
 
+    def below(self, records: ErpRecords, company: str, column: str, parent_id: str) -> list[Stored]:
+        """Of one customer: its contact and the persons there."""
+        rows = records.rows(company, "contacts")
+        customer = records.rows(company, "customers").get(parent_id)
+        contact = rows.get(customer.values.get("contactId", "")) if customer and column == "relatedId" else None
+        if contact is None:
+            return []
+        found = (contact.values, *_persons(records, company, contact.values))
+        return [view for row in found if (view := self.view(records, company, rows[row["id"]])) is not None]
+
 
 def _customer_of(records: ErpRecords, company: str, contact: Values) -> Stored | None:
     """The customer a contact stands for, or its company does."""
@@ -181,8 +191,9 @@ def _add_contact(records: ErpRecords, company: str, customer: Values, app: str) 
 def _persons(records: ErpRecords, company: str, contact: Values) -> list[Values]:
     if contact["type"] != "Company":
         return []
-    rows = [stored.values for stored in records.rows(company, "contacts").values()]
-    return [row for row in rows if row["companyNumber"] == contact["number"] and row["id"] != contact["id"]]
+    table = records.store.table(f"{company}/contacts")
+    found = table.having("companyNumber", contact["number"])
+    return [table.rows[row_id].values for row_id in found if row_id != contact["id"]]
 
 
 def _tell_persons(records: ErpRecords, company: str, before: Values, after: Values, app: str) -> None:

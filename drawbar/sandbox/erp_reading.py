@@ -80,9 +80,10 @@ class ErpReader:
             named = names_in(parse_filter(text)) if text else set()
             if not named & set(entity_set.parents):
                 raise ErpError(400, "Application_DialogException", entity_set.unfiltered)
-        rows = self._records.candidates(company, entity_set)
-        if within is not None:
-            rows = [stored for stored in rows if stored.values[within.column] == within.parent_id]
+        if within is None:
+            rows = self._records.candidates(company, entity_set)
+        else:
+            rows = self._records.below(company, entity_set, within.column, within.parent_id)
         if text is None:
             return rows
         predicate = self.predicate(company, entity_set, text)

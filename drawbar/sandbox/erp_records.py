@@ -49,6 +49,10 @@ class SetRules:
         """A row of another set as one of this set; None when it is none."""
         return stored
 
+    def below(self, records: ErpRecords, company: str, column: str, parent_id: str) -> list[Stored]:  # noqa: ARG002
+        """The rows of a view that have `parent_id` in a column."""
+        return []
+
 
 class ErpRecords:
     def __init__(self, store: Store, rules: Mapping[str, SetRules]) -> None:
@@ -98,6 +102,13 @@ class ErpRecords:
         view = self.rules_of(entity_set.name).view
         shown = [view(self, company, stored) for stored in self.rows(company, entity_set.view_of).values()]
         return [stored for stored in shown if stored is not None]
+
+    def below(self, company: str, entity_set: EntitySet, column: str, parent_id: str) -> list[Stored]:
+        """The entities that belong to one of another set."""
+        if entity_set.view_of is not None:
+            return self.rules_of(entity_set.name).below(self, company, column, parent_id)
+        table = self.store.table(f"{company}/{entity_set.name}")
+        return [table.rows[row_id] for row_id in table.having(column, parent_id)]
 
     def find(self, company: str, entity_set: EntitySet, row_id: str) -> Stored | None:
         stored = self.rows(company, entity_set.view_of or entity_set.name).get(row_id)

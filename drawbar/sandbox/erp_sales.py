@@ -39,15 +39,13 @@ class ItemRules(SetRules):
         """An item that is ordered stays; its variants go with it."""
         if before is None or after is not None:
             return
-        lines = records.rows(company, "salesOrderLines").values()
-        if any(line.values["itemId"] == before["id"] for line in lines):
+        if records.store.table(f"{company}/salesOrderLines").having("itemId", before["id"]):
             raise _dialog(
                 f"You cannot delete Item {before['number']} because there is at least one outstanding Sales Order that"
                 " includes this item."
             )
-        for row_id, variant in list(records.rows(company, "itemVariants").items()):
-            if variant.values["itemId"] == before["id"]:
-                records.remove(company, "itemVariants", row_id, app=app)
+        for row_id in records.store.table(f"{company}/itemVariants").having("itemId", before["id"]):
+            records.remove(company, "itemVariants", row_id, app=app)
 
 
 class ItemVariantRules(SetRules):
@@ -143,7 +141,7 @@ class SalesOrderLineRules(SetRules):
 
 
 def refuse_with_orders(records: ErpRecords, company: str, customer: Values) -> None:
-    if any(row.values["customerId"] == customer["id"] for row in records.rows(company, "salesOrders").values()):
+    if records.store.table(f"{company}/salesOrders").having("customerId", customer["id"]):
         raise _dialog(
             f"You cannot delete Customer {customer['number']} because there is at least one outstanding Sales Order for"
             " this customer."
@@ -175,8 +173,8 @@ def total_order(records: ErpRecords, company: str, order_id: str, app: str) -> N
 
 
 def _lines(records: ErpRecords, company: str, order_id: str) -> list[tuple[str, Values]]:
-    rows = records.rows(company, "salesOrderLines").items()
-    mine = [(row_id, stored.values) for row_id, stored in rows if stored.values["documentId"] == order_id]
+    table = records.store.table(f"{company}/salesOrderLines")
+    mine = [(row_id, table.rows[row_id].values) for row_id in table.having("documentId", order_id)]
     return sorted(mine, key=lambda entry: entry[1]["sequence"])
 
 

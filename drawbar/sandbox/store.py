@@ -56,6 +56,7 @@ class Table:
     log: list[tuple[int, str]] = field(default_factory=list)
     indexes: dict[Columns, dict[Any, str]] = field(default_factory=dict)  # of columns whose values are unique
     _readers: dict[Columns, Reader] = field(default_factory=dict)
+    _groups: dict[str, dict[Any, dict[str, None]]] = field(default_factory=dict)
 
     def set(self, row_id: str, stored: Stored | None) -> None:
         """Put, replace or take away a row, and keep the indexes true."""
@@ -72,6 +73,23 @@ class Table:
                 del index[old]
             if new is not None:
                 index[new] = row_id
+        for column, group in self._groups.items():
+            old = before.values.get(column) if before else None
+            new = stored.values.get(column) if stored else None
+            if old != new or stored is None:
+                group.get(old, {}).pop(row_id, None)
+            if new is not None:
+                group.setdefault(new, {})[row_id] = None
+
+    def having(self, column: str, value: Any) -> list[str]:
+        """Ids of the rows with a value in a column; found without looking at the others, but for the first time."""
+        group = self._groups.get(column)
+        if group is None:
+            group = self._groups[column] = {}
+            for row_id, stored in self.rows.items():
+                group.setdefault(stored.values.get(column), {})[row_id] = None
+            group.pop(None, None)
+        return list(group.get(value, ()))
 
     def index(self, columns: Columns, read: Reader | None = None) -> dict[Any, str]:
         """Value of a column to row id, or of several as `read` makes one of them; made at the first call."""

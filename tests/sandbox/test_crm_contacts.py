@@ -87,6 +87,48 @@ class TestPrimaryContact:
         assert crm.get(account).json()["_primarycontactid_value"] is None
 
 
+class TestCollection:
+    """`contact_customer_accounts`: an account's contacts."""
+
+    @pytest.fixture
+    def path(self, account) -> str:
+        return f"{account}/contact_customer_accounts"
+
+    def test_is_listed_counted_filtered_and_paged(self, crm: Client, path, contact):
+        second = crm.post(path, {"lastname": "Lee"}).headers["OData-EntityId"]
+
+        assert {key(contact), key(second)} == {row["contactid"] for row in crm.rows(path)}
+        assert "2" == crm.get(f"{path}/$count").text
+        assert [key(second)] == [row["contactid"] for row in crm.rows(f"{path}?$filter=lastname eq 'Lee'")]
+        assert 2 == len(crm.rows(path, prefer="odata.maxpagesize=1"))
+
+    def test_is_expanded(self, crm: Client, account, path, contact):
+        crm.post(path, {"lastname": "Lee"})
+        query = "$select=name&$expand=contact_customer_accounts($select=lastname;$orderby=lastname desc;$top=1)"
+
+        row = crm.get(f"{account}?{query}").json()
+
+        assert ["Pike"] == [child["lastname"] for child in row["contact_customer_accounts"]]
+
+    def test_is_joined_and_left(self, crm: Client, account, path, contact):
+        other = crm.post("contacts", {"lastname": "Lee"}).headers["OData-EntityId"]
+        joined = crm.post(f"{path}/$ref", {"@odata.id": other})
+        first = crm.delete(f"{path}({key(contact)})/$ref")
+        second = crm.delete(f"{path}/$ref", params={"$id": other})
+
+        assert [204, 204, 204] == [reply.status_code for reply in (joined, first, second)]
+        assert [] == crm.rows(path)
+        assert crm.get(other).json()["_parentcustomerid_value"] is None
+
+    def test_is_described(self, crm: Client):
+        relations = crm.rows("EntityDefinitions(LogicalName='account')/OneToManyRelationships")
+
+        assert ("contact", "parentcustomerid") in {
+            (r["ReferencingEntity"], r["ReferencingAttribute"]) for r in relations
+        }
+        assert 'Name="contact_customer_accounts" Type="Collection(mscrm.contact)"' in crm.get("$metadata").text
+
+
 class TestDescription:
     def test_names_types_lengths_and_targets(self, crm: Client):
         base = "EntityDefinitions(LogicalName='contact')"

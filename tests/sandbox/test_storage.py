@@ -36,6 +36,22 @@ class TestStore:
         assert {"a": {"n": 1, "code": "A"}} == {key: row.values for key, row in store.table("t").rows.items()}
         assert {"A": "a"} == store.table("t").index("code")
 
+    def test_rows_are_found_by_a_value_whatever_becomes_of_them(self):
+        store = Store("erp", Database(None), Clock(), random_seed=1)
+        table = store.table("t")
+        with store.transaction():
+            store.put("t", "a", {"of": 1})
+            assert ["a"] == table.having("of", 1)
+            store.put("t", "b", {"of": 1})
+            store.put("t", "c", {"of": 2})
+            undo = store.savepoint()
+            store.put("t", "a", {"of": 2})
+            store.remove("t", "b")
+            assert ([], ["c", "a"]) == (table.having("of", 1), table.having("of", 2))
+            undo()
+
+        assert ({"a", "b"}, ["c"], []) == (set(table.having("of", 1)), table.having("of", 2), table.having("of", 3))
+
     def test_changes_are_found_by_version_after_the_log_is_cut(self):
         store = Store("erp", Database(None), Clock(), random_seed=1)
         for number in range(3000):
