@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from drawbar.sandbox.erp_model import milliseconds, parse_time
+from drawbar.sandbox.odata import QueryError
 from drawbar.sandbox.server import SandboxError, SandboxOptions, run
 
 
@@ -73,7 +74,10 @@ def main() -> int:
 
 
 def _moment(text: str) -> dt.datetime:
-    return dt.datetime.fromtimestamp(milliseconds(parse_time(text)) / 1000, dt.timezone.utc)
+    try:
+        return dt.datetime.fromtimestamp(milliseconds(parse_time(text)) / 1000, dt.timezone.utc)
+    except QueryError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 if __name__ == "__main__":

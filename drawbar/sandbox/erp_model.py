@@ -169,7 +169,7 @@ def to_stored(column: Column, value: Any) -> Any:
                 raise overflow(value)
             return int(value) if isinstance(value, float) and value.is_integer() else value
         case "Int32" | "Int64":
-            if isinstance(value, bool) or not isinstance(value, int):
+            if isinstance(value, bool) or not isinstance(value, int) or not -(2**31) <= value < 2**31:
                 raise _not_convertible(column)
             return value
         case "Enum":
