@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -45,6 +45,7 @@ AUDIENCE = "https://api.businesscentral.dynamics.com"
 PAGE = 20_000
 BATCH = 100
 _JSON = "application/json; odata.metadata=minimal"
+_OPERATIONS: Mapping[str, Operation] = {"GET": "read", "POST": "create", "PATCH": "write", "DELETE": "delete"}
 
 
 @dataclass(slots=True)
@@ -243,14 +244,16 @@ class BusinessCentral:
         if verb not in entity_set.verbs:
             raise ErpError(405, "BadRequest_MethodNotAllowed", f"Entity does not support {verb}.")
         for table in entity_set.rights:
-            if not self._grants.allows("erp", call.app, table, operation):
-                right = {"read": "Read", "create": "Insert", "write": "Modify", "delete": "Delete"}[operation]
-                raise ErpError(
-                    403,
-                    "Authorization_RequestDenied",
-                    "Sorry, the current permissions prevented the action."
-                    f" (TableData {self._sets[table].source} {right}: Base Application)",
-                )
+            self._must_allow(call, table, operation, source=self._sets[table].source)
+
+    def _must_allow(self, call: _Call, set_name: str, operation: Operation, *, source: str) -> None:
+        if not self._grants.allows("erp", call.app, set_name, operation):
+            right = {"read": "Read", "create": "Insert", "write": "Modify", "delete": "Delete"}[operation]
+            raise ErpError(
+                403,
+                "Authorization_RequestDenied",
+                f"Sorry, the current permissions prevented the action. (TableData {source} {right}: Base Application)",
+            )
 
     def _must_find(self, company: str, entity_set: EntitySet, row_id: str) -> Stored:
         stored = self.records.find(company, entity_set, row_id)
@@ -441,6 +444,9 @@ class BusinessCentral:
 
     def _subscriptions(self, call: _Call, segments: list[Segment]) -> Reply | Awaitable[Reply]:
         method, key = call.request.method, segments[0].key
+        operation = _OPERATIONS.get(method)
+        if operation is not None:
+            self._must_allow(call, "subscriptions", operation, source="API Webhook Subscription")
         table = self.store.table("subscriptions")
         context = f"{self.base_url}/$metadata#subscriptions"
         if key is None:

@@ -169,8 +169,8 @@ class Control:
             "crm": self._crm.webhooks.settings,
         }
         for system in self._systems(body):
-            for name in ("delay_s", "drop", "retry_scale", "max_notifications"):
-                if name in body and hasattr(settings[system], name):
+            for name in asdict(settings[system]):
+                if name in body:
                     setattr(settings[system], name, body[name])
         return {system: asdict(chosen) for system, chosen in settings.items()}
 

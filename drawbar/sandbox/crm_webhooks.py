@@ -20,7 +20,7 @@ from drawbar.sandbox.wire import to_json
 
 DELAY_S = 0.05
 TIMEOUT_S = 60.0
-MAX_BODY = 256 * 1024
+MAX_BODY_BYTES = 256 * 1024
 _CONTRACTS = "http://schemas.microsoft.com/xrm/2011/Contracts"
 _TRIMMED = ("ParentContext", "InputParameters", "PreEntityImages", "PostEntityImages")
 
@@ -39,6 +39,7 @@ class CrmNote:
 class CrmWebhookSettings:
     delay_s: float = DELAY_S
     drop: bool = False  # notifications are made and thrown away
+    max_body_bytes: int = MAX_BODY_BYTES  # a larger one goes out without its parameters
 
 
 class CrmWebhooks:
@@ -90,13 +91,13 @@ class CrmWebhooks:
             "x-ms-dynamics-request-name": note.message,
             "x-ms-correlation-request-id": context["CorrelationId"],
         }
-        if len(body) > MAX_BODY:
+        if len(body) > self.settings.max_body_bytes:
             body = to_json({name: value for name, value in context.items() if name not in _TRIMMED})
             headers["x-ms-dynamics-msg-size-exceeded"] = "true"
         url, authorization = _authorized(endpoint.values)
-        answer = await self._notifier.post(url, body, {**headers, **authorization}, timeout_s=TIMEOUT_S)
+        answer = await self._notifier.send("POST", url, body, {**headers, **authorization}, timeout_s=TIMEOUT_S)
         if answer.status in (502, 503, 504):
-            await self._notifier.post(url, body, {**headers, **authorization}, timeout_s=TIMEOUT_S)
+            await self._notifier.send("POST", url, body, {**headers, **authorization}, timeout_s=TIMEOUT_S)
 
     def _context(self, step_id: str, step: Values, change: Change, note: CrmNote) -> dict[str, Any]:
         """The RemoteExecutionContext, members in alphabetical order."""

@@ -25,6 +25,7 @@ HANDSHAKE_TIMEOUT_S = 5.0
 RESPONSE_TIMEOUT_S = 30.0
 MAX_SUBSCRIPTIONS = 200
 MAX_NOTIFICATIONS = 1000  # of one subscription in one run; beyond, one `collection` entry stands for all
+MAX_PENDING = 1_000_000  # beyond, changes are not noted any more
 MARGIN_MS = 50  # the filter of a `collection` entry starts this much before the first change
 RETRY_S = (60.0, 60.0, 600.0, 6000.0, 60_000.0)
 _RESOURCE = re.compile(r"api/v2\.0/companies\(([0-9a-fA-F-]{36})\)/(\w+)\Z")
@@ -36,6 +37,8 @@ class ErpWebhookSettings:
     drop: bool = False  # notifications are made and thrown away
     retry_scale: float = 1.0  # on the waits after a failure
     max_notifications: int = MAX_NOTIFICATIONS
+    lease_s: float = LEASE_S
+    handshake: str = "POST"  # or GET: the verb is not documented
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +54,7 @@ class _Queue:
 
     pending: dict[str, list[_Pending]] = field(default_factory=dict)  # by subscription
     failures: int = 0
+    retry_at: float = 0.0  # of the loop's clock: an attempt before is not counted
     timer: asyncio.TimerHandle | None = None
     sending: bool = False
 
@@ -89,6 +93,8 @@ class ErpWebhooks:
                 if (other.values["notificationUrl"], _subject(other.values["resource"])) == (url, (company, set_name)):
                     raise ErpError(400, "BadRequest", "The subscription already exists.")
         await self._handshake(url)
+        if stored is not None and str(stored.values["subscriptionId"]) not in rows:
+            raise ErpError(404, "BadRequest_ResourceNotFound", "The subscription does not exist.")
         now_ms = self._store.clock.now_ms()
         now = shown_time(time_text(now_ms))
         first = stored.values if stored else {}
@@ -101,7 +107,7 @@ class ErpWebhooks:
             "userId": user,
             "lastModifiedDateTime": now,
             "clientState": str(body.get("clientState") or ""),
-            "expirationDateTime": _whole_seconds(now_ms / 1000 + LEASE_S),
+            "expirationDateTime": _whole_seconds(now_ms / 1000 + self.settings.lease_s),
             "systemCreatedAt": first.get("systemCreatedAt", now),
             "systemCreatedBy": first.get("systemCreatedBy", user),
             "systemModifiedAt": now,
@@ -113,7 +119,7 @@ class ErpWebhooks:
     async def _handshake(self, url: str) -> None:
         token = uuid.uuid4().hex
         target = f"{url}{'&' if urlsplit(url).query else '?'}validationToken={token}"
-        answer = await self._notifier.post(target, b"", {}, timeout_s=HANDSHAKE_TIMEOUT_S)
+        answer = await self._notifier.send(self.settings.handshake, target, b"", {}, timeout_s=HANDSHAKE_TIMEOUT_S)
         if answer.status != 200 or answer.body.decode("utf-8", "replace").strip() != token:
             raise ErpError(400, "BadRequest", "The notification URL did not return the validation token.")
 
@@ -150,7 +156,7 @@ class ErpWebhooks:
             url = subscription["notificationUrl"]
             queue = self._queues.setdefault(url, _Queue())
             waiting = queue.pending.setdefault(subscription["subscriptionId"], [])
-            for change in own:
+            for change in own[: max(0, MAX_PENDING - len(waiting))]:
                 kind = "created" if change.before is None else "deleted" if change.after is None else "updated"
                 waiting.append(_Pending(row_id=change.id, kind=kind, at_ms=now_ms))
             self._schedule(url, queue, self.settings.delay_s)
@@ -189,24 +195,27 @@ class ErpWebhooks:
             "clientRequestId": correlation,
             "x-ms-correlation-id": correlation,
         }
+        clock = asyncio.get_running_loop().time
+        is_early = clock() < queue.retry_at
         queue.sending = True
+        body = to_json({"value": entries})
         try:
-            answer = await self._notifier.post(url, to_json({"value": entries}), headers, timeout_s=RESPONSE_TIMEOUT_S)
+            answer = await self._notifier.send("POST", url, body, headers, timeout_s=RESPONSE_TIMEOUT_S)
         finally:
             queue.sending = False
         if answer.accepted:
-            queue.failures = 0
+            queue.failures, queue.retry_at = 0, 0.0
             self._sent(queue, batch)
-        elif answer.status in (0, 408, 429) or answer.status >= 500:
-            queue.failures += 1
-            if queue.failures > len(RETRY_S):
-                self.drop(list(subscriptions))
-                self._queues.pop(url, None)
-            else:
-                self._schedule(url, queue, RETRY_S[queue.failures - 1] * self.settings.retry_scale)
-        else:
+            return
+        is_final = answer.status not in (0, 408, 429) and answer.status < 500
+        queue.failures += not is_early
+        if is_final or queue.failures > len(RETRY_S):
             self.drop(list(subscriptions))
             self._queues.pop(url, None)
+            return
+        if not is_early:
+            queue.retry_at = clock() + RETRY_S[queue.failures - 1] * self.settings.retry_scale
+        self._schedule(url, queue, max(0.0, queue.retry_at - clock()))
 
     @staticmethod
     def _sent(queue: _Queue, batch: Mapping[str, list[_Pending]]) -> None:
@@ -222,7 +231,9 @@ class ErpWebhooks:
         }
         if len(waiting) > self.settings.max_notifications:
             scope = resource
-            if not any(entry.kind == "deleted" for entry in waiting):
+            _, set_name = _subject(subscription["resource"])
+            is_timed = "lastModifiedDateTime" in entity_sets()[set_name].columns
+            if is_timed and not any(entry.kind == "deleted" for entry in waiting):
                 first = shown_time(time_text(waiting[0].at_ms - MARGIN_MS))
                 scope = f"{resource}?$filter=lastModifiedDateTime%20gt%20{first}"
             last = shown_time(time_text(waiting[-1].at_ms))

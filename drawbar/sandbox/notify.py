@@ -1,4 +1,4 @@
-"""Posting to webhook receivers, off the event loop.
+"""Calling webhook receivers, off the event loop.
 
 The receiver's certificate is not checked: it is a developer's machine on both ends.
 """
@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-WORKERS = 8  # posts under way at once
+WORKERS = 8  # calls under way at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,11 @@ class Notifier:
         self._context.check_hostname = False
         self._context.verify_mode = ssl.CERT_NONE
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float) -> Answer:
+    async def send(self, method: str, url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float) -> Answer:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, self._post, url, body, dict(headers), timeout_s)
+        return await loop.run_in_executor(self._pool, self._send, method, url, body, dict(headers), timeout_s)
 
-    def _post(self, url: str, body: bytes, headers: dict[str, str], timeout_s: float) -> Answer:
+    def _send(self, method: str, url: str, body: bytes, headers: dict[str, str], timeout_s: float) -> Answer:
         parts = urlsplit(url)
         connection: http.client.HTTPConnection
         try:
@@ -51,7 +51,7 @@ class Notifier:
                 connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
             try:
                 target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-                connection.request("POST", target, body=body, headers=headers)
+                connection.request(method, target, body=body, headers=headers)
                 response = connection.getresponse()
                 return Answer(response.status, response.read(65536))
             finally:

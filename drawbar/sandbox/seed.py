@@ -256,7 +256,7 @@ class Planter:
         self.team = teams[COMPANY]
         for message in ("Create", "Update", "Delete"):
             message_id = self.in_crm("sdkmessages", name=message)
-            for table in ("account", "contact", "systemuser"):
+            for table in ("account", "contact", "systemuser", "team", "transactioncurrency", "bcbi_company"):
                 self.in_crm(
                     "sdkmessagefilters",
                     name=f"{message} of {table}",

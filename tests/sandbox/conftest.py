@@ -74,14 +74,19 @@ class Receiver:
         self.got: list[tuple[dict[str, str], dict[str, Any]]] = []
         self.status = 200
         self.handshakes = 0
+        self.verbs: list[str] = []  # of the handshakes
         receiver = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.do_POST()
+
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 _, _, token = self.path.partition("validationToken=")
                 if token:
                     receiver.handshakes += 1
+                    receiver.verbs.append(self.command)
                     self._answer(200, token.encode())
                     return
                 headers = {name.lower(): value for name, value in self.headers.items()}

@@ -35,8 +35,71 @@ class TestBusinessCentral:
         assert (200, 2) == (reply.status_code, receiver.handshakes)
         assert (400, "BadRequest_InvalidToken") == error_code(erp.patch(path, {}))
 
+    def test_hands_over_its_token_by_either_verb(self, erp: Client, control: Control, receiver: Receiver, subscription):
+        """The documents do not say which: a receiver has to answer both."""
+        control("POST", "webhooks", {"system": "erp", "handshake": "GET"})
+        path = f"{erp.root}/subscriptions('{subscription['subscriptionId']}')"
+
+        assert 200 == erp.patch(path, {}, tag=subscription["@odata.etag"]).status_code
+        assert ["POST", "GET"] == receiver.verbs
+        control("POST", "webhooks", {"system": "erp", "handshake": "POST"})
+
+    def test_ends_with_its_lease_and_nobody_is_told(
+        self, erp: Client, control: Control, receiver: Receiver, subscription
+    ):
+        control("POST", "webhooks", {"system": "erp", "lease_s": -5})
+        path = f"{erp.root}/subscriptions('{subscription['subscriptionId']}')"
+        assert 200 == erp.patch(path, {}, tag=subscription["@odata.etag"]).status_code
+        control("POST", "webhooks", {"system": "erp", "lease_s": 259_200})
+        erp.post("customers", {"displayName": "Unheard"})
+
+        assert 404 == erp.get(path).status_code
+        assert [] == receiver.got
+
+    def test_needs_a_right_of_its_own(self, info: Info, erp: Client, control: Control, receiver: Receiver):
+        app = {"system": "erp", "app": info["erp"]["client_id"], "entity": "subscriptions"}
+        control("POST", "grants", {**app, "allowed": False})
+        reply = erp.get(f"{erp.root}/subscriptions")
+        control("POST", "grants", {**app, "allowed": True})
+
+        assert (403, "Authorization_RequestDenied") == error_code(reply)
+
+    def test_a_change_during_the_wait_is_sent_at_once_and_its_failure_is_not_counted(
+        self, erp: Client, control: Control, receiver: Receiver, subscription
+    ):
+        """However many edits fall into the wait after a failure, they do not bring the end nearer."""
+        control("POST", "webhooks", {"system": "erp", "retry_scale": 10.0})
+        receiver.status = 503
+        for number in range(1, 9):  # the sixth counted failure would be the last
+            erp.post("customers", {"displayName": f"Early {number}"})
+            assert eventually(lambda number=number: len(receiver.got) == number)
+        assert 8 == len(receiver.got[-1][1]["value"])
+        receiver.status = 200
+        erp.post("customers", {"displayName": "Heard"})
+
+        assert eventually(lambda: len(receiver.got) == 9)
+        assert 9 == len(receiver.got[-1][1]["value"])
+        assert 1 == len(erp.get(f"{erp.root}/subscriptions").json()["value"])
+        control("POST", "webhooks", {"system": "erp", "retry_scale": 1})
+
+    def test_the_sixth_failure_ends_it(self, erp: Client, control: Control, receiver: Receiver, subscription):
+        control("POST", "webhooks", {"system": "erp", "retry_scale": 0.000_001})
+        receiver.status = 503
+        erp.post("customers", {"displayName": "In vain"})
+
+        assert eventually(lambda: erp.get(f"{erp.root}/subscriptions").json()["value"] == [])
+        assert 6 == len(receiver.got)
+        control("POST", "webhooks", {"system": "erp", "retry_scale": 1})
+
+    @pytest.fixture
+    def slow(self, control: Control) -> Iterator[None]:
+        """Time enough for all edits of a test to fall into one run."""
+        control("POST", "webhooks", {"system": "erp", "delay_s": 1.5})
+        yield
+        control("POST", "webhooks", {"system": "erp", "delay_s": 0.2})
+
     def test_updates_of_a_record_collapse_and_creates_and_deletes_stand_alone(
-        self, erp: Client, receiver: Receiver, subscription
+        self, erp: Client, receiver: Receiver, slow: None, subscription
     ):
         made = erp.post("customers", {"displayName": "Hooked"}).json()
         for number in "123":
@@ -54,7 +117,7 @@ class TestBusinessCentral:
         assert headers["clientrequestid"] == headers["x-ms-correlation-id"]
 
     def test_too_many_become_one_entry_for_the_collection(
-        self, erp: Client, control: Control, receiver: Receiver, subscription
+        self, erp: Client, control: Control, receiver: Receiver, slow: None, subscription
     ):
         control("POST", "webhooks", {"system": "erp", "max_notifications": 2})
         for number in range(3):
@@ -149,6 +212,19 @@ class TestDataverse:
         crm.patch(f"accounts({account['accountid']})", {"name": "C"})
         assert eventually(lambda: len(receiver.got) >= 4)
         assert 4 == len(receiver.got)
+
+    def test_what_is_too_large_is_posted_without_its_parameters(
+        self, crm: Client, control: Control, receiver: Receiver, step: str, account
+    ):
+        control("POST", "webhooks", {"system": "crm", "max_body_bytes": 2000})
+        crm.patch(f"accounts({account['accountid']})", {"name": "Large", "description": "x" * 2000})
+
+        assert eventually(lambda: len(receiver.got) > 0)
+        headers, context = receiver.got[0]
+        assert "true" == headers["x-ms-dynamics-msg-size-exceeded"]
+        assert account["accountid"] == context["PrimaryEntityId"]
+        assert not {"InputParameters", "ParentContext", "PreEntityImages", "PostEntityImages"} & set(context)
+        control("POST", "webhooks", {"system": "crm", "max_body_bytes": 262_144})
 
     def test_secrets_are_not_read_back(self, crm: Client, step: str):
         assert "authvalue" not in crm.rows("serviceendpoints")[0]
