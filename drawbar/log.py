@@ -37,6 +37,7 @@ EVENTS: Mapping[str, str] = {
     "capture.taken_over": "this process captures the entity from now on",
     "capture.waiting": "a source or the bus does not answer as it should; tried again",
     "capture.waiting_for_broker": "no broker answers yet",
+    "capture.webhook_refused": "calls of the webhook receiver without the right secret were refused (once a minute)",
     "capture.webhooks_failed": "notifications cannot be had: changes are found by polling alone",
     "process.assigned": "the process has these partitions",
     "process.ended_hard": "the process did not end in time and was cut off; nothing was acknowledged",

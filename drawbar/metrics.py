@@ -52,6 +52,7 @@ METRICS: Mapping[str, str] = {
     "drawbar_throttled_total": "refusals by the target because of too many requests",
     "drawbar_under_way": "commands under way",
     "drawbar_waiting_records": "records that wait for others",
+    "drawbar_webhooks_total": "notifications of the two systems, by what became of them",
 }
 
 
@@ -195,7 +196,12 @@ def _capture_metrics(beat: Beat, now: datetime) -> Iterator[Metric]:
         polled = parse_time(look.get("last_poll_finished_at"))
         if polled is not None:
             ages.add_metric((entity,), (now - polled).total_seconds())
-    yield from (events, requests, records, stopped, ages)
+    webhooks = CounterMetricFamily("drawbar_webhooks", METRICS["drawbar_webhooks_total"], labels=("system", "result"))
+    said = beat.details.get("webhooks")
+    for name, count in said.items() if isinstance(said, Mapping) else ():
+        if "." in name:
+            webhooks.add_metric(name.split(".", 1), float(count))
+    yield from (events, requests, records, stopped, ages, webhooks)
 
 
 def _gauge(name: str, value: float, **labels: str) -> Metric:

@@ -81,6 +81,7 @@ class CaptureSettings(_Part):
     webhook_listen: str = Field("", description="`host:port` of the webhook receiver; blank: no webhooks")
     webhook_public_url: str = Field("", description="address of the receiver as the two systems reach it")
     webhook_secret: SecretStr | None = Field(None, description="shared secret of the webhooks")
+    webhook_check_s: float = Field(300, gt=0, description="pause between checks of the ERP's subscriptions")
 
 
 class DecideSettings(_Part):

@@ -1,142 +1,202 @@
-"""Receive the webhooks of both systems as hints to look now, and keep them registered.
+"""Receive the webhooks of both systems as hints to look now, and keep the ERP's subscriptions alive.
 
-Nothing depends on them: each only makes a poll come sooner. A notification carries no values that we use. The ERP
-deletes its subscriptions at any answer but 2xx, so whoever knows the secret is always answered with 2xx.
+Nothing depends on them: each only makes a poll come sooner. An answer is given before anything is done; what a call
+means is said in `notifications`, what is registered in `registrations`.
 """
 
 from __future__ import annotations
 
-import hmac
-import json
+import asyncio
+import socket
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from datetime import datetime, timedelta
 from typing import Any
-from xml.sax.saxutils import quoteattr
+from urllib.parse import urlsplit
 
 import structlog
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from drawbar.business_central import BusinessCentral
-from drawbar.entities import entity_of, parse_time, with_query
 from drawbar.hints import Hint, HintKind
 from drawbar.odata import adapter_for
-from drawbar.ports import Clock, Http, NoReply, Reply
-from drawbar.settings import Settings
-from schemas.errors import AccessError, SettingsError
+from drawbar.ports import Clock, Http
+from drawbar.settings import CaptureSettings, Settings
+from producers.notifications import Result, Seen, Verdict, is_secret, judge_crm, judge_erp
+from producers.registrations import CRM_PATH, ERP_PATH, SECRET_HEADER, ErpSubscriptions
+from schemas.errors import SettingsError
 from schemas.records import System
 
 Key = tuple[System, str]
 
-SECRET_HEADER = "x-drawbar-secret"  # noqa: S105 - the name of the header
 ENTITY_HEADER = "x-ms-dynamics-entity-name"
-RENEW_BEFORE = timedelta(days=2)  # a subscription lives 3 days: renewed daily, two renewals may fail
-CHECK_EVERY_S = 24 * 3600.0
-CHECK_AGAIN_S = 600.0  # after a check that failed
-MAX_BODY_BYTES = 1_000_000  # a thousand notifications of 700 bytes, the most that the ERP sends at once
+MAX_BODY_BYTES = 1_000_000  # a thousand notifications of 700 bytes are the most that the ERP sends at once
+MAX_READ_BYTES = 8_000_000  # what is read and thrown away before an answer, so that the caller gets it
+MAX_TOKEN_CHARS = 4096
+BODY_TIMEOUT_S = 10.0  # the ERP waits 30 s for the answer
+GAP_S = 0.25  # calls that come in between are one hint, at its end
+SWEEP_GAP_S = 15.0  # a sweep lists every id of an entity
+MAX_CALLS = 500  # at once; beyond, the answer is 503, which makes both systems call again
+BIND_AGAIN_S = 5.0  # while another process of this machine has the port
+FAILED_AGAIN_S = 60.0  # after a check that failed
+SAY_REFUSED_EVERY_S = 60.0
+MAX_SECRET_CHARS = 256
 
 log = structlog.get_logger("drawbar.capture")
 
 
-def to_app(secret: str, entities: Collection[Key], send: Callable[[Hint], None]) -> Starlette:
-    """The receiver: `/hooks/erp/{entity}` and `/hooks/crm`."""
+class Receiver:
+    """`/hooks/erp/{entity}` and `/hooks/crm`. All methods but `counts` belong to the loop that serves `app`."""
 
-    def look(system: System, entity: str) -> None:
-        if (system, entity) in entities:
-            send(Hint(kind=HintKind.LOOK, system=system, entity=entity))
+    def __init__(self, secret: str, entities: Collection[Key], *, send: Callable[[Hint], None], clock: Clock) -> None:
+        self._secret = secret
+        self._entities = entities
+        self._gate = _Gate(send)
+        self._clock = clock
+        self._seen = Seen()
+        self._counts: Counter[tuple[System, Result]] = Counter()
+        self._said_refused_at = -SAY_REFUSED_EVERY_S
 
-    async def erp(request: Request) -> Response:
-        token = request.query_params.get("validationToken")
-        if token is not None:
-            return PlainTextResponse(token)
-        notes = notifications(await _body(request))
-        if not notes or not all(_is_secret(note.get("clientState"), secret) for note in notes):
-            return Response(status_code=401)
-        look(System.ERP, request.path_params["entity"])
-        return Response(status_code=202)
-
-    async def crm(request: Request) -> Response:
-        if not _is_secret(request.headers.get(SECRET_HEADER), secret):
-            return Response(status_code=401)
-        look(System.CRM, request.headers.get(ENTITY_HEADER, ""))
-        return Response(status_code=202)
-
-    return Starlette(
-        routes=[
-            Route("/hooks/erp/{entity}", erp, methods=["GET", "POST"]),
-            Route("/hooks/crm", crm, methods=["POST"]),
+    @property
+    def app(self) -> Starlette:
+        routes = [
+            Route(f"{ERP_PATH}/{{entity}}", self._erp, methods=["GET", "POST"]),
+            Route(CRM_PATH, self._crm, methods=["POST"]),
         ]
-    )
+        app = Starlette(routes=routes)
+        app.router.redirect_slashes = False  # the ERP drops a subscription whose address redirects
+        return app
+
+    def counts(self) -> dict[str, int]:
+        """Notifications by system and result, such as `erp.taken`."""
+        counts = self._counts.copy()
+        return {f"{system}.{result.value}": counts[system, result] for system in System for result in Result}
+
+    async def _erp(self, request: Request) -> Response:
+        token = request.query_params.get("validationToken")
+        if token is not None and len(token) <= MAX_TOKEN_CHARS:
+            return PlainTextResponse(token, headers={"X-Content-Type-Options": "nosniff"})
+        body, is_whole = await _read(request)
+        verdict = judge_erp(body, self._secret, self._seen, self._clock.now(), is_whole=is_whole)
+        return self._answer((System.ERP, request.path_params["entity"]), verdict)
+
+    async def _crm(self, request: Request) -> Response:
+        key = (System.CRM, request.headers.get(ENTITY_HEADER, ""))
+        if not is_secret(request.headers.get(SECRET_HEADER), self._secret):
+            return self._answer(key, Verdict(is_known=False, results={Result.REFUSED: 1}))
+        body, is_whole = await _read(request)
+        return self._answer(key, judge_crm(body, self._seen, self._clock.now(), is_whole=is_whole))
+
+    def _answer(self, key: Key, verdict: Verdict) -> Response:
+        system, entity = key
+        if verdict.is_known and key not in self._entities:
+            self._counts[system, Result.UNKNOWN] += sum(verdict.results.values())
+            return Response(status_code=202)
+        for result, count in verdict.results.items():
+            self._counts[system, result] += count
+        if not verdict.is_known:
+            self._say_refused(system)
+            return Response(status_code=401)
+        if verdict.look:
+            self._gate.look(system, entity, sweep=verdict.sweep)
+        return Response(status_code=202)
+
+    def _say_refused(self, system: System) -> None:
+        if time.monotonic() >= self._said_refused_at + SAY_REFUSED_EVERY_S:
+            self._said_refused_at = time.monotonic()
+            log.warning("capture.webhook_refused", system=system.value, refused=self._counts[system, Result.REFUSED])
 
 
-def notifications(body: bytes) -> list[Mapping[str, Any]]:
-    """The entries of an ERP notification; none when it is not one."""
+class _Gate:
+    """Sends a hint at once, and those that follow within a moment as one at its end: a thousand calls are few polls."""
+
+    def __init__(self, send: Callable[[Hint], None]) -> None:
+        self._send = send
+        self._waiting: dict[tuple[System, str, bool], bool] = {}  # whether another came since the last was sent
+
+    def look(self, system: System, entity: str, *, sweep: bool) -> None:
+        key = (system, entity, sweep)
+        if key in self._waiting:
+            self._waiting[key] = True
+            return
+        self._waiting[key] = False
+        self._send(Hint(kind=HintKind.LOOK, system=system, entity=entity, sweep=sweep))
+        asyncio.get_running_loop().call_later(SWEEP_GAP_S if sweep else GAP_S, self._again, key)
+
+    def _again(self, key: tuple[System, str, bool]) -> None:
+        system, entity, sweep = key
+        if self._waiting.pop(key):
+            self.look(system, entity, sweep=sweep)
+
+
+async def _read(request: Request) -> tuple[bytes, bool]:
+    """The body, at most MAX_BODY_BYTES of it, and whether that is the whole."""
+    kept, read = bytearray(), 0
+
+    async def take() -> None:
+        nonlocal read
+        async for part in request.stream():
+            read += len(part)
+            kept.extend(part[: MAX_BODY_BYTES - len(kept)])
+            if read > MAX_READ_BYTES:
+                return
+
     try:
-        value = json.loads(body)["value"]
-    except (ValueError, KeyError, TypeError):
-        return []
-    return value if isinstance(value, list) and all(isinstance(note, Mapping) for note in value) else []
-
-
-async def _body(request: Request) -> bytes:
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > MAX_BODY_BYTES:
-            return b""
-    return body
-
-
-def _is_secret(given: object, secret: str) -> bool:
-    return isinstance(given, str) and hmac.compare_digest(given.encode(), secret.encode())
+        await asyncio.wait_for(take(), BODY_TIMEOUT_S)
+    except (asyncio.TimeoutError, ClientDisconnect):
+        return bytes(kept), False
+    return bytes(kept), read == len(kept)
 
 
 class WebhookReceiver:
-    """The receiver's server and the upkeep of the registrations, each in a thread of its own."""
+    """The receiver's server and the upkeep of the ERP's subscriptions, each in a thread of its own."""
 
     def __init__(
         self,
         settings: Settings,
         *,
         entities: Collection[Key],
+        owned: Callable[[], Collection[Key]],
         http: Mapping[System, Http],
         clock: Clock,
         send: Callable[[Hint], None],
     ) -> None:
-        """Raises SettingsError when the address or the secret is not set."""
-        capture = settings.capture
-        host, _, port = capture.webhook_listen.rpartition(":")
-        if not host or not port.isdecimal():
-            raise SettingsError("capture.webhook_listen is not host:port", where="DRAWBAR_CAPTURE__WEBHOOK_LISTEN")
-        if capture.webhook_secret is None or not capture.webhook_public_url:
-            raise SettingsError(
-                "webhooks need capture.webhook_secret and capture.webhook_public_url",
-                where="DRAWBAR_CAPTURE__WEBHOOK_SECRET, DRAWBAR_CAPTURE__WEBHOOK_PUBLIC_URL",
-            )
-        secret = capture.webhook_secret.get_secret_value()
-        url = capture.webhook_public_url.rstrip("/")
-        self._upkeep: list[Callable[[], bool]] = []
-        of_erp = sorted(entity for system, entity in entities if system is System.ERP)
-        of_crm = sorted(entity for system, entity in entities if system is System.CRM)
-        if of_erp:
+        """`owned`: those of the entities that this process captures; only their subscriptions are kept by it.
+
+        Raises SettingsError when address or secret are not set, or cannot work.
+        """
+        self._address = listen_address(settings.capture)
+        secret, url = secret_of(settings.capture), public_url(settings.capture)
+        self._check_s = settings.capture.webhook_check_s
+        self._owned = owned
+        self._subscriptions: ErpSubscriptions | None = None
+        if any(system is System.ERP for system, _ in entities):
             adapter_for(settings, System.ERP)  # raises when the company is not set
             adapter = BusinessCentral(company_id=settings.erp.company_id)
-            erp = ErpSubscriptions(http[System.ERP], adapter, clock, url=url, secret=secret)
-            self._upkeep.append(lambda: erp.keep(of_erp))
-        if of_crm:
-            crm = CrmSteps(http[System.CRM], url=url, secret=secret)
-            self._upkeep.append(lambda: crm.keep(of_crm))
-        config = uvicorn.Config(
-            to_app(secret, entities, send), host=host, port=int(port), log_config=None, access_log=False, lifespan="off"
+            self._subscriptions = ErpSubscriptions(http[System.ERP], adapter, clock, url=url, secret=secret)
+        self._receiver = Receiver(secret, entities, send=send, clock=clock)
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                self._receiver.app,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                server_header=False,
+                limit_concurrency=MAX_CALLS,
+                timeout_graceful_shutdown=1,
+            )
         )
-        self._server = uvicorn.Server(config)
         self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._is_taken = False  # another process of this machine listens there
+        self._failures: dict[str, str] = {}  # what was said last of each entity
         self._threads = [
-            threading.Thread(target=self._server.run, name="capture.webhooks", daemon=True),
+            threading.Thread(target=self._serve, name="capture.webhooks", daemon=True),
             threading.Thread(target=self._keep, name="capture.subscriptions", daemon=True),
         ]
 
@@ -145,168 +205,118 @@ class WebhookReceiver:
             thread.start()
 
     def stop(self, within_s: float = 3.0) -> None:
+        """Subscriptions are left: the ERP keeps what it could not deliver, and sends it when we are back."""
         self._stop.set()
+        self._wake.set()
         self._server.should_exit = True
         for thread in self._threads:
             thread.join(within_s)
 
+    def wake(self) -> None:
+        """Look after the subscriptions now: there are others to be kept."""
+        self._wake.set()
+
+    def status(self) -> dict[str, Any]:
+        return {"listening": self._server.started, **self._receiver.counts()}
+
+    # --- listening ------------------------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        while not self._stop.is_set():
+            try:
+                listener = _listen(self._address)
+            except OSError as fault:
+                if not self._is_taken:
+                    self._is_taken = True
+                    detail = f"{':'.join(map(str, self._address))}: {fault.strerror}"
+                    log.warning("capture.webhooks_failed", system="", detail=detail)
+                self._stop.wait(BIND_AGAIN_S)
+                continue
+            with listener:
+                self._server.run(sockets=[listener])
+            return
+
+    # --- subscriptions --------------------------------------------------------------------------------------------
+
     def _keep(self) -> None:
-        while not self._server.started:  # the ERP calls back before it accepts a subscription
-            if self._stop.wait(0.05) or not self._threads[0].is_alive():
+        """The ERP calls back before it accepts a subscription, here or at another process behind the same address."""
+        while not (self._server.started or self._is_taken):
+            if self._stop.wait(0.05):
                 return
-        while True:
-            done = [keep() for keep in self._upkeep]
-            if self._stop.wait(CHECK_EVERY_S if all(done) else CHECK_AGAIN_S):
-                return
+        while not self._stop.is_set():
+            self._wake.clear()
+            is_well = self._look_after()
+            self._wake.wait(self._check_s if is_well else min(self._check_s, FAILED_AGAIN_S))
 
-
-class ErpSubscriptions:
-    """One subscription per entity, each with an address of its own, since the ERP drops all that share one."""
-
-    def __init__(self, http: Http, adapter: BusinessCentral, clock: Clock, *, url: str, secret: str) -> None:
-        self._http = http
-        self._adapter = adapter
-        self._clock = clock
-        self._url = url
-        self._secret = secret
-
-    def keep(self, entities: Collection[str]) -> bool:
-        """Make what is missing, renew what is old; may be repeated at will. Whether all is as it should be."""
-        try:
-            there = {
-                str(found.get("notificationUrl")): found for found in _rows(_ask(self._http, "GET", "subscriptions"))
-            }
-            done = [self._keep_one(entity, there) for entity in entities]
-            return all(done)
-        except (NoReply, AccessError, _Refused) as fault:
-            log.warning("capture.webhooks_failed", system="erp", detail=str(fault))
-            return False
-
-    def _keep_one(self, entity: str, there: Mapping[str, Mapping[str, Any]]) -> bool:
-        url = f"{self._url}/hooks/erp/{entity}"
-        found = there.get(url)
-        try:
-            if found is None:
-                resource = "/api/v2.0/" + self._adapter.collection_path(entity_of(System.ERP, entity))
-                body = {"notificationUrl": url, "resource": resource, "clientState": self._secret}
-                _ask(self._http, "POST", "subscriptions", body=body)
-            elif expires_soon(found, self._clock.now()):
-                headers = {"If-Match": str(found.get("@odata.etag", "*"))}
-                path = f"subscriptions('{found['subscriptionId']}')"
-                _ask(self._http, "PATCH", path, body={"clientState": self._secret}, headers=headers)
+    def _look_after(self) -> bool:
+        mine = sorted(entity for system, entity in self._owned() if system is System.ERP)
+        if self._subscriptions is None or not mine:
             return True
-        except _Refused as fault:
-            log.warning("capture.webhooks_failed", system="erp", entity=entity, detail=str(fault))
-            return False
+        faults = [found for found in self._subscriptions.keep(mine) if found.fault is not None]
+        failures = {found.entity: str(found.fault) for found in faults}
+        for found in faults:
+            if found.fault is not None and self._failures.get(found.entity) != failures[found.entity]:
+                log.warning(
+                    "capture.webhooks_failed",
+                    system="erp",
+                    entity=found.entity,
+                    code=found.fault.code,
+                    detail=found.fault.message,
+                )
+        self._failures = failures
+        return not faults
 
 
-def expires_soon(subscription: Mapping[str, Any], now: datetime) -> bool:
-    """Whether a subscription should be renewed now; one that does not say when it expires should."""
+def _listen(address: tuple[str, int]) -> socket.socket:
+    """Raises OSError when the port is taken."""
+    host, port = address
+    family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind, protocol)
     try:
-        return parse_time(str(subscription.get("expirationDateTime"))) - now < RENEW_BEFORE
-    except ValueError:
-        return True
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(where)
+        listener.listen(1024)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
-class CrmSteps:
-    """One service endpoint, and one asynchronous step per entity and message."""
-
-    NAME = "drawbar"
-    MESSAGES = ("Create", "Update", "Delete")
-
-    def __init__(self, http: Http, *, url: str, secret: str) -> None:
-        self._http = http
-        self._url = f"{url}/hooks/crm"
-        self._secret = secret
-
-    def keep(self, entities: Collection[str]) -> bool:
-        """Make what is missing; may be repeated at will. Whether all is as it should be."""
-        try:
-            endpoint_id = self._endpoint()
-            names = {str(row["name"]) for row in self._find("sdkmessageprocessingsteps", "name", "startswith")}
-            messages = {message: self._message(message) for message in self.MESSAGES}
-            for entity in entities:
-                for message, message_id in messages.items():
-                    name = f"{self.NAME}: {message} of {entity}"
-                    if name not in names:
-                        self._add_step(name, entity, message_id, endpoint_id)
-            return True
-        except (NoReply, AccessError, _Refused) as fault:
-            log.warning("capture.webhooks_failed", system="crm", detail=str(fault))
-            return False
-
-    def _endpoint(self) -> str:
-        """The id of our endpoint. The secret can never be read back, so it is written each time."""
-        secret = quoteattr(self._secret)
-        body = {
-            "name": self.NAME,
-            "contract": 8,  # a webhook
-            "url": self._url,
-            "authtype": 5,  # by a header
-            "authvalue": f'<settings><setting name="{SECRET_HEADER}" value={secret} /></settings>',
-            "messageformat": 2,  # JSON
-            "connectionmode": 1,
-        }
-        found = self._find("serviceendpoints", "name", "eq")
-        if found:
-            endpoint_id = str(found[0]["serviceendpointid"])
-            _ask(self._http, "PATCH", f"serviceendpoints({endpoint_id})", body=body, headers={"If-Match": "*"})
-            return endpoint_id
-        _ask(self._http, "POST", "serviceendpoints", body=body)
-        made = self._find("serviceendpoints", "name", "eq")
-        if not made:
-            raise _Refused("the service endpoint just made is not there")
-        return str(made[0]["serviceendpointid"])
-
-    def _message(self, message: str) -> str:
-        rows = _rows(_ask(self._http, "GET", with_query("sdkmessages", {"$filter": f"name eq '{message}'"})))
-        if not rows:
-            raise _Refused(f"no message {message}")
-        return str(rows[0]["sdkmessageid"])
-
-    def _add_step(self, name: str, entity: str, message_id: str, endpoint_id: str) -> None:
-        condition = f"primaryobjecttypecode eq '{entity}' and _sdkmessageid_value eq {message_id}"
-        filters = _rows(_ask(self._http, "GET", with_query("sdkmessagefilters", {"$filter": condition})))
-        if not filters:
-            raise _Refused(f"no steps can be registered for {entity}")
-        body = {
-            "name": name,
-            "mode": 1,  # asynchronous
-            "stage": 40,  # after the operation
-            "rank": 1,
-            "supporteddeployment": 0,
-            "asyncautodelete": True,
-            "sdkmessageid@odata.bind": f"/sdkmessages({message_id})",
-            "sdkmessagefilterid@odata.bind": f"/sdkmessagefilters({filters[0]['sdkmessagefilterid']})",
-            "eventhandler_serviceendpoint@odata.bind": f"/serviceendpoints({endpoint_id})",
-        }
-        _ask(self._http, "POST", "sdkmessageprocessingsteps", body=body)
-
-    def _find(self, entity_set: str, name: str, how: str) -> list[Mapping[str, Any]]:
-        condition = f"{name} eq '{self.NAME}'" if how == "eq" else f"startswith({name},'{self.NAME}: ')"
-        return _rows(_ask(self._http, "GET", with_query(entity_set, {"$filter": condition})))
+def listen_address(capture: CaptureSettings) -> tuple[str, int]:
+    """Raises SettingsError."""
+    host, _, port = capture.webhook_listen.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise SettingsError("capture.webhook_listen is not host:port", where="DRAWBAR_CAPTURE__WEBHOOK_LISTEN")
+    return host.strip("[]"), int(port)
 
 
-class _Refused(Exception):
-    """The system did not do what the upkeep asked."""
+def public_url(capture: CaptureSettings) -> str:
+    """Without a slash at its end. Raises SettingsError."""
+    return checked_url(capture.webhook_public_url, where="DRAWBAR_CAPTURE__WEBHOOK_PUBLIC_URL")
 
 
-def _ask(
-    http: Http,
-    method: str,
-    path: str,
-    *,
-    body: Mapping[str, Any] | None = None,
-    headers: Mapping[str, str] | None = None,
-) -> Reply:
-    reply = http.call(method, path, body=body, headers=headers)
-    if not 200 <= reply.status < 300:
-        raise _Refused(f"{method} {path.partition('?')[0]}: status {reply.status}")
-    return reply
+def checked_url(url: str, *, where: str) -> str:
+    """Raises SettingsError for what cannot be the address of a receiver."""
+    parts = urlsplit(url.strip())
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise SettingsError(
+            "the address of the webhook receiver is not a web address without query",
+            where=where,
+            next_step="name it as the two systems reach it, such as https://hub.example.com; docs/webhooks.md",
+        )
+    return url.strip().rstrip("/")
 
 
-def _rows(reply: Reply) -> list[Mapping[str, Any]]:
-    rows = reply.body.get("value") if isinstance(reply.body, Mapping) else None
-    if not isinstance(rows, list):
-        raise _Refused("a list without `value`")
-    return rows
+def secret_of(capture: CaptureSettings) -> str:
+    """Raises SettingsError when it is missing, or would not survive in a header."""
+    where = "DRAWBAR_CAPTURE__WEBHOOK_SECRET"
+    if capture.webhook_secret is None or not capture.webhook_secret.get_secret_value():
+        raise SettingsError("webhooks need capture.webhook_secret", where=where)
+    secret = capture.webhook_secret.get_secret_value()
+    if not secret.isascii() or not secret.isprintable() or secret != secret.strip() or len(secret) > MAX_SECRET_CHARS:
+        raise SettingsError(
+            f"capture.webhook_secret is not up to {MAX_SECRET_CHARS} printable ASCII characters",
+            where=where,
+            next_step="make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
+        )
+    return secret

@@ -143,6 +143,8 @@ class CaptureProcess:
         for key in _keys_of(partitions):
             if key in self._entities:
                 self._take(key)
+        if self._receiver is not None:
+            self._receiver.wake()
 
     def _on_revoke(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._release(_keys_of(partitions), LEAVE_S)
@@ -190,6 +192,10 @@ class CaptureProcess:
         log.error("capture.crashed", entity=entity_key(*key), fault=type(fault).__name__)
         self._fault = fault
         self._stop.set()
+
+    def _owned(self) -> list[Key]:
+        with self._lock:
+            return list(self._runners)
 
     def _may_begin(self, key: Key) -> bool:
         """Whether every entity of this process that is to be read before `key` has its snapshot, or cannot get one."""
@@ -247,13 +253,18 @@ class CaptureProcess:
             return
         try:
             self._producer.produce(HINTS, key=hint.key, value=hint.to_json(self._clock.now()), partition=hint.partition)
-        except BufferError:
+        except (BufferError, KafkaException):
             log.warning("capture.hint_dropped", entity=entity_key(hint.system, hint.entity))
 
     def _start_receiver(self) -> None:
         if self._settings.capture.webhook_listen:
             self._receiver = WebhookReceiver(
-                self._settings, entities=self._entities, http=self._http, clock=self._clock, send=self.send
+                self._settings,
+                entities=self._entities,
+                owned=self._owned,
+                http=self._http,
+                clock=self._clock,
+                send=self.send,
             )
             self._receiver.start()
 
@@ -265,6 +276,7 @@ class CaptureProcess:
             runners = dict(self._runners)
         parts = {entity_key(*key): runner.status() for key, runner in sorted(runners.items())}
         running = "running" if self._is_assigned else "starting"
+        webhooks = {} if self._receiver is None else {"webhooks": self._receiver.status()}
         return {
             "stage": "capture",
             "pid": os.getpid(),
@@ -272,6 +284,7 @@ class CaptureProcess:
             "at": self._clock.now().isoformat(),
             "state": "draining" if self._stop.is_set() else running,
             "entities": parts,
+            **webhooks,
         }
 
     def _beat(self) -> None:

@@ -12,7 +12,8 @@
     │   ├── SignInFailed           2001  no token: address, application, secret or certificate
     │   ├── TokenRefused           2002  the system refuses a fresh token
     │   ├── PrivilegeMissing       2003  signed in, but a right is missing
-    │   └── Unreachable            2004  no answer at all
+    │   ├── Unreachable            2004  no answer at all
+    │   └── WebhookRefused         2005  a system does not take the registration of a webhook
     ├── RecordError        DRW-3xxx  this record cannot go on; its neighbours do: a dead letter
     │   ├── OwnerNotCoupled        3001  heals: couple the salesperson or user named
     │   ├── ReferenceNotCoupled    3002  heals: couple the record named
@@ -133,6 +134,12 @@ class Unreachable(AccessError):
     code = "DRW-2004"
     slug = "unreachable"
     next_step = "check the address, the network and the certificate authority file"
+
+
+class WebhookRefused(AccessError):
+    code = "DRW-2005"
+    slug = "webhook-refused"
+    next_step = "see that capture listens and that the system reaches the address named; docs/webhooks.md"
 
 
 class RecordError(DrawbarError):

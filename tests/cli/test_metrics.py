@@ -57,6 +57,11 @@ class TestStageMetrics:
         assert {"crm.account": 9} == told["drawbar_capture_events_total"]
         assert {"crm.account": 1.0} == told["drawbar_capture_stopped"]
 
+    def test_tell_what_became_of_notifications(self):
+        beat = a_beat("capture", webhooks={"listening": True, "erp.taken": 3, "crm.refused": 1})
+
+        assert {"erp,taken": 3, "crm,refused": 1} == figures(stage_metrics(beat, now=NOW))["drawbar_webhooks_total"]
+
 
 class TestInstallationMetrics:
     def test_tell_lag_letters_and_quiet(self):
