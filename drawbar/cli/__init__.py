@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from drawbar.cli import changes, check, couplings, dead_letters, explain, mappings, run, status, topics
+from drawbar.cli import changes, check, couplings, dead_letters, explain, mappings, run, setup, status, topics
 from drawbar.cli.shared import new_app
 
 app = new_app("Keep a Business Central and a Dynamics 365 Sales in step over Kafka.")
@@ -62,6 +62,7 @@ app.add_typer(run.capture_app, name="capture", short_help="Find changes in both 
 app.command("process")(run.process)
 app.command("sink")(run.sink)
 app.add_typer(topics.app, name="topics")
+app.add_typer(setup.app, name="setup", short_help="Register the webhooks in both systems.")
 app.command("bus", short_help="Run an Apache Kafka on this machine until Ctrl-C.")(run.bus)
 app.command("sandbox", short_help="Serve a Business Central and a Dataverse on this machine.")(run.sandbox)
 
