@@ -8,7 +8,7 @@ the next owner starts. After any doubt about a publication the memory is thrown 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
@@ -32,6 +32,7 @@ RETRY_CAP_S = 60.0
 STOPPED_RETRY_S = 60.0  # somebody must act, and need not tell us that they did
 WATERMARK_EVERY_S = 60.0  # a delta link changes with every poll; one that brought nothing is not worth a message
 DELETES_UNSURE = "deletes-unsure"  # shown as reason: records are missing, but nothing proves that we may see any
+DELETES_NAMED = 20  # of those for which an entity stopped, so many are named
 DELTA_SWEEP_S = 3600.0  # a source that reports deletes is listed too, though nothing should come of it
 TURN_CHECK_S = 0.2
 TURN_PATIENCE_S = 30.0  # how long the first snapshot lets the entities it refers to go first
@@ -155,6 +156,7 @@ class EntityCapture:
         self._hinted = False
         self._sweep_hinted = False
         self._confirmed = False  # deletes, however many
+        self._deletes: Mapping[str, Any] = {}  # those for which it stopped
         self._events = 0
         self._times: dict[str, datetime] = {}
         self._last_poll_events = 0
@@ -194,6 +196,7 @@ class EntityCapture:
             "next_sweep_in_s": _seconds(max(0.0, self._sweep_at - now)),
             "snapshot_done": self.snapshot_done,
             "requests": self._source.requests,
+            "deletes": self._deletes if self._reason == MassDelete.code else None,
             **{name: times.get(name) for name in _TIMES},
         }
 
@@ -423,6 +426,11 @@ class EntityCapture:
         if not self._has_witness(memory, doubtful, listed):
             return _Verdict(tuple(back), is_settled=False)
         if len(gone) > limit and not self._confirmed:
+            self._deletes = {
+                "missing": len(doubtful) - len(back),
+                "first": gone[:DELETES_NAMED],
+                "since": self._clock.now().isoformat(),
+            }
             raise MassDelete(f"more than {limit} records of {self._subject.key} are gone at once")
         deletes = capture.to_deletes(gone, memory.known, self._subject, captured_at=self._clock.now())
         return _Verdict((*back, *deletes))

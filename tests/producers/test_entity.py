@@ -213,6 +213,8 @@ class TestDeletes:
             stopped["next_poll_in_s"],
             deletes,
         )
+        assert (3, sorted(ids[:3])) == (stopped["deletes"]["missing"], sorted(stopped["deletes"]["first"]))
+        assert None is rig.machine.status()["deletes"]
         assert rig.truth() == rig.last()
 
     def test_stop_the_entity_again_in_the_next_process(self, kind: type[World]):
