@@ -47,6 +47,7 @@ EVENTS: Mapping[str, str] = {
     "process.started": "the process begins",
     "process.stop_failed": "the end did not go as it should",
     "process.stopped": "the process has drained and ends",
+    "process.stopped_writing": "too many records are about to be changed: a brake went on by itself",
     "process.waits_for_broker": "no broker answers yet",
     "sink.assigned": "the sink has more partitions",
     "sink.bus_unavailable": "outcomes cannot be sent; they are kept and sent again",

@@ -22,6 +22,7 @@ from drawbar.status import (
     BeatReader,
     Picture,
     TrafficReader,
+    brakes_on,
     count_letters,
     parse_time,
     read_letters,
@@ -32,6 +33,7 @@ from schemas.errors import BusError, SettingsError
 T = TypeVar("T")
 
 METRICS: Mapping[str, str] = {
+    "drawbar_brake_on": "1 while nothing is written in a direction of a mapping, by mapping, direction and code",
     "drawbar_bus_reachable": "1 when the broker answered this scrape",
     "drawbar_capture_events_total": "change events published, by entity",
     "drawbar_capture_last_poll_age_seconds": "since the last poll of an entity ended",
@@ -40,6 +42,7 @@ METRICS: Mapping[str, str] = {
     "drawbar_capture_stopped": "1 when an entity is not captured until somebody acts",
     "drawbar_dead_letters_open": "open dead letters, by code",
     "drawbar_heartbeat_age_seconds": "since the process last said that it is there",
+    "drawbar_kept_back_records": "records whose writes a brake holds",
     "drawbar_lag_messages": "messages not worked off, by topic",
     "drawbar_messages_total": "messages that decide took",
     "drawbar_outcomes_total": "outcomes of commands, by status",
@@ -67,6 +70,7 @@ def stage_metrics(beat: Beat, *, now: datetime) -> Iterator[Metric]:
     if beat.stage == "process":
         yield _counter("drawbar_messages_total", beat.number("messages"), stage=beat.stage)
         yield _gauge("drawbar_waiting_records", beat.number("waiting"), stage=beat.stage)
+        yield _gauge("drawbar_kept_back_records", beat.number("kept_back"), stage=beat.stage)
         yield _gauge("drawbar_releases_due", beat.number("releases_due"), stage=beat.stage)
         return
     counts = beat.details.get("counts")
@@ -96,6 +100,10 @@ def installation_metrics(picture: Picture) -> Iterator[Metric]:
     for code, count in picture.letters.by_code.items():
         letters.add_metric((code,), count)
     yield letters
+    on = GaugeMetricFamily("drawbar_brake_on", METRICS["drawbar_brake_on"], labels=("mapping", "direction", "code"))
+    for brake in brakes_on(picture.beats):
+        on.add_metric((brake["mapping"], brake["direction"], brake["code"]), 1)
+    yield on
     yield _gauge("drawbar_quiet", float(not why_not_quiet(picture)))
 
 

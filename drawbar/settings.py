@@ -91,6 +91,16 @@ class DecideSettings(_Part):
     session_timeout_s: float = Field(6, ge=6, description="how long a killed worker blocks its partitions")
 
 
+class BrakeSettings(_Part):
+    share: float = Field(
+        0.2, gt=0, le=1, description="share of a mapping's coupled records, with `at_least`; 1: never too many"
+    )
+    at_least: int = Field(
+        50, ge=1, description="more records than this, and than the share above, changed in one direction stop it"
+    )
+    window_s: float = Field(3600, gt=0, description="within so long")
+
+
 class SinkSettings(_Part):
     attempts: int = Field(5, ge=1, description="tries of one request before an outage is assumed")
     backoff_base_s: float = Field(0.2, gt=0, description="first pause before a try is repeated")
@@ -129,6 +139,7 @@ class Settings(BaseSettings):
     observe: bool = Field(default=False, description="decide and journal, write nothing")
     capture: CaptureSettings = Field(default_factory=CaptureSettings)
     decide: DecideSettings = Field(default_factory=DecideSettings)
+    brakes: BrakeSettings = Field(default_factory=BrakeSettings)
     sink: SinkSettings = Field(default_factory=SinkSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 

@@ -202,9 +202,29 @@ def notes(picture: Picture) -> list[str]:
     found = []
     if any(beat.details.get("observing") for beat in processes):
         found.append("only observing: what would be written is in the journal; nothing is written")
+    held, on = sum(beat.number("kept_back") for beat in processes), brakes_on(processes)
+    found += [brake_text(brake) for brake in on]
+    if on or held:
+        found.append(f"records held: {held}; quiet does not mean in step, drawbar brakes show tells more")
     if any(beat.number("waiting") and beat.details.get("company_known") is False for beat in processes):
         found.append("the CRM has no row for this company (bcbi_externalid is its id): records wait for it")
     return found
+
+
+def brakes_on(beats: Iterable[Beat]) -> list[dict[str, str]]:
+    """The brakes that any process keeps to."""
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for beat in beats:
+        for brake in beat.details.get("brakes") or ():
+            found[brake["mapping"], brake["direction"]] = brake
+    return [found[key] for key in sorted(found)]
+
+
+def brake_text(brake: Mapping[str, str]) -> str:
+    """A brake that is on, in a sentence."""
+    what = "everything" if brake["mapping"] == "*" else f"{brake['mapping']} {brake['direction']}"
+    why = f"{brake['code']} {brake['reason']}".strip()
+    return f"{what} is {brake['state']} since {brake['at'][:19]} by {brake['by']}" + (why and f": {why}")
 
 
 def is_late_report(reason: str) -> bool:
@@ -320,6 +340,7 @@ def to_json(picture: Picture) -> dict[str, Any]:
             "by_code": dict(picture.letters.by_code),
             "by_cause": dict(picture.letters.by_cause),
         },
+        "brakes": brakes_on(picture.beats),
         "notes": notes(picture),
         "quiet": not reasons,
         "why_not_quiet": reasons,

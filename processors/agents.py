@@ -29,7 +29,7 @@ from schemas.codec import decode, encode
 from schemas.coupling import Row
 from schemas.errors import MappingUnknown, RecordError, Undecodable
 from schemas.records import DeadLetter, LetterState, Work
-from schemas.topics import JOURNAL, PAIRS_WORK, commands_topic
+from schemas.topics import BRAKES, JOURNAL, PAIRS_WORK, commands_topic
 
 Position = tuple[str, int]  # topic and partition
 Acknowledge = Callable[[Mapping[Position, int]], Awaitable[bool]]
@@ -174,6 +174,7 @@ class _Turn:
     letters: list[tuple[DeadLetter, InMessage]] = field(default_factory=list)
     sending: set[bytes] = field(default_factory=set)  # homes that have more than journal lines to send
     seen: list[InMessage] = field(default_factory=list)
+    brakes: list[OutMessage] = field(default_factory=list)
     released: set[bytes] = field(
         default_factory=set
     )  # homes whose last message was a release: they were just looked at
@@ -193,8 +194,12 @@ class Decide:
         acknowledge: Acknowledge,
         pulse: Pulse,
         clock: Callable[[], datetime],
+        *,
+        name: str,
     ) -> None:
+        """`name`: of this process, for those who ask who put a brake on."""
         self._world = world
+        self._name = name
         self._table = table
         self._outbox = outbox
         self._waiting = waiting
@@ -205,8 +210,25 @@ class Decide:
         self._clock = clock
         self.messages = 0
         self.last_outcome_at: datetime | None = None
+        self._brakes_position = 0  # how far the brakes were read
+        self._decides_under: int | None = None  # and how far they were when the batch under way began
+
+    @property
+    def brakes_position(self) -> int:
+        """The offset of `brakes` up to which every message acts on all that this process still sends."""
+        return self._brakes_position if self._decides_under is None else self._decides_under
+
+    def read_brakes_to(self, position: int) -> None:
+        self._brakes_position = position
 
     async def __call__(self, batch: Sequence[InMessage]) -> None:
+        self._decides_under = self._brakes_position
+        try:
+            await self._take(batch)
+        finally:
+            self._decides_under = None
+
+    async def _take(self, batch: Sequence[InMessage]) -> None:
         turn = _Turn()
         for message in batch:
             work = self._read(turn, message)
@@ -217,6 +239,10 @@ class Decide:
                 continue
             key = message.key
             row, step = self._step(work, key, message, turn)
+            if step.row is not None:
+                self._world.brakes.note(step.row, now=self._clock())
+            if step.stopped:
+                turn.brakes.append(self._stop(work.mapping, step.stopped))
             sends = step.command is not None or bool(step.works) or bool(step.letters)
             if sends or not _same(row, step.row):
                 if key in turn.rows and (sends or key in turn.sending):
@@ -256,6 +282,11 @@ class Decide:
             place = f"{message.topic}[{message.partition}]@{message.offset}"
             raise RuntimeError(f"deciding {place} for {work.key} failed: {type(bug).__name__}") from bug
 
+    def _stop(self, mapping: str, direction: str) -> OutMessage:
+        """Nothing more is written in this direction from here on; the message tells the other processes."""
+        key, brake = self._world.brakes.stop(mapping, direction, by=self._name, now=self._clock())
+        return OutMessage(topic=BRAKES, key=key.encode(), value=brake.to_text())
+
     def _set_aside(
         self, turn: _Turn, message: InMessage, error: type[RecordError], *, work: Work | None = None, detail: str = ""
     ) -> None:
@@ -275,6 +306,8 @@ class Decide:
         if not turn.seen:
             return
         self._pulse.check()
+        if turn.brakes:
+            await self._outbox.send(turn.brakes)
         for key, (row, partition) in turn.rows.items():
             if row is None or row is not self._table.row(key):  # the same row: its message came again
                 self._table.store(key, row, partition=partition)

@@ -244,4 +244,5 @@ def forget_agreement(pair: Pair) -> Pair:
         pair,
         erp=replace(pair.erp, base={}, forms={}) if pair.erp else None,
         crm=replace(pair.crm, base={}, forms={}) if pair.crm else None,
+        in_step=False,
     )

@@ -463,7 +463,7 @@ def _uncouple(turn: Turn, order: Order) -> bool:
         turn.line("uncoupled", turn.ref(System.ERP, turn.row.id), reason="was-not-coupled", cause_id=order.order_id)
         return True
     if _takes_off_the_stamp(turn, pair):
-        return turn.world.observe
+        return turn.world.brakes.observing  # a brake comes off: until then the order waits
     _part(turn, pair, order)
     return True
 

@@ -169,9 +169,6 @@ def settle(turn: Turn) -> None:
         for way in [way for way, hold in pair.holds.items() if hold.slug == CounterpartDeleted.slug]:
             pair = turn.release(pair, way, reason="the record is back")
         turn.row = replace(turn.row, pair=pair)
-    if pair.observed_only and not turn.world.observe:
-        pair = replace(pair, observed_only=False)  # what was only observed is decided now
-        turn.row = replace(turn.row, pair=pair)
     context = Context(prints=turn.world.prints, company_id=turn.world.company_id, retry=turn.retry, use=turn.use)
     decided = decide(pair, turn.mapping, turn.world.view, context)
     turn.row = replace(turn.row, pair=decided.pair)
@@ -187,6 +184,10 @@ def settle(turn: Turn) -> None:
     looked = any(decision.direction in DIRECTIONS for decision in decided.decisions)
     if turn.row.pair is not None and not conflicted and looked:
         turn.row = replace(turn.row, pair=turn.release(turn.pair, "conflict", reason="resolved"))
+    if turn.row.pair is not None and not isinstance(decided.decisions[0], Park):
+        rests = looked and all(isinstance(found, Skip) and found.reason == "unchanged" for found in decided.decisions)
+        in_step = turn.pair.in_step or (turn.pair.state is PairState.COUPLED and rests)
+        turn.row = replace(turn.row, pair=replace(turn.pair, kept_back=turn.kept_back, in_step=in_step))
 
 
 def _forget_the_deleted(turn: Turn) -> None:
@@ -234,6 +235,8 @@ def _act(turn: Turn, decision: Decision) -> None:
             elif pair.in_flight is None:
                 turn.issue(pair, decision)
             else:
+                if direction in pair.kept_back:
+                    turn.kept_back[direction] = pair.kept_back[direction]
                 turn.line("parked", turn.source_ref(direction), direction, reason="other-direction-first")
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from drawbar.ports import OutMessage
+from processors.brakes import Brakes
 from processors.mapping import EntityMapping
 from processors.tables import Outbox
 from processors.view import ReferenceView
@@ -34,7 +35,7 @@ SLICE_S = 0.05  # released rows are sent in slices of this length
 
 # A row that holds each of these texts waits for nothing. The texts cannot stand inside a JSON string, where quotes are
 # escaped, so no value of a record looks like them.
-_AT_REST = (b'"in_flight":null', b'"holds":{}', b'"soft_missing":[]', b'"deferred":[]', b'"observed_only":false')
+_AT_REST = (b'"in_flight":null', b'"holds":{}', b'"soft_missing":[]', b'"deferred":[]', b'"kept_back":{}')
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Standing:
     names: frozenset[str] = frozenset()
     flight: Flight | None = None
     deferred: bool = False
-    observed: bool = False
+    kept_back: frozenset[str] = frozenset()  # directions in which a brake keeps a write back
     company: bool = False  # decided again when the company's row is known, and no letter says so yet
     claiming: bool = False
 
@@ -82,7 +83,7 @@ def standing_of(row: Row | None, partition: int) -> Standing:
         names=frozenset(missing.union(pair.soft_missing)),
         flight=flight,
         deferred=bool(row.deferred) and flight is None,
-        observed=pair.observed_only and flight is None,
+        kept_back=frozenset(pair.kept_back if flight is None else ()),
         company="company" in pair.soft_missing and "company" not in missing,
         claiming=pair.state is PairState.CLAIMING,
     )
@@ -103,6 +104,7 @@ class Figures:
     claiming: int
     deferred: int
     waiting: int
+    kept_back: int
     oldest_in_flight_s: float
 
 
@@ -138,10 +140,10 @@ class Waiting:
             self._standing.pop(key, None)
             self._since.pop(key, None)
             return
-        if (standing.deferred, standing.company, standing.observed) != (
+        if (standing.deferred, standing.company, standing.kept_back) != (
             before.deferred,
             before.company,
-            before.observed,
+            before.kept_back,
         ) or key not in self._since:
             self._since[key] = now
         self._standing[key] = standing
@@ -171,7 +173,7 @@ class Waiting:
             if flight.sent_at == oldest[place] or (answered is not None and answered >= flight.sent_at):
                 yield key
 
-    def stuck(self, now: datetime, *, company_known: bool, observing: bool) -> Iterator[tuple[bytes, str]]:
+    def stuck(self, now: datetime, *, company_known: bool, brakes: Brakes) -> Iterator[tuple[bytes, str]]:
         """Rows that wait for something that will not come by itself, with the reason to name."""
         for key, standing in self._standing.items():
             waited_s = (now - self._since[key]).total_seconds()
@@ -179,8 +181,10 @@ class Waiting:
                 yield key, "timeout"
             elif standing.company and not company_known and waited_s > COMPANY_TIMEOUT_S:
                 yield key, "company-unknown"
-            elif standing.observed and not observing:
-                yield key, RELEASE
+            elif standing.kept_back:
+                mapping = key.decode().partition(":")[0]
+                if not all(brakes.keeps_back(mapping, direction) for direction in standing.kept_back):
+                    yield key, RELEASE
 
     def figures(self, now: datetime) -> Figures:
         flights = [standing.flight for standing in self._standing.values() if standing.flight is not None]
@@ -190,6 +194,7 @@ class Waiting:
             claiming=sum(standing.claiming for standing in self._standing.values()),
             deferred=sum(standing.deferred for standing in self._standing.values()),
             waiting=sum(bool(standing.names) for standing in self._standing.values()),
+            kept_back=sum(bool(standing.kept_back) for standing in self._standing.values()),
             oldest_in_flight_s=(now - oldest).total_seconds(),
         )
 
@@ -229,7 +234,7 @@ class Releaser:
         mappings: Mapping[str, EntityMapping],
         *,
         per_s: float,
-        observing: bool,
+        brakes: Brakes,
         clock: Callable[[], datetime],
     ) -> None:
         self._waiting = waiting
@@ -237,7 +242,7 @@ class Releaser:
         self._view = view
         self._mappings = mappings
         self._per_s = per_s
-        self._observing = observing
+        self._brakes = brakes
         self._clock = clock
         self._due: dict[bytes, tuple[OrderKind, str]] = {}
         self._asked: dict[bytes, datetime] = {}
@@ -286,7 +291,7 @@ class Releaser:
         for key in self._waiting.unanswered(now):
             self._ask(key, OrderKind.RESEND, "timeout", now)
         known = self._view.company_crm_id is not None
-        for key, reason in self._waiting.stuck(now, company_known=known, observing=self._observing):
+        for key, reason in self._waiting.stuck(now, company_known=known, brakes=self._brakes):
             self._ask(key, OrderKind.RETRY, reason, now)
 
     async def run(self) -> None:

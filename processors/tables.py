@@ -3,7 +3,7 @@
 `CouplingTable` is Faust's table of the rows whose partitions this process owns. Faust throws the future of a changelog
 write away; here every write is kept and awaited before anything that follows from it is sent. `ViewFeed` reads *all*
 partitions of the same topic with a plain consumer in a thread, for the reference view, and with them the index of dead
-letters, so that a letter that is closed keeps the position of its bytes.
+letters, so that a letter that is closed keeps the position of its bytes, and the brakes.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, Messag
 from drawbar.bus.clients import make_admin, make_consumer, make_producer
 from drawbar.ports import OutMessage
 from drawbar.settings import BusSettings
+from schemas.brakes import Brake, read_brake
 from schemas.codec import decode, from_datum, from_json, to_json
 from schemas.coupling import Row
 from schemas.errors import BusError, BusUnavailable, TopicMismatch, Undecodable
 from schemas.records import DeadLetter, LetterState
-from schemas.topics import COUPLINGS, DEAD_LETTERS_INDEX
+from schemas.topics import BRAKES, COUPLINGS, DEAD_LETTERS_INDEX
 
 DELIVERY_TIMEOUT_MS = 60_000  # an outage of the brokers is sat out this long; then the process ends and starts again
 PARSED_ROWS = 20_000  # rows kept parsed besides their text; some 10 kB each
@@ -242,10 +243,12 @@ class Seen:
 
     rows: Sequence[Row]
     letters: Sequence[DeadLetter]
+    brakes: Sequence[tuple[str, Brake]]  # with the key of each
+    brakes_position: int  # the offset of `brakes` that comes next; -1: nothing of it was read now
 
 
 class ViewFeed:
-    """Reads all of `couplings` and `dead-letters.index` in a thread and hands on, in the loop, what it read."""
+    """Reads all of `couplings`, `dead-letters.index` and `brakes` in a thread; hands on, in the loop, what it read."""
 
     def __init__(
         self,
@@ -351,7 +354,7 @@ class ViewFeed:
                 first = consumer.poll(0.2)
                 messages = [first, *consumer.consume(500, 0)] if first is not None else []
                 seen, ended = self._parse(messages)
-                if seen.rows or seen.letters:
+                if seen.rows or seen.letters or seen.brakes_position >= 0:
                     self._hand_on(seen)
                 if unread:
                     unread -= ended
@@ -364,6 +367,8 @@ class ViewFeed:
     def _parse(self, messages: Sequence[Message]) -> tuple[Seen, set[tuple[str, int]]]:
         rows: list[Row] = []
         letters: list[DeadLetter] = []
+        brakes: list[tuple[str, Brake]] = []
+        brakes_position = -1
         ended: set[tuple[str, int]] = set()
         for message in messages:
             error = message.error()
@@ -381,9 +386,13 @@ class ViewFeed:
                 rows += self._row(key, None if value is None else _bytes(value), place[1])
                 self._last[place[1]] = _number(message.offset())
                 self._positions[place] = _number(message.offset()) + 1
+            elif place[0] == BRAKES:
+                brakes_position = _number(message.offset()) + 1
+                if value is not None:
+                    brakes.append((key.decode(errors="replace"), read_brake(_bytes(value))))
             elif value is not None:
                 letters += self._letter(_bytes(value))
-        return Seen(rows, letters), ended
+        return Seen(rows, letters, brakes, brakes_position), ended
 
     def _row(self, key: bytes, value: bytes | None, partition: int) -> Sequence[Row]:
         """Nothing for what cannot be read: what is missing in the view can only make a change wait."""
@@ -419,7 +428,8 @@ class ViewFeed:
 
 
 def viewed_row(text: bytes) -> Row:
-    """The part of a row that the reference view looks at: who it is, its two sides, whether they are coupled.
+    """The part of a row that the reference view and the brakes look at: who it is, its two sides, whether they are
+    coupled, and when they were written last.
 
     Reading that part alone takes a fraction of the time. Raises Undecodable.
     """
@@ -428,7 +438,7 @@ def viewed_row(text: bytes) -> Row:
         pair = datum.get("pair")
         part = {"mapping": datum["mapping"], "id": datum["id"]}
         if pair is not None:
-            part["pair"] = {name: pair[name] for name in ("state", "erp", "crm") if name in pair}
+            part["pair"] = {name: pair[name] for name in ("state", "erp", "crm", "updated") if name in pair}
         return from_datum(Row, part)
     except Exception as fault:
         raise Undecodable(f"broken Row: {type(fault).__name__}") from fault
@@ -440,7 +450,7 @@ def _places(bus: BusSettings, client_id: str) -> list[tuple[str, int]]:
         make_admin(bus.bootstrap_servers, client_id=client_id, extra=bus.extra).list_topics(timeout=30).topics
     )
     places = []
-    for name in (COUPLINGS, DEAD_LETTERS_INDEX):
+    for name in (COUPLINGS, DEAD_LETTERS_INDEX, BRAKES):
         topic = topics.get(name)
         if topic is None or topic.error is not None:
             raise TopicMismatch(f"topic {name} does not exist", next_step="make the topics: drawbar topics apply")

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from processors.brakes import Brakes
 from processors.coupling import (
     Fingerprints,
     side_of,
@@ -19,8 +20,8 @@ from processors.decide import (
 )
 from processors.mapping import EntityMapping, source_of, target_of
 from processors.view import ReferenceView
-from schemas.coupling import Emission, Hold, InFlight, Pair, Row, Side
-from schemas.errors import by_code
+from schemas.coupling import Emission, Hold, InFlight, KeptBack, Pair, Row, Side
+from schemas.errors import MassUpdate, by_code
 from schemas.records import (
     Command,
     CommandKind,
@@ -46,7 +47,7 @@ class World:
     view: ReferenceView
     prints: Fingerprints
     company_id: str = ""
-    observe: bool = False  # decide and journal, write nothing
+    brakes: Brakes = field(default_factory=Brakes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +59,7 @@ class Step:
     works: tuple[Work, ...] = ()
     letters: tuple[DeadLetter, ...] = ()
     lines: tuple[JournalLine, ...] = ()
+    stopped: str = ""  # the direction in which this would have been one write too many: its brake is to be put on
 
 
 @dataclass(slots=True)
@@ -76,6 +78,8 @@ class Turn:
     letters: list[DeadLetter] = field(default_factory=list)
     lines: list[JournalLine] = field(default_factory=list)
     quiet: bool = False  # nothing new: do not decide
+    kept_back: dict[str, KeptBack] = field(default_factory=dict)  # direction -> what was due in this turn
+    stopped: str = ""
 
     @property
     def pair(self) -> Pair:
@@ -142,15 +146,15 @@ class Turn:
     def issue(self, pair: Pair, issue: Issue, *, purpose: str = "sync") -> None:
         """Put the command into the row, whole; it leaves once the row is durable.
 
-        While the system only observes, a look-up leaves and nothing else: it tells which write would follow.
+        While a brake is on, or the system only observes, a look-up leaves and nothing else: it tells which write would
+        follow.
         """
         direction = issue.direction
+        counts = purpose == "sync" and self._counts(pair, issue)
+        if issue.kind is not CommandKind.MATCH and self._is_kept_back(pair, issue, counts=counts):
+            return
         source, target = side_of(pair, source_of(direction)), side_of(pair, target_of(direction))
         names = tuple(sorted(issue.values))
-        if self.world.observe and issue.kind is not CommandKind.MATCH:
-            self.row = replace(self.row, pair=replace(pair, observed_only=True))
-            self.line("would-write", self.source_ref(direction), direction, reason=issue.kind.value, fields=names)
-            return
         system = target_of(direction)
         known = target.state if target is not None else {}
         command = Command(
@@ -178,7 +182,8 @@ class Turn:
             purpose=purpose,
             sent_at=self.now,
         )
-        self.row = replace(self.row, pair=replace(pair, in_flight=flight, observed_only=False))
+        updated = {**pair.updated, direction: self.now} if counts else pair.updated
+        self.row = replace(self.row, pair=replace(pair, in_flight=flight, updated=updated))
         self.command = command
         self.line(
             "issued",
@@ -188,6 +193,45 @@ class Turn:
             fields=names,
             command_id=command.command_id,
         )
+
+    def _counts(self, pair: Pair, issue: Issue) -> bool:
+        """Whether the write changes a record that was in step, and nobody has let just this happen."""
+        kept = pair.kept_back.get(issue.direction)
+        return (
+            pair.in_step
+            and issue.kind in (CommandKind.UPDATE, CommandKind.DELETE)
+            and not self.world.brakes.was_let_through(
+                self.mapping.name, issue.direction, kept.since if kept is not None else None
+            )
+        )
+
+    def _is_kept_back(self, pair: Pair, issue: Issue, *, counts: bool) -> bool:
+        """Whether a brake keeps the write back; then it is noted, to be decided anew when the brake is off."""
+        direction, brakes = issue.direction, self.world.brakes
+        before = pair.kept_back.get(direction)
+        brake = brakes.on(self.mapping.name, direction)
+        reason, code = issue.kind.value, ""
+        if brakes.observing:
+            pass
+        elif brake is not None:
+            reason, code = f"{reason}, {brake.word}", brake.code
+        elif counts and brakes.is_too_much(
+            self.mapping.name,
+            direction,
+            self.row.id,
+            coupled=self.world.view.coupled_count(self.mapping.name),
+            now=self.now,
+        ):
+            self.stopped = direction
+            reason, code = f"{reason}, stopped", MassUpdate.code
+        else:
+            return False
+        names = tuple(sorted(issue.values))
+        kept = KeptBack(since=before.since if before is not None else self.now, kind=issue.kind, fields=names)
+        if self.kept_back.get(direction) != kept:  # an order that waits is looked at twice in a turn
+            self.line("would-write", self.source_ref(direction), direction, reason=reason, fields=names, code=code)
+        self.kept_back[direction] = kept
+        return True
 
     def _changed_at(self, issue: Issue, source: Side | None) -> datetime | None:
         """When what is written was changed in the source; None where it was not changed just now (a replay)."""
@@ -323,4 +367,11 @@ class Turn:
             lines=lines,
             with_command=self.command is not None,
         )
-        return Step(row=replace(self.row, last=last), command=self.command, works=works, letters=letters, lines=lines)
+        return Step(
+            row=replace(self.row, last=last),
+            command=self.command,
+            works=works,
+            letters=letters,
+            lines=lines,
+            stopped=self.stopped,
+        )

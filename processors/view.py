@@ -70,6 +70,10 @@ class ReferenceView:
         partners = self._known[mapping].coupled[system].get(record_id)
         return partners[-1] if partners else None
 
+    def coupled_count(self, mapping: str) -> int:
+        """How many ERP records of the mapping are coupled."""
+        return len(self._known[mapping].coupled[System.ERP])
+
     def is_known(self, mapping: str, system: System, record_id: str) -> bool:
         return record_id in self._known[mapping].key_of[system]
 

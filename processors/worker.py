@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Coroutine, Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import structlog
@@ -26,6 +26,7 @@ from drawbar.ports import OutMessage
 from drawbar.settings import Settings
 from processors.agents import Decide, Intake, Position, Pulse, Route, to_in_message
 from processors.app import Processors, end_stuck_recovery, make_app
+from processors.brakes import Brakes, Limits
 from processors.coupling import Fingerprints
 from processors.mapping import EntityMapping
 from processors.react import World
@@ -33,8 +34,10 @@ from processors.release import Releaser, Waiting, may_wait, standing_of
 from processors.route import changes_topics, routes_of
 from processors.tables import LetterPositions, Outbox, Seen, ViewFeed
 from processors.view import ReferenceView
+from schemas.brakes import told
 from schemas.codec import from_json
 from schemas.coupling import Row
+from schemas.errors import MassUpdate
 from schemas.topics import COUPLINGS, STATUS
 
 STOP_TIMEOUT_S = 15.0  # how long the end may take before the process ends without leaving its group
@@ -102,7 +105,14 @@ class _Worker:
         self._settings = settings
         self._mappings = mappings
         self._host = socket.gethostname()
+        self._name = f"process {os.getpid()} on {self._host}"
         self._client_id = f"{settings.bus.group_prefix}-process-{self._host}-{os.getpid()}"
+        limits = Limits(
+            share=settings.brakes.share,
+            at_least=settings.brakes.at_least,
+            window=timedelta(seconds=settings.brakes.window_s),
+        )
+        self._brakes = Brakes(observing=settings.observe, limits=limits)
         view = ReferenceView(mappings.values(), company_id=settings.erp.company_id)
         self._view = view
         world = World(
@@ -110,7 +120,7 @@ class _Worker:
             view=view,
             prints=Fingerprints.of_key(settings.fingerprint_key.get_secret_value()),
             company_id=settings.erp.company_id,
-            observe=settings.observe,
+            brakes=self._brakes,
         )
         routes = routes_of(mappings.values())
         self._processors: Processors = make_app(settings, changes_topics(routes))
@@ -126,7 +136,7 @@ class _Worker:
             view,
             mappings,
             per_s=settings.decide.release_per_s,
-            observing=settings.observe,
+            brakes=self._brakes,
             clock=_now,
         )
         self._pulse = Pulse(limit_s=settings.decide.session_timeout_s * 0.8)
@@ -141,6 +151,7 @@ class _Worker:
             self._acknowledge,
             self._pulse,
             _now,
+            name=self._name,
         )
         batch = settings.decide.batch_size
         self._intakes = {
@@ -324,8 +335,15 @@ class _Worker:
     # --- view, timers, heartbeat ------------------------------------------------------------------------------
 
     def _see(self, seen: Seen) -> None:
+        now = _now()
         for row in seen.rows:
+            self._brakes.note(row, now=now)
             self._releaser.take_row(row, owned=self._owned)
+        for key, brake in seen.brakes:
+            if self._brakes.take(key, brake) and brake.is_automatic and brake.by == self._name:
+                log.error("process.stopped_writing", brake=key, code=brake.code, next_step=MassUpdate.next_step)
+        if seen.brakes_position >= 0:
+            self._decide.read_brakes_to(seen.brakes_position)
         for letter in seen.letters:
             if letter.offset >= 0:
                 self._letters.note(letter, letter.partition, letter.offset)
@@ -335,6 +353,10 @@ class _Worker:
             await asyncio.sleep(TICK_S)
             if self._owned:
                 self._releaser.look_at_the_clock()
+
+    def _coupled(self) -> Mapping[str, int]:
+        """The coupled records of each mapping."""
+        return {name: self._view.coupled_count(name) for name in self._mappings}
 
     @property
     def _messages(self) -> int:
@@ -365,6 +387,10 @@ class _Worker:
                 "view_lag": self._feed.lag,
                 "company_known": self._view.company_crm_id is not None,
                 "observing": self._settings.observe,
+                "brakes": [told(key, brake) for key, brake in self._brakes.all_on()],
+                "brakes_position": self._decide.brakes_position,
+                "kept_back": figures.kept_back,
+                "changed_lately": self._brakes.figures(self._coupled(), now=now),
                 "messages": self._messages,
                 "routed": self._route.messages,
                 "decided_per_s": round((self._messages - before) / (at - before_at), 1),

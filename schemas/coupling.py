@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 
-from schemas.records import Command, DeadLetter, JournalLine, Order, Values, Work
+from schemas.records import Command, CommandKind, DeadLetter, JournalLine, Order, Values, Work
 
 
 class PairState(str, Enum):
@@ -75,6 +75,15 @@ class Matched:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeptBack:
+    """A write that is due in one direction, and that a brake keeps back. What it would write is decided anew then."""
+
+    since: datetime
+    kind: CommandKind
+    fields: tuple[str, ...] = ()  # of the target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
     """The pair of one ERP record; the record itself may not exist yet."""
 
@@ -94,7 +103,9 @@ class Pair:
     claiming: str = ""  # CLAIMING: id of the CRM record asked for
     create_as: str = ""  # id that a restored CRM record is to have; blank: that of the ERP record
     restoring: bool = False  # a lost counterpart is made again, whatever the mapping says of new records
-    observed_only: bool = False  # a write was due while Drawbar only observed
+    kept_back: Mapping[str, KeptBack] = field(default_factory=dict)  # direction -> what a brake keeps back
+    in_step: bool = False  # both sides have agreed in all fields, once at least since they were coupled
+    updated: Mapping[str, datetime] = field(default_factory=dict)  # direction -> last write while in step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

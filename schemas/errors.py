@@ -41,7 +41,10 @@
     │   ├── MassDelete             6001  too many deletes at once: capture of the entity stops until confirmed
     │   ├── PositionExpired        6002  retriable: the source forgot our position; a snapshot follows
     │   └── SourceBroken           6003  retriable: the source answers what it must not
-    └── DemoFailed             7001  the demo saw something that is not as it must be
+    ├── DemoFailed             7001  the demo saw something that is not as it must be
+    └── BrakeError         DRW-8xxx  brakes
+        ├── MassUpdate             8001  too many records at once: writing stops until somebody lets it happen
+        └── BrakeNotConfirmed      8002  a process did not say that it keeps to a brake
 
 A code never changes its meaning. `retriable` says whether the same attempt may succeed without anybody acting.
 """
@@ -295,7 +298,7 @@ class CaptureError(DrawbarError):
 class MassDelete(CaptureError):
     code = "DRW-6001"
     slug = "mass-delete"
-    next_step = "look at the source; if the deletes are meant: drawbar capture confirm-deletes ENTITY"
+    next_step = "look: drawbar brakes show; if the deletes are meant: drawbar brakes release ENTITY"
 
 
 class PositionExpired(CaptureError):
@@ -314,6 +317,23 @@ class DemoFailed(DrawbarError):
     code = "DRW-7001"
     slug = "demo-failed"
     next_step = "run it again with --keep and look: drawbar status, drawbar explain"
+
+
+class BrakeError(DrawbarError):
+    code = "DRW-8000"
+    slug = "brake"
+
+
+class MassUpdate(BrakeError):
+    code = "DRW-8001"
+    slug = "mass-update"
+    next_step = "look: drawbar brakes show; if the changes are meant: drawbar brakes release MAPPING:DIRECTION"
+
+
+class BrakeNotConfirmed(BrakeError):
+    code = "DRW-8002"
+    slug = "brake-not-confirmed"
+    next_step = "the brake is set, and holds as soon as the process reads it; see drawbar status for what it does"
 
 
 def all_errors() -> tuple[type[DrawbarError], ...]:

@@ -18,6 +18,7 @@ JOURNAL = "journal"
 WATERMARKS = "capture.watermarks"
 HINTS = "capture.hints"
 STATUS = "stages.status"
+BRAKES = "brakes"
 
 
 def changes_topic(system: str, entity: str) -> str:
@@ -162,6 +163,16 @@ TOPICS: tuple[TopicSpec, ...] = (
         schema="JSON text",
         writer="webhook receiver, command line",
         doc="Look now. Losing all of them costs latency, never data. Its assignment names the owner of each entity.",
+    ),
+    TopicSpec(
+        name=BRAKES,
+        partitions=1,
+        cleanup="compact",
+        retention_ms=None,
+        key="mapping and direction, or *",
+        schema="JSON text",
+        writer="command line, decide",
+        doc="Which directions of which mappings write nothing for now, by whom and why.",
     ),
     TopicSpec(
         name=STATUS,

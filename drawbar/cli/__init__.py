@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from drawbar.cli import changes, check, couplings, dead_letters, explain, mappings, run, setup, status, topics
+from drawbar.cli import brakes, changes, check, couplings, dead_letters, explain, mappings, run, setup, status, topics
 from drawbar.cli.shared import new_app
 
 app = new_app("Keep a Business Central and a Dynamics 365 Sales in step over Kafka.")
@@ -52,6 +52,9 @@ app.command("up", short_help="Start bus, stages and, if asked, a sandbox; keep a
 app.command("demo", short_help="See on this machine how changes cross and what holds them.")(_demo)
 app.command("status", short_help="Show what runs, what waits, and open dead letters by cause.")(status.status)
 app.command("wait", short_help="Return once every edit made before has crossed.")(status.wait)
+app.command("pause", short_help="Write nothing more, here or everywhere; lose nothing.")(brakes.pause)
+app.command("resume", short_help="Go on writing what was paused.")(brakes.resume)
+app.add_typer(brakes.app, name="brakes", short_help="See what is held or has stopped; let it happen.")
 app.command("check", short_help="Test settings, mappings, broker, and rights in both systems.")(check.check)
 app.command("explain", short_help="Tell what is known of a record, and why.")(explain.explain)
 app.add_typer(dead_letters.app, name="dead-letters")

@@ -251,7 +251,10 @@ def _system(console: Console, folder: Path) -> Iterator[Run]:
         ],
         stdout=log,
         stderr=subprocess.STDOUT,
-        env={name: value for name, value in os.environ.items() if not name.startswith("DRAWBAR_")},
+        env={
+            **{name: value for name, value in os.environ.items() if not name.startswith("DRAWBAR_")},
+            "DRAWBAR_BRAKES__SHARE": "1",  # the burst edits most records on purpose
+        },
     )
     try:
         with console.status("starting …"):

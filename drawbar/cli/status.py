@@ -31,7 +31,7 @@ def status(connection_file: ConnectionFile = None, as_json: AsJson = False) -> N
 
     settings = open_running(connection_file)
     entities = _entities(settings)
-    _reach(settings, give_up_after_s=BROKER_WAIT_S)
+    reach(settings)
     with BeatReader(settings.bus) as beats, TrafficReader(settings.bus) as traffic:
         picture = _fresh_picture(beats, traffic, entities, count_letters(read_letters(settings.bus)))
         if as_json:
@@ -69,20 +69,20 @@ def _wait_quiet(connection_file: ConnectionFile, *, began: datetime, deadline: f
     """
     settings = open_running(connection_file)
     entities = _entities(settings)
-    _reach(settings, give_up_after_s=deadline - time.monotonic())
+    reach(settings, give_up_after_s=deadline - time.monotonic())
     while True:
         try:
             return _watch_until_quiet(settings, entities, began=began, deadline=deadline)
         except BusUnavailable:  # noqa: PERF203 - it waits between tries
             if time.monotonic() > deadline:
                 raise
-            _reach(settings, give_up_after_s=deadline - time.monotonic())
+            reach(settings, give_up_after_s=deadline - time.monotonic())
 
 
 def _watch_until_quiet(settings: Settings, entities: list[str], *, began: datetime, deadline: float) -> list[str]:
     """What costs little is looked at first: positions are read only when all processes say that they are idle."""
     from drawbar.hints import Hints
-    from drawbar.status import BeatReader, Picture, Traffic, TrafficReader, unhurried_entities, why_not_quiet
+    from drawbar.status import BeatReader, Picture, Traffic, TrafficReader, notes, unhurried_entities, why_not_quiet
 
     hints = Hints(settings.bus)
     hints.send(_pairs(entities), kind="look", sweep=True)
@@ -96,6 +96,8 @@ def _watch_until_quiet(settings: Settings, entities: list[str], *, began: dateti
                 picture = Picture(beats=picture.beats, traffic=traffic.read(), entities=entities)
                 reasons = why_not_quiet(picture, since=began)
                 if not reasons:
+                    for note in notes(picture):
+                        say(note)
                     return []
             now = time.monotonic()
             if now > deadline:
@@ -107,7 +109,7 @@ def _watch_until_quiet(settings: Settings, entities: list[str], *, began: dateti
             heard = beats.poll(LOOK_EVERY_S)
 
 
-def _reach(settings: Settings, *, give_up_after_s: float) -> None:
+def reach(settings: Settings, *, give_up_after_s: float = BROKER_WAIT_S) -> None:
     """Return once the broker answers. Raises BusUnavailable."""
     from drawbar.bus.clients import wait_for_broker
     from drawbar.log import set_up_log

@@ -34,6 +34,17 @@ LAST_MESSAGE = NOW - timedelta(seconds=30)
 LAST_POLL = NOW - timedelta(seconds=2)
 
 
+A_STOP = {
+    "mapping": "customer-account",
+    "direction": "to_crm",
+    "state": "stopped",
+    "by": "process 7 on here",
+    "at": "2026-05-01T11:59:00+00:00",
+    "reason": "too many records at once",
+    "code": "DRW-8001",
+}
+
+
 def ago(seconds: float) -> datetime:
     return NOW - timedelta(seconds=seconds)
 
@@ -76,6 +87,26 @@ class TestNotes:
     def test_say_that_nothing_is_written(self):
         (note,) = notes(a_picture(a_beat("process", observing=True)))
         assert note.startswith("only observing")
+
+    def test_say_that_a_brake_is_on(self):
+        """And that quiet then does not mean in step."""
+        picture = a_picture(a_beat("process", brakes=[A_STOP], kept_back=173))
+
+        stopped, held = notes(picture)
+        assert "customer-account to_crm is stopped" in stopped
+        assert "DRW-8001" in stopped
+        assert held.startswith("records held: 173; quiet does not mean in step")
+        assert ([A_STOP], True) == (to_json(picture)["brakes"], to_json(picture)["quiet"])
+
+    def test_say_once_what_several_processes_keep_to(self):
+        beats = [
+            a_beat("process", brakes=[A_STOP], kept_back=1),
+            a_beat("process", pid=9, brakes=[A_STOP], kept_back=2),
+        ]
+
+        assert ["customer-account to_crm", "records held: 3"] == [
+            note.split(" is ")[0].split(";")[0] for note in notes(a_picture(*beats))
+        ]
 
     def test_say_that_records_wait_for_the_company(self):
         """Every account bears its stamp, so nothing can be written without it."""
@@ -287,7 +318,7 @@ class TestToJson:
         letters = count_letters([a_letter("1"), a_letter("2", code="DRW-3007", cause="ambiguous-match a")])
 
         told = to_json(a_picture(letters=letters))
-        assert {"stages", "lag", "dead_letters", "notes", "quiet", "why_not_quiet"} == set(told)
+        assert {"stages", "lag", "dead_letters", "brakes", "notes", "quiet", "why_not_quiet"} == set(told)
         assert set(STAGES) == set(told["stages"])
         assert {"pid": 2, "state": "running"}.items() <= told["stages"]["process"][0].items()
         assert {"pairs.work": 0} == told["lag"]

@@ -50,6 +50,9 @@ STABLE = {
     "DRW-6002": ("PositionExpired", "position-expired"),
     "DRW-6003": ("SourceBroken", "source-broken"),
     "DRW-7001": ("DemoFailed", "demo-failed"),
+    "DRW-8000": ("BrakeError", "brake"),
+    "DRW-8001": ("MassUpdate", "mass-update"),
+    "DRW-8002": ("BrakeNotConfirmed", "brake-not-confirmed"),
 }
 OURS = tuple(error for error in all_errors() if error.__module__ == "schemas.errors")
 TREE_LINE = re.compile(r"[├└]── (\w+) +(?:DRW-)?(\d)(xxx|\d{3})\b(.*)")

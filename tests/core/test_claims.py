@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import pytest
 
+from schemas.brakes import ALL, Brake
 from schemas.coupling import PairState
 from schemas.records import CommandKind, Observed, OrderKind, OutcomeStatus
 from tests.builders import (
     COMPANY,
     MICROSOFT,
+    NOON,
     a_change,
     a_customer,
     a_home,
@@ -351,6 +353,20 @@ class TestCompanyStamp:
         played.written()
         assert set() == played.pairs()
         assert None is played.pair("A").crm.state["bcbi_companyid"]
+
+    def test_is_taken_off_once_no_brake_holds_it(self):
+        """The order waits: a brake holds and loses nothing."""
+        played = stamped()
+        played.world.brakes.take(ALL, Brake(on=True, by="ann", at=NOON))
+        played.uncouple()
+        assert ([], {("C", "A")}) == (played.commands, played.pairs())
+        assert ["to_crm"] == list(played.pair().kept_back)
+
+        played.world.brakes.take(ALL, Brake(on=False, by="ann", at=NOON))
+        played.order(OrderKind.RETRY, home="C", by="release")
+        assert {"bcbi_companyid": None} == dict(played.command.values)
+        played.written()
+        assert set() == played.pairs()
 
     def test_that_cannot_be_taken_off_keeps_the_coupling(self):
         """R117: the cause is in the letter."""

@@ -76,6 +76,18 @@ class TestTwoWorlds:
         assert [] == [letter for run in conflicted for letter in run.open_letters() if letter.slug == "update-conflict"]
         assert [] == [found for run in runs for found in run.disagreements()]
 
+    @pytest.mark.parametrize("brakes", [{"pauses": 0.5}, {"at_most": 1}])
+    def test_agree_after_brakes_that_went_on_and_off(self, brakes: dict[str, Any]):
+        """A brake holds and loses nothing, whenever it goes on or off, by hand or by itself; once all are off, both
+        systems agree.
+        """
+        runs = play(range(400), replace(EVERYTHING, **brakes))
+
+        assert ("at_most" in brakes) == (sum(run.stops for run in runs) > 20)
+        assert [] == [found for run in runs for found in (*run.disagreements(), *run.orphans(), *run.doubly_coupled())]
+        assert [] == [key for run in runs for key, row in run.rows.items() if row.pair and row.pair.kept_back]
+        assert 0 == sum(side.blind for run in runs for side in run.sides.values())
+
     def test_write_little(self):
         """Eight edits of two systems lead to seven or eight writes: nothing is written twice or back and forth."""
         runs = play(range(300), replace(Odds(), automation=0.0))

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from processors.brakes import Brakes
 from processors.react import react
 from schemas.codec import decode, encode, from_json, to_json
 from schemas.coupling import PairState, Row
@@ -133,15 +134,22 @@ class TestUpdate:
         assert [] == played.commands
 
     def test_is_not_made_while_drawbar_only_observes(self):
-        played = Played(BY_HAND, world=a_world(BY_HAND, observe=True)).coupled().customer(order=20, phoneNumber="1")
+        played = (
+            Played(BY_HAND, world=a_world(BY_HAND, brakes=Brakes(observing=True)))
+            .coupled()
+            .customer(order=20, phoneNumber="1")
+        )
 
         assert [] == played.commands
         assert ("would-write", "update") in played.events("would-write")
-        assert played.pair().observed_only
+        assert (CommandKind.UPDATE, ("telephone1",)) == (
+            played.pair().kept_back["to_crm"].kind,
+            played.pair().kept_back["to_crm"].fields,
+        )
 
     def test_is_looked_up_while_drawbar_only_observes(self):
         """A look-up writes nothing, and tells what would be written: here, a new account."""
-        played = Played(small(), world=a_world(small(), observe=True)).customer()
+        played = Played(small(), world=a_world(small(), brakes=Brakes(observing=True))).customer()
 
         assert CommandKind.MATCH is played.command.kind
         played.found()
@@ -149,12 +157,16 @@ class TestUpdate:
         assert ("would-write", "create") in played.events("would-write")
 
     def test_that_was_due_while_observing_is_made_afterwards(self):
-        played = Played(BY_HAND, world=a_world(BY_HAND, observe=True)).coupled().customer(order=20, phoneNumber="1")
-        played.world = replace(played.world, observe=False)
+        played = (
+            Played(BY_HAND, world=a_world(BY_HAND, brakes=Brakes(observing=True)))
+            .coupled()
+            .customer(order=20, phoneNumber="1")
+        )
+        played.world = replace(played.world, brakes=Brakes())
         played.order(OrderKind.RETRY, home="C", by="release")
 
         assert {"telephone1": "1"} == dict(played.command.values)
-        assert not played.pair().observed_only
+        assert {} == played.pair().kept_back
 
 
 def command_key(command: object) -> str:

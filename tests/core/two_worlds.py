@@ -14,11 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 
+from processors.brakes import Brakes, Limits, let_through
 from processors.coupling import Fingerprints
-from processors.mapping import EntityMapping, FieldMapping
+from processors.mapping import DIRECTIONS, EntityMapping, FieldMapping
 from processors.react import Step, World, react
 from processors.transfer import equal
 from processors.view import ReferenceView
+from schemas.brakes import Brake, brake_key
 from schemas.coupling import PairState, Row
 from schemas.records import (
     ChangeEvent,
@@ -80,6 +82,8 @@ class Odds:
     automation: float = 0.2  # an edit right after our write
     deletes: float = 0.0
     orders: float = 0.0  # couple and uncouple by hand
+    pauses: float = 0.0  # a brake put on or taken off by hand
+    at_most: int | None = None  # more records than this changed in an hour stop a direction by themselves
     versions: bool = True  # the sinks honour the version a decision was based on
     reads_back: bool = True
 
@@ -157,7 +161,15 @@ class TwoWorlds:
         self.react = react
         self.sides = {system: Side(system, self.dice, odds) for system in System}
         self.view = ReferenceView((mapping,), company_id="")
-        self.world = World(mappings={mapping.name: mapping}, view=self.view, prints=Fingerprints.of_key("test"))
+        limits = Limits(share=1) if odds.at_most is None else Limits(share=0.01, at_least=odds.at_most)
+        self.brakes = Brakes(limits=limits)
+        self.world = World(
+            mappings={mapping.name: mapping},
+            view=self.view,
+            prints=Fingerprints.of_key("test"),
+            brakes=self.brakes,
+        )
+        self.stops = 0
         self.rows: dict[str, Row] = {}
         self.work: dict[str, deque[Work]] = defaultdict(deque)
         self.commands: dict[str, deque[Command]] = defaultdict(deque)
@@ -223,6 +235,14 @@ class TwoWorlds:
         order = Order(order_id=order_id, kind=OrderKind.COUPLE, by="operator", erp_id=erp_id, crm_id=crm_id)
         self.post(Work(message_id=order_id, mapping=self.mapping.name, home=crm_id, order=order))
 
+    def brake(self, direction: str, *, on: bool) -> None:
+        self.brakes.take(brake_key(self.mapping.name, direction), Brake(on=on, by="operator", at=self.now))
+
+    def let_all_through(self) -> None:
+        """A person takes every brake off, and lets happen what they held."""
+        for key, brake in list(self.brakes.all_on()):
+            self.brakes.take(key, let_through(brake, by="operator", at=self.now, free_for=None))
+
     def replay_all(self, use: str = "") -> None:
         for letter in [letter for letter in self.letters.values() if letter.state is LetterState.OPEN]:
             self.edits += 1
@@ -261,6 +281,11 @@ class TwoWorlds:
         else:
             self.rows[key] = step.row
         self.view.apply(step.row or Row(mapping=work.mapping, id=work.home))
+        if step.row is not None:
+            self.brakes.note(step.row, now=self.now)
+        if step.stopped:
+            self.stops += 1
+            self.brakes.take(*self.brakes.stop(work.mapping, step.stopped, by="test", now=self.now))
         if self.dice.random() < self.odds.killed:
             return  # not acknowledged: it comes again
         if step.command is not None:
@@ -360,12 +385,18 @@ class TwoWorlds:
     # --- the run --------------------------------------------------------------------------------------------------
 
     def run(self, edits: int = 8, *, limit: int = 4000) -> TwoWorlds:
-        """Edit at random moments while everything runs, then let it fall quiet."""
+        """Edit at random moments while everything runs, then let it fall quiet; then with every brake off."""
         for _ in range(edits):
             self._random_edit()
+            if self.odds.pauses and self.dice.random() < self.odds.pauses:
+                self.brake(self.dice.choice(DIRECTIONS), on=self.dice.random() < 0.7)
             for _ in range(self.dice.randrange(6)):
                 self._one_step()
-        return self.settle(limit=limit)
+        self.settle(limit=limit)
+        while any(self.brakes.all_on()):
+            self.let_all_through()
+            self.settle(limit=limit)
+        return self
 
     def settle(self, *, limit: int = 4000) -> TwoWorlds:
         """Run until nothing is left to do. Raises AssertionError when that does not come."""
@@ -379,9 +410,15 @@ class TwoWorlds:
         found = False
         for key, row in list(self.rows.items()):
             order_id = derived_id("timer", self.steps, key)
+            kept = [
+                self.brakes.keeps_back(row.mapping, direction)
+                for direction in (row.pair.kept_back if row.pair is not None else ())
+            ]
             if row.pair is not None and row.pair.in_flight is not None:
                 kind = OrderKind.RESEND
-            elif row.deferred:
+            elif kept and all(kept):
+                continue
+            elif kept or row.deferred:
                 kind = OrderKind.RETRY
             else:
                 continue

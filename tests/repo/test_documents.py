@@ -377,7 +377,7 @@ class TestGlossary:
         """What a group of commands is about is a word of ours, explained once."""
         words = text("docs/glossary.md").lower()
         about = {"dead-letters": "dead letter", "couplings": "coupling", "mappings": "mapping", "capture": "capture"}
-        about["setup"] = "webhook"
+        about |= {"brakes": "brake", "setup": "webhook"}
 
         assert set(about) | {"topics"} == {path[0] for path in GROUPS if path}
         assert [] == [word for word in about.values() if word not in words]
