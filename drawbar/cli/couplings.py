@@ -428,6 +428,8 @@ class UncoupleJudge:
         if isinstance(news, JournalLine) and news.cause_id == self._order.order_id:
             if news.event == "uncoupled" and news.reason == "was-not-coupled":
                 return Verdict("uncoupled", NOT_COUPLED)
+            if news.event == "would-write" and ", " in news.reason:
+                return Verdict("pending", "a brake holds it; it is carried out once that is off: drawbar brakes show")
             if news.event == "would-write":
                 return Verdict("refused", "the system only observes and writes nothing")
         if not isinstance(news, (Row, Gone)):
@@ -502,6 +504,8 @@ def _report(as_json: bool, answer: _Answer) -> None:
         case "refused":
             why = WHY_REFUSED.get(answer.reason, answer.reason)
             say(f"refused: {why}\n{both}\n  do:      look at both with drawbar explain")
+        case "pending" if answer.reason:
+            say(f"{answer.reason}\n{both}")
         case "pending":
             say(
                 f"sent, not answered in {answer.seconds:g} s: the order is carried out once the home can\n"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Verdict:
     """What a home has made of an order."""
 
-    result: str  # coupled, uncoupled, refused
+    result: str  # coupled, uncoupled, refused, pending
     reason: str = ""
 
 

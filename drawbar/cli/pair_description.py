@@ -45,6 +45,7 @@ def describe_row(
         "in_flight": _in_flight(pair, values=values),
         "holds": _holds(pair),
         "outside_filter": _outside_filter(pair, mapping, skipped_by_filter),
+        "kept_back": _kept_back(pair),
         "claiming": _ref(System.CRM, mapping, pair.claiming) if pair is not None else "",
         "candidates": _candidates(pair, mapping),
         "went_on_without": list(pair.soft_missing) if pair is not None else [],
@@ -142,6 +143,14 @@ def _must(condition: Condition) -> str:
     return "must be blank" if condition.equals is None else f"must equal {json.dumps(condition.equals)}"
 
 
+def _kept_back(pair: Pair | None) -> list[dict[str, Any]]:
+    """What brakes hold."""
+    return [
+        {"direction": direction, "kind": kept.kind.value, "fields": list(kept.fields), "since": iso(kept.since)}
+        for direction, kept in (pair.kept_back if pair is not None else {}).items()
+    ]
+
+
 def _candidates(pair: Pair | None, mapping: EntityMapping) -> list[str]:
     """What a look-up of matches found."""
     from schemas.records import System
@@ -194,6 +203,9 @@ def print_described(ref: str, described: Mapping[str, Any], now: datetime) -> No
         _say("", f"fields {', '.join(hold['fields'])}" if hold["fields"] else "")
     for stop in described["outside_filter"]:
         _say("filter", f"{stop['direction']} is stopped: {stop['field']} {stop['must']}")
+    for kept in described["kept_back"]:
+        _say("kept back", f"{kept['direction']}: {kept['kind']}, {_age(kept['since'], now)}; see drawbar brakes show")
+        _say("", f"fields {', '.join(kept['fields'])}" if kept["fields"] else "")
     _say("claims", described["claiming"])
     _say("matches", ", ".join(described["candidates"]))
     _say("without", ", ".join(described["went_on_without"]))

@@ -442,6 +442,15 @@ class TestUncoupleJudge:
 
     def test_a_system_that_only_observes_refuses(self):
         """It journals what it would write, and the pair stays as it is."""
-        line = a_line("would-write", home=JR, cause_id="o-1")
+        line = a_line("would-write", home=JR, cause_id="o-1", reason="update")
 
         assert "refused" == UncoupleJudge(self.ORDER, PEOPLE)(line).result
+
+    @pytest.mark.parametrize("word", ["paused", "stopped"])
+    def test_a_brake_only_delays(self, word: str):
+        """The order is kept, and carried out when the brake is off."""
+        line = a_line("would-write", home=JR, cause_id="o-1", reason=f"update, {word}")
+
+        verdict = UncoupleJudge(self.ORDER, PEOPLE)(line)
+        assert "pending" == verdict.result
+        assert "drawbar brakes show" in verdict.reason

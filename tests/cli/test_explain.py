@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from drawbar.cli.explain import explain
-from schemas.coupling import Hold, Home, InFlight, Matched, PairState, Row
+from schemas.coupling import Hold, Home, InFlight, KeptBack, Matched, PairState, Row
 from schemas.records import Command, CommandKind, Order, OrderKind, RecordRef, System
 from tests.cli.rows_fake import (
     CUSTOMERS,
@@ -122,6 +122,17 @@ class TestExplain:
         assert f"erp:salesperson:{PS}" in result.out
         assert "1e77e400 open" in result.out
         assert "1 letter closed or discarded" in result.out
+
+    def test_tells_what_a_brake_keeps_back(self):
+        kept = KeptBack(since=NOW, kind=CommandKind.UPDATE, fields=("telephone1",))
+        row = a_row(CUSTOMERS, erp=a_side(JR, number="C-1"), kept_back={"to_crm": kept})
+
+        (home,) = told(f"erp:customer:{JR}", rows=FakeRows(known=[row]))["mappings"]
+        assert [("to_crm", "update", ["telephone1"])] == [
+            (one["direction"], one["kind"], one["fields"]) for one in home["kept_back"]
+        ]
+        text = run(app, "explain", f"erp:customer:{JR}", rows=FakeRows(known=[row])).out
+        assert "kept back" in text
 
     def test_tells_claims_and_matches(self):
         """What was found in the other system, and what is asked for."""
