@@ -25,7 +25,7 @@ from drawbar.bus.topics import apply
 from drawbar.cli.connection import remove_connection, write_connection
 from drawbar.metrics import serve_installation
 from drawbar.settings import Settings, interpreter
-from drawbar.status import Beat, BeatReader
+from drawbar.status import Beat, BeatReader, brake_text, brakes_on
 from schemas.errors import BusError, BusStartFailed, BusUnavailable, DrawbarError, SettingsError, UsageError
 from schemas.topics import PAIRS_WORK, TOPICS
 
@@ -379,12 +379,13 @@ class _BusWatch:
 
 
 class _Progress:
-    """Says how many records were written since it last said so."""
+    """Says how many records were written since it last said so, and which brakes went on or off."""
 
     def __init__(self, say: Say) -> None:
         self._say = say
         self._said_at = time.monotonic()
         self._said: dict[str, int] = {}
+        self._brakes: tuple[str, ...] = ()
 
     def look(self, beats: Sequence[Beat]) -> None:
         if time.monotonic() - self._said_at < SAY_PROGRESS_EVERY_S:
@@ -397,6 +398,12 @@ class _Progress:
             if more > 0:
                 self._say(stage, f"{more} written to the {target}, {written} in all")
             self._said[stage] = written
+        brakes = tuple(brake_text(brake) for brake in brakes_on(beats))
+        for text in (text for text in brakes if text not in self._brakes):
+            self._say("process", text)
+        if self._brakes and not brakes:
+            self._say("process", "nothing is paused or stopped any more")
+        self._brakes = brakes
 
 
 @contextmanager
