@@ -294,10 +294,10 @@ class _Execution:
         for query in queries:
             rows = yield from self._all_rows(query)
             for place in query.tests:
-                hits = tuple(row for row in rows if len(query.tests) == 1 or _meets(row, command.tests[place]))
+                hits = _hits(rows, command.tests[place], asked_alone=len(query.tests) == 1)
                 if hits:
                     return hits
-            if rows:
+            if rows and len(query.tests) > 1:
                 # The system's idea of equality is wider than ours (accents, width): ask it test by test.
                 return (yield from self._find_singly())
         return ()
@@ -305,9 +305,9 @@ class _Execution:
     def _find_singly(self) -> Generator[Step, Answer, tuple[Observed, ...]]:
         for test in self._command.tests:
             (query,) = self._queries((test,))
-            rows = yield from self._all_rows(query)
-            if rows:
-                return rows
+            hits = _hits((yield from self._all_rows(query)), test, asked_alone=True)
+            if hits:
+                return hits
         return ()
 
     def _queries(self, tests: Sequence[MatchTest]) -> tuple[MatchQuery, ...]:
@@ -423,9 +423,8 @@ def _trimmed(value: Value) -> Value:
     return (value.rstrip() or None) if isinstance(value, str) else value
 
 
-def _meets(row: Observed, test: MatchTest) -> bool:
-    return all(same_value(_folded(row.state.get(name)), _folded(value)) for name, value in test.equals.items())
-
-
-def _folded(value: Value) -> Value:
-    return value.casefold() if isinstance(value, str) else value
+def _hits(rows: tuple[Observed, ...], test: MatchTest, *, asked_alone: bool) -> tuple[Observed, ...]:
+    """The rows that meet a test. What was found for it alone does, but for letter case, which no query looks at."""
+    if asked_alone and not test.exact:
+        return rows
+    return tuple(row for row in rows if test.is_met_by(row.state))

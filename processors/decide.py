@@ -510,9 +510,10 @@ def _decide_single(pair: Pair, mapping: EntityMapping, view: ReferenceView, cont
     if source is None or source.deleted:
         return _nothing(pair, "deleted-before-coupling")
     direction: Direction = "to_crm" if system is System.ERP else "to_erp"
-    tests = match_tests(source, mapping, direction, view)
+    looks = mapping.matching == "automatic" or pair.to_be_made
+    tests = match_tests(source, mapping, direction, view) if looks else ()
     test = test_print(tests, context.prints)
-    creates = mapping.creates(direction) or pair.restoring
+    creates = mapping.creates(direction) or pair.restoring or (pair.to_be_made and mapping.flows(direction))
     alone = Decided(pair=pair, decisions=(Skip(direction=direction, reason="not-coupled"),))
     if not creates and not tests:
         return alone
@@ -544,6 +545,7 @@ def match_tests(
     tests = []
     for group in mapping.match:
         equals: dict[str, Value] = {}
+        exact = tuple(pair.crm if target is System.CRM else pair.erp for pair in group if pair.case_sensitive)
         for pair in group:
             here, there = (pair.erp, pair.crm) if target is System.CRM else (pair.crm, pair.erp)
             line = by_name.get(pair.erp) or FieldMapping(erp=pair.erp, crm=pair.crm)
@@ -551,14 +553,14 @@ def match_tests(
             carried = carry(line, value, direction, view, creating=False)
             equals[there] = carried.value if isinstance(carried, Known) else None
         if equals and all(value is not None for value in equals.values()):
-            tests.append(MatchTest(equals=equals))
+            tests.append(MatchTest(equals=equals, exact=exact))
     return tuple(tests)
 
 
 def test_print(tests: tuple[MatchTest, ...], prints: Fingerprints) -> str:
     """Fingerprint of what is looked for: a look-up answers for just these values."""
     return prints.of_values(
-        (f"{number}.{name}", str(value).upper())
+        (f"{number}.{name}", f"exactly {value}" if name in test.exact else str(value).upper())
         for number, test in enumerate(tests)
         for name, value in sorted(test.equals.items())
     )

@@ -238,10 +238,12 @@ def _grant_evicted(turn: Turn, order: Order, side: Side) -> None:
 
 def grant(turn: Turn, order: Order, side: Side) -> None:
     pair = turn.row.pair
+    home = Home(belongs_to=order.erp_id, claim=order.order_id)
     if pair is not None:
+        home = replace(home, to_be_made=pair.to_be_made and pair.erp is None)
         pair = turn.release_all(pair, reason="coupled-elsewhere")
         pair = replace(pair, crm=None, matched=None) if pair.erp is not None else None
-    turn.row = replace(turn.row, pair=pair, home=Home(belongs_to=order.erp_id, claim=order.order_id))
+    turn.row = replace(turn.row, pair=pair, home=home)
     _send_claimed(turn, order, side)
 
 
@@ -357,7 +359,9 @@ def join(turn: Turn, pair: Pair, side: Side, order: Order) -> None:
         matched=None,
         claiming="",
         restoring=False,
+        to_be_made=False,
         claim=order.claim,
+        batch=order.batch,
         key_id=turn.world.prints.key_id,
     )
     turn.row = replace(turn.row, pair=pair, home=home)
@@ -418,13 +422,14 @@ def _given_back(turn: Turn, order: Order) -> bool:
         turn.row = replace(turn.row, home=Home(belongs_to="", evicted=side))
         return True
     state = PairState.UNCOUPLED if order.reason == "uncoupled" else PairState.SINGLE
+    to_be_made = home.to_be_made and state is PairState.SINGLE
     matched = Matched(
         test=_test_of(turn, side, "to_erp"),
         candidates=(order.erp_id,),
         ruled_out=() if order.reason == "ambiguous" else (order.erp_id,),
         ambiguous=order.reason == "ambiguous",
     )
-    turn.row = replace(turn.row, home=None, pair=Pair(state=state, crm=side, matched=matched))
+    turn.row = replace(turn.row, home=None, pair=Pair(state=state, crm=side, matched=matched, to_be_made=to_be_made))
     return True
 
 
@@ -462,6 +467,9 @@ def _uncouple(turn: Turn, order: Order) -> bool:
     if pair.state is not PairState.COUPLED:
         turn.line("uncoupled", turn.ref(System.ERP, turn.row.id), reason="was-not-coupled", cause_id=order.order_id)
         return True
+    if order.batch and order.batch != pair.batch:
+        turn.line("skipped", turn.ref(System.ERP, turn.row.id), reason="not-of-this-batch", cause_id=order.order_id)
+        return True
     if _takes_off_the_stamp(turn, pair):
         return turn.world.brakes.observing  # a brake comes off: until then the order waits
     _part(turn, pair, order)
@@ -483,6 +491,7 @@ def _part(turn: Turn, pair: Pair, order: Order) -> None:
     pair = forget_agreement(turn.release_all(pair, reason="uncoupled"))
     crm = pair.crm
     pair = replace(pair, state=PairState.UNCOUPLED, coupled_at=None, first_use="", soft_missing=(), matched=None)
+    pair = replace(pair, batch="", to_be_made=False)
     pair = _spend(pair, pair.claim)
     if crm is not None and crm.id != turn.row.id:
         pair = replace(pair, crm=None)
@@ -508,8 +517,12 @@ def _retry(turn: Turn, order: Order) -> bool:
     turn.use = order.use
     if UNCOUPLE in pair.holds:
         return _uncouple(turn, replace(order, kind=OrderKind.UNCOUPLE))
-    if pair.state in (PairState.SINGLE, PairState.UNCOUPLED) and pair.matched is not None:
-        turn.row = replace(turn.row, pair=replace(pair, matched=None))
+    if pair.state in (PairState.SINGLE, PairState.UNCOUPLED):
+        pair = replace(pair, matched=None)
+    if pair.state is PairState.SINGLE and order.use == "create" and (pair.erp or pair.crm):
+        pair = replace(pair, to_be_made=True)
+    if turn.row.pair is not None:
+        turn.row = replace(turn.row, pair=pair)
     return True
 
 

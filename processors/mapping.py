@@ -127,6 +127,7 @@ class Key(_Model):
 class MatchField(_Model):
     erp: str
     crm: str
+    case_sensitive: bool = Field(default=False, description="letter case counts (R106)")
 
 
 class Defaults(_Model):
@@ -164,6 +165,9 @@ class EntityMapping(_Model):
     key: Key = Field(default_factory=Key, description="business key of each side")
     create: Literal["both", "to_crm", "to_erp", "none"] = Field("both", description="which way new records are made")
     match: tuple[tuple[MatchField, ...], ...] = Field((), description="criteria in groups, by priority (R104)")
+    matching: Literal["automatic", "by_order"] = Field(
+        "automatic", description="whether a record without counterpart is matched when it is seen, or by order only"
+    )
     conflict: Literal["erp", "crm", "latest", "dead_letter", "record"] = "latest"
     deletes: Literal["dead_letter", "restore", "uncouple", "propagate"] = "dead_letter"
     filter: Filters = Field(default_factory=Filters)
@@ -225,13 +229,13 @@ class EntityMapping(_Model):
 def with_compat(mapping: EntityMapping, *, compat: str, ownership: str) -> EntityMapping:
     """The mapping under the settings `compat` and `ownership`.
 
-    `compat: microsoft` gives the built-in integration's defaults (R67, R174, R186): only coupled records, no matches,
-    a record that both sides changed fails as a whole. Under `ownership: team` new CRM records belong to the company's
-    team, and owners are left alone after that (R37, R43).
+    `compat: microsoft` gives the built-in integration's defaults (R67, R100, R174, R186): only coupled records, matches
+    by order only, a record that both sides changed fails as a whole. Under `ownership: team` new CRM records belong to
+    the company's team, and owners are left alone after that (R37, R43).
     """
     changed: dict[str, Any] = {}
     if compat == "microsoft" and mapping.role == "pair":
-        changed |= {"create": "none", "match": (), "conflict": "record", "deletes": "dead_letter"}
+        changed |= {"create": "none", "matching": "by_order", "conflict": "record", "deletes": "dead_letter"}
     if ownership == "team":
         changed["fields"] = tuple(
             FieldMapping(crm=line.crm, team=True, type="id", direction="to_crm", enabled=line.enabled)

@@ -111,6 +111,7 @@ def take_outcome(turn: Turn, outcome: Outcome) -> None:
             pair = with_side(pair, target, gone)
     elif command.kind is CommandKind.CREATE:
         pair = replace(pair, state=PairState.COUPLED, coupled_at=turn.now, matched=None, restoring=False)
+        pair = replace(pair, to_be_made=False, batch="")
         pair = agree(pair, one_way_back(turn.mapping, direction), turn.world.prints, company=None)
         turn.line("coupled", str(outcome.target), direction, reason="created", command_id=command.command_id)
     made = command.kind is CommandKind.CREATE and outcome.status is OutcomeStatus.OBSERVED

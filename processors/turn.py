@@ -140,6 +140,7 @@ class Turn:
             erp_id=order.erp_id,
             crm_id=order.crm_id,
             use=order.use,
+            batch=order.batch,
             record=order.record,
         )
 

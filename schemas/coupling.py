@@ -99,10 +99,12 @@ class Pair:
     news: tuple[str, ...] = ()  # directions whose source changed and that have not come to rest since
     matched: Matched | None = None
     claim: str = ""  # the claim by which the CRM record came
+    batch: str = ""  # the batch of orders that coupled the two; blank: none did
     spent: tuple[str, ...] = ()  # the last claims that were given back: they count no more, however often they come
     claiming: str = ""  # CLAIMING: id of the CRM record asked for
     create_as: str = ""  # id that a restored CRM record is to have; blank: that of the ERP record
     restoring: bool = False  # a lost counterpart is made again, whatever the mapping says of new records
+    to_be_made: bool = False  # a person ordered the counterpart, whatever the mapping says of new records
     kept_back: Mapping[str, KeptBack] = field(default_factory=dict)  # direction -> what a brake keeps back
     in_step: bool = False  # both sides have agreed in all fields, once at least since they were coupled
     updated: Mapping[str, datetime] = field(default_factory=dict)  # direction -> last write while in step
@@ -114,6 +116,7 @@ class Home:
 
     belongs_to: str  # id of an ERP home; blank: to none, and the record is `evicted`
     claim: str = ""  # the claim that was granted; only this one can be given back
+    to_be_made: bool = False  # as in a pair: for the case that the claim comes back
     evicted: Side | None = None  # uncoupled by hand, while the ERP record of the same id has another partner
 
 

@@ -86,9 +86,28 @@ class ChangeEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatchTest:
-    """One group of criteria: a target record matches when every field equals its value, letter case ignored."""
+    """One group of criteria: a target record matches when every field equals its value, letter case ignored but for
+    the fields named `exact`.
+    """
 
     equals: Values
+    exact: tuple[str, ...] = ()
+
+    def is_met_by(self, state: Values) -> bool:
+        return self.key_of(state) == self.key_of(self.equals)
+
+    def key_of(self, state: Values) -> tuple[object, ...]:
+        """What two records have in common that this test takes for equal: blank is blank, blanks at the end do not
+        count, numbers count by value.
+        """
+        return tuple(_comparable(state.get(name), exact=name in self.exact) for name in sorted(self.equals))
+
+
+def _comparable(value: Value, *, exact: bool) -> object:
+    if isinstance(value, str):
+        text = value.rstrip()
+        return (text if exact else text.casefold()) or None
+    return ("boolean", value) if isinstance(value, bool) else value
 
 
 class CommandKind(str, Enum):
@@ -191,7 +210,8 @@ class Order:
     erp_id: str = ""
     crm_id: str = ""
     claim: str = ""  # CLAIMED, GIVE_BACK: which claim
-    use: str = ""  # RETRY: erp, crm, restore, uncouple, propagate; COUPLE: erp, crm or blank for the mapping's way
+    use: str = ""  # RETRY: erp, crm, restore, uncouple, propagate, create; COUPLE: erp, crm or blank: as mapped
+    batch: str = ""  # COUPLE: recorded with the pair; UNCOUPLE: only if the pair was coupled by this batch
     reason: str = ""  # REFUSED, GIVE_BACK, CLOSE: taken, ambiguous, no-match, …
     holder: str = ""  # REFUSED: the ERP record that holds the claim; GIVE_BACK for a restore: the home that adopts
     candidates: tuple[str, ...] = ()  # REFUSED, GIVE_BACK: refs of ambiguous candidates

@@ -13,7 +13,7 @@ from drawbar.odata import ODataHttp, open_http
 from drawbar.sandbox.server import SandboxOptions, start_in_thread
 from drawbar.settings import Settings, from_connection
 from schemas.errors import KeyTaken, Rejected
-from schemas.records import CommandKind, OutcomeStatus, System, Value
+from schemas.records import CommandKind, MatchTest, OutcomeStatus, System, Value
 from tests.consumers.twin import FAULTS, Faulty
 from tests.consumers.worlds import World, a_command, carried_out, create, match, steps_until, update, world_of
 
@@ -213,6 +213,25 @@ class TestReadAndMatch:
         result = carried_out(world, match(world, *tests, within_blank_or=world.record(phone="1")))
 
         assert (result.status, [hit.id for hit in result.candidates]) == (OutcomeStatus.MATCHED, [existing.id])
+
+    def test_match_with_regard_to_case_where_that_is_asked_for(self, world: World):
+        """R106: an exact field differs in case and is no match; the next test is looked at."""
+        name = a_name()
+        existing = world.add(name=name, city="Rome")
+        exactly, as_it_is, by_city = (
+            world.record(name=name.upper()),
+            world.record(name=name),
+            world.record(city="ROME"),
+        )
+        field = next(iter(exactly))
+
+        def look(*tests: MatchTest) -> list[str]:
+            found = carried_out(world, a_command(world, CommandKind.MATCH, "", tests=tests))
+            return [hit.id for hit in found.candidates]
+
+        assert [] == look(MatchTest(equals=exactly, exact=(field,)))
+        assert [existing.id] == look(MatchTest(equals=as_it_is, exact=(field,)))
+        assert existing.id in look(MatchTest(equals=exactly, exact=(field,)), MatchTest(equals=by_city))
 
     def test_of_what_is_not_there(self, world: World):
         """MISSING, and no candidates."""

@@ -343,6 +343,70 @@ def stamped(**mapping: object) -> Played:
     return played.couple()
 
 
+class TestBatch:
+    """An order of many: what it couples bears its id, and can be taken back by it."""
+
+    def test_is_recorded_with_the_pair_and_in_the_journal(self):
+        played = Played(BY_HAND).customer().account().couple(by="batch b-1", batch="b-1")
+
+        assert "b-1" == played.pair().batch
+        assert ("coupled", "with crm:account:A by batch b-1") in played.events("coupled")
+
+    def test_is_undone_for_its_own_pairs(self):
+        """As any uncoupling: both stay, on their own."""
+        played = Played(BY_HAND).customer().account().couple(batch="b-1")
+        played.order(OrderKind.UNCOUPLE, home="C", erp_id="C", batch="b-1")
+
+        assert set() == played.pairs()
+        assert (PairState.UNCOUPLED, "") == (played.pair().state, played.pair().batch)
+
+    def test_leaves_a_pair_that_was_coupled_otherwise(self):
+        """A person coupled it anew since then."""
+        played = Played(BY_HAND).customer().account().couple(batch="b-1").uncouple().couple()
+        played.order(OrderKind.UNCOUPLE, home="C", erp_id="C", batch="b-1")
+
+        assert {("C", "A")} == played.pairs()
+        assert ("skipped", "not-of-this-batch") in played.events("skipped")
+
+
+class TestCreateByOrder:
+    """`create` of a retry: the counterpart is made, whatever the mapping says of new records."""
+
+    def test_makes_the_counterpart(self):
+        played = Played(BY_HAND).customer()
+        played.order(OrderKind.RETRY, home="C", use="create")
+
+        assert CommandKind.CREATE is played.command.kind
+        played.written()
+        assert {("C", "C")} == played.pairs()
+
+    def test_looks_for_a_match_first(self):
+        """One that came since the plan was made is coupled, not doubled."""
+        played = Played(small(create="none", matching="by_order")).customer()
+        assert [] == played.commands
+        played.order(OrderKind.RETRY, home="C", use="create")
+
+        assert CommandKind.MATCH is played.command.kind
+        played.account().found(account_found())
+        played.found(customer_found())
+        assert {("C", "A")} == played.pairs()
+
+    def test_outlasts_a_claim_that_comes_back(self):
+        """The only customer of that name belongs to another account: this one gets its own."""
+        played = Played(small(create="none", matching="by_order")).customer().account("B").couple("C", "B")
+        played.account("A")
+        played.order(OrderKind.RETRY, home="A", use="create")
+        played.found(customer_found())
+
+        assert (CommandKind.CREATE, "A") == (played.command.kind, played.command.home)
+
+    def test_does_not_touch_what_was_uncoupled_by_hand(self):
+        played = Played(BY_HAND).coupled().uncouple()
+        played.order(OrderKind.RETRY, home="C", use="create")
+
+        assert [] == played.commands
+
+
 class TestCompanyStamp:
     def test_is_taken_off_before_the_two_part(self):
         """UNC-001, UNC-003, R57, R117-R119: that field and no other, then the coupling."""

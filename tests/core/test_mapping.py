@@ -133,11 +133,11 @@ class TestEntityMapping:
 
 
 class TestCompat:
-    def test_microsoft_is_coupled_records_only_no_match_and_whole_records_fail(self):
-        """TBL-003, R67, R174, R186: the built-in integration's defaults."""
-        assert ("none", (), "record", "dead_letter") == (
+    def test_microsoft_is_coupled_records_only_matched_by_order_and_whole_records_fail(self):
+        """TBL-003, R67, R100, R174, R186: the built-in integration's defaults."""
+        assert ("none", "by_order", "record", "dead_letter") == (
             MICROSOFT.create,
-            MICROSOFT.match,
+            MICROSOFT.matching,
             MICROSOFT.conflict,
             MICROSOFT.deletes,
         )
