@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from drawbar.cli import brakes, changes, check, couplings, dead_letters, explain, mappings, run, setup, status, topics
+from drawbar.cli import (
+    brakes,
+    changes,
+    check,
+    couplings,
+    dead_letters,
+    explain,
+    mappings,
+    run,
+    setup,
+    status,
+    sync,
+    topics,
+)
 from drawbar.cli.shared import new_app
 
 app = new_app("Keep a Business Central and a Dynamics 365 Sales in step over Kafka.")
@@ -59,6 +72,7 @@ app.command("check", short_help="Test settings, mappings, broker, and rights in 
 app.command("explain", short_help="Tell what is known of a record, and why.")(explain.explain)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(couplings.app, name="couplings")
+app.add_typer(sync.app, name="sync", short_help="Plan a first load of two full systems, and run it.")
 app.add_typer(mappings.app, name="mappings", short_help="What is synchronised and how; are the files right.")
 app.command("changes", short_help="Print what capture saw of one entity.")(changes.changes)
 app.add_typer(run.capture_app, name="capture", short_help="Find changes in both systems; confirm deletes.")

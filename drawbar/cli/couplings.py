@@ -1,4 +1,4 @@
-"""`drawbar couplings`: which records are coupled; couple and uncouple them by hand.
+"""`drawbar couplings`: which records are coupled; couple and uncouple them by hand, or many by their criteria.
 
 Couple and uncouple are orders to a home. They are checked against the rows first, because a person wants to know at
 once what is wrong, and then followed until the home has carried them out or refused.
@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 
+from drawbar.cli.carrying_out import Task, carry_out, progress_bar
 from drawbar.cli.orders import Verdict, await_verdict, order_message
 from drawbar.cli.pair_description import describe_row, print_described
+from drawbar.cli.plans import couple_task, describe_plan, new_batch, plan_of
 from drawbar.cli.running import Running, age, plural, running, say_unreadable, utc_now
 from drawbar.cli.shared import (
     AsJson,
@@ -33,6 +35,7 @@ from drawbar.cli.shared import (
 if TYPE_CHECKING:
     from drawbar.rows import Known, Named, News, Watch
     from processors.mapping import EntityMapping
+    from processors.planning import Plan
     from schemas.coupling import Row
     from schemas.records import Order, System
 
@@ -40,6 +43,8 @@ app = new_app("Which records are coupled; couple and uncouple them by hand.")
 
 State = Literal["coupled", "uncoupled", "single", "claiming", "all"]
 Side = Literal["erp", "crm"]
+IdleS = Annotated[float, typer.Option("--idle-s", min=0, help="Seconds without progress until it gives up.")]
+UNCOUPLE = "uncouple"  # the hold of an uncoupling that the CRM refused
 
 SIDE_BY_SIDE = (
     94  # columns that two ids, a state and an age take; in a narrower terminal the ids stand one below the other
@@ -192,6 +197,194 @@ def uncouple(
         answer = replace(answer, result="uncoupled")
     _report(as_json, answer)
     if answer.result in ("refused", "pending"):
+        raise typer.Exit(1)
+
+
+# --- batches ------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def match(
+    ctx: typer.Context,
+    mapping: MappingName = None,
+    preview: Annotated[bool, typer.Option("--preview", help="Only show what would be coupled.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    uncoupled_too: Annotated[
+        bool, typer.Option("--uncoupled", help="Match also what was uncoupled by hand, or by an undo.")
+    ] = False,
+    use: Annotated[
+        Optional[Side], typer.Option("--use", help="Whose values stand at first; default: as the mapping says.")
+    ] = None,
+    records: Annotated[
+        Optional[list[str]],
+        typer.Option("--record", metavar="REF|KEY", help="Only these records, by id or business key."),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Name every record, not only the first few.")] = False,
+    idle_s: IdleS = 60,
+    as_json: AsJson = False,
+    connection_file: ConnectionFile = None,
+) -> None:
+    """Couple records that match by the criteria of their mapping. Shows them first and asks; nothing is made.
+
+    Those that are coupled bear the id of this batch, by which all of them can be uncoupled again.
+
+    Example: drawbar couplings match --mapping customer-account --preview
+    """
+    from processors.planning import Fate, ambiguous_groups
+    from schemas.errors import UsageError
+
+    system = running(ctx, connection_file)
+    plan = plan_of(system, mapping, use=use or "", uncoupled_too=uncoupled_too)
+    without = [name for name in plan.order if not system.mappings[name].match]
+    if mapping is not None and without:
+        raise UsageError(  # R102
+            f"mapping {mapping} has no criteria to match by", next_step="write them into its file under `match`"
+        )
+    plan = _of_records(plan, records, system) if records else plan
+    found = [one for name in plan.order for one in plan.of(name, Fate.MATCH)]
+    if not as_json:
+        for name in plan.order:
+            for line in describe_plan(plan, system.mappings[name], every=every, only=("match", "ambiguous")):
+                (typer.echo if preview else say)(line)
+    if preview or not found:
+        if as_json:
+            for one in found:
+                print_json_line({"mapping": one.mapping, "erp_id": one.erp_id, "crm_id": one.crm_id, "by": one.why})
+            for name in plan.order:
+                for group in ambiguous_groups(plan, system.mappings[name]):
+                    print_json_line({"mapping": name, "ambiguous": list(group)})
+        elif not found:
+            say("nothing matches that is not coupled already")
+        return
+    if not yes:
+        typer.confirm(f"Couple {plural(len(found), 'pair')}?", abort=True, err=True)
+    batch = new_batch(utc_now())
+    say(f"batch {batch}; taken back by drawbar couplings undo {batch}")
+    tasks = [couple_task(one, batch, by=f"batch {batch}", use=use or "") for one in found]
+    _carry_out_batch(system, tasks, batch, verb="coupled", idle_s=idle_s, as_json=as_json)
+
+
+def _of_records(plan: Plan, names: list[str], system: Running) -> Plan:
+    """What the plan says of some records alone. Raises UsageError for one that nobody knows."""
+    from drawbar.rows import find_one, parse_named
+
+    rows = system.rows.rows()
+    refs = [find_one(parse_named(name), rows, system.mappings.values())[0].ref for name in names]
+    ids = {(ref.system.value, ref.id) for ref in refs}
+    kept = [one for one in plan.records if {("erp", one.erp_id), ("crm", one.crm_id)} & ids]
+    return replace(plan, records=tuple(kept))
+
+
+@app.command()
+def undo(
+    ctx: typer.Context,
+    batch: Annotated[str, typer.Argument(metavar="BATCH", help="Id of the batch, as `couplings batches` lists it.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    idle_s: IdleS = 60,
+    as_json: AsJson = False,
+    connection_file: ConnectionFile = None,
+) -> None:
+    """Uncouple the pairs that are coupled because of a batch. Their values stay; only the company's stamp is taken off.
+
+    Example: drawbar couplings undo 20260302-091500-7f3a --yes
+    """
+    from schemas.errors import UsageError
+
+    system = running(ctx, connection_file)
+    rows = [row for row in system.rows.rows().values() if _batch_of(row) == batch]
+    if not rows:
+        raise UsageError(f"no pair is coupled because of batch {batch!r}", next_step="drawbar couplings batches")
+    say(f"batch {batch}: {plural(len(rows), 'pair')} will be uncoupled")
+    if not yes:
+        typer.confirm("Go on?", abort=True, err=True)
+    tasks = [_undo_task(row, batch) for row in rows]
+    _carry_out_batch(system, tasks, batch, verb="uncoupled", idle_s=idle_s, as_json=as_json)
+
+
+@app.command()
+def batches(ctx: typer.Context, as_json: AsJson = False, connection_file: ConnectionFile = None) -> None:
+    """List the batches that pairs are coupled because of, newest first.
+
+    Example: drawbar couplings batches
+    """
+    system = running(ctx, connection_file)
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in system.rows.rows().values():
+        if batch := _batch_of(row):
+            found.setdefault((batch, row.mapping), []).append(row)
+    for (batch, mapping), rows in sorted(found.items(), reverse=True) if as_json else ():
+        print_json_line({"batch": batch, "mapping": mapping, "pairs": len(rows), "coupled_at": _first_at(rows)})
+    if not as_json and found:
+        print_table(
+            ("batch", "mapping", "still coupled", "since"),
+            [
+                (batch, mapping, len(rows), age(_first_at(rows), utc_now()))
+                for (batch, mapping), rows in sorted(found.items(), reverse=True)
+            ],
+        )
+    if not found:
+        say("no pair is coupled because of a batch")
+    say_unreadable(system.rows)
+
+
+def _first_at(rows: list[Row]) -> Any:
+    return min(row.pair.coupled_at for row in rows if row.pair is not None and row.pair.coupled_at is not None)
+
+
+def _batch_of(row: Row | None) -> str:
+    """The batch that the row's pair is coupled because of; blank when it is not coupled, or not by a batch."""
+    from schemas.coupling import PairState
+
+    pair = row.pair if row is not None else None
+    return pair.batch if pair is not None and pair.state is PairState.COUPLED else ""
+
+
+def _undo_task(row: Row, batch: str) -> Task:
+    from schemas.coupling import PairState
+    from schemas.records import Order, OrderKind, derived_id, home_key
+
+    key = home_key(row.mapping, row.id)
+    order_id = derived_id("undo", batch, key)
+    order = Order(order_id=order_id, kind=OrderKind.UNCOUPLE, by=f"undo of batch {batch}", erp_id=row.id, batch=batch)
+
+    def is_done(row: Row | None, _answer: str) -> bool:
+        return row is None or row.pair is None or row.pair.state is not PairState.COUPLED
+
+    def is_ended(row: Row | None, answer: str) -> bool:
+        pair = row.pair if row is not None else None
+        refused = pair is not None and pair.in_flight is None and UNCOUPLE in pair.holds
+        return is_done(row, answer) or refused or bool(answer)
+
+    return Task(
+        keys=(key,),
+        message=order_message(order, mapping=row.mapping, home=row.id),
+        order_id=order_id,
+        is_done=is_done,
+        is_ended=is_ended,
+    )
+
+
+def _carry_out_batch(
+    system: Running, tasks: list[Task], batch: str, *, verb: str, idle_s: float, as_json: bool
+) -> None:
+    """Raises Exit(1) unless all came about."""
+    with progress_bar(verb) as progress:
+        carried = carry_out(system.rows, tasks, idle_s=idle_s, progress=progress)
+    left: dict[str, int] = {}
+    for task in tasks:
+        row, answer = carried.rows.get(task.keys[0]), carried.answers.get(task.order_id, "")
+        if not task.is_done(row, answer):
+            why = answer or ("an open dead letter" if task.is_ended(row, answer) else "not answered")
+            left[why] = left.get(why, 0) + 1
+    done = len(tasks) - sum(left.values())
+    if as_json:
+        print_json_line({"batch": batch, verb: done, "left": left})
+    else:
+        typer.echo(f"{verb}: {plural(done, 'pair')} of batch {batch}")
+    for why, count in left.items():
+        say(f"not {verb}: {plural(count, 'pair')}, {WHY_REFUSED.get(why, why)}")
+    if left:
+        say("  do:    see whether the stages run (drawbar status), then drawbar dead-letters list")
         raise typer.Exit(1)
 
 

@@ -16,6 +16,7 @@ from schemas.errors import BusUnavailable, UsageError
 
 if TYPE_CHECKING:
     from drawbar.rows import Rows
+    from drawbar.settings import Settings
     from processors.mapping import EntityMapping
 
 BROKER_WAIT_S = 8.0  # a person waits for the answer; what runs waits for its broker without end
@@ -28,6 +29,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 class Running:
     rows: Rows
     mappings: Mapping[str, EntityMapping]
+    settings: Settings
 
 
 def running(ctx: typer.Context, connection_file: Path | None) -> Running:
@@ -52,7 +54,7 @@ def running(ctx: typer.Context, connection_file: Path | None) -> Running:
             fault.message, next_step="see whether the system runs, and whether this is its broker"
         ) from fault
     mappings = load_mappings(settings.mappings_dir, compat=settings.compat, ownership=settings.ownership)
-    return Running(rows=KafkaRows(settings.bus), mappings=mappings)
+    return Running(rows=KafkaRows(settings.bus), mappings=mappings, settings=settings)
 
 
 def say_unreadable(rows: Rows) -> None:

@@ -18,6 +18,7 @@ from drawbar.cli.running import Running
 from drawbar.cli.shared import new_app
 from drawbar.ports import InMessage, OutMessage
 from drawbar.rows import News, Rows, Watch
+from drawbar.settings import Settings
 from processors.mapping import EntityMapping
 from processors.mapping_files import load_mappings
 from schemas.codec import decode
@@ -187,9 +188,15 @@ class Result:
         return [json.loads(line) for line in self.out.splitlines()]
 
 
-def run(app: typer.Typer, *args: str, rows: Rows | None = None, answers: str | None = None) -> Result:
+def run(
+    app: typer.Typer,
+    *args: str,
+    rows: Rows | None = None,
+    answers: str | None = None,
+    mappings: Mapping[str, EntityMapping] | None = None,
+) -> Result:
     """Run a command on rows in memory."""
-    obj = None if rows is None else Running(rows=rows, mappings=shipped())
+    obj = None if rows is None else Running(rows=rows, mappings=mappings or shipped(), settings=Settings())
     result = CliRunner().invoke(app, list(args), obj=obj, input=answers)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
