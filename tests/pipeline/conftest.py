@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 
 import pytest
@@ -23,10 +23,12 @@ def start_installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sta
     """
     with ExitStack() as stack:
 
-        def start(*arguments: str, local_kafka: bool = False) -> Installation:
+        def start(
+            *arguments: str, local_kafka: bool = False, settings: Mapping[str, str] | None = None
+        ) -> Installation:
             in_docker = os.environ.get("DRAWBAR_TEST_BUS") == "docker" and not local_kafka
             bus = _in_docker(stack) if in_docker else None
-            made = Installation(tmp_path_factory.mktemp("pipeline"), bus=bus)
+            made = Installation(tmp_path_factory.mktemp("pipeline"), bus=bus, settings=settings)
             stack.callback(made.end)
             made.start(*arguments)
             return made
@@ -36,8 +38,11 @@ def start_installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sta
 
 @pytest.fixture(scope="module")
 def system(start_installation: StartInstallation, request: pytest.FixtureRequest) -> Installation:
-    """The installation of the module, with two salespeople who have a user. `UP` in the module: arguments for `up`."""
-    made = start_installation(*getattr(request.module, "UP", ()))
+    """The installation of the module, with two salespeople who have a user. `UP` in the module: arguments for `up`;
+    `SETTINGS`: environment of `up` and of commands.
+    """
+    module = request.module
+    made = start_installation(*getattr(module, "UP", ()), settings=getattr(module, "SETTINGS", None))
     made.person("AA", first="Ada", last="Aalto")
     made.person("BB", first="Bo", last="Berg")
     made.wait_quiet()

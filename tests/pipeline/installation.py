@@ -95,8 +95,9 @@ class Killed:
 class Installation:
     """One state folder, and the `drawbar up` that runs on it while it is started."""
 
-    def __init__(self, folder: Path, *, bus: str | None = None) -> None:
-        """`bus`: brokers to use instead of an Apache Kafka of its own."""
+    def __init__(self, folder: Path, *, bus: str | None = None, settings: Mapping[str, str] | None = None) -> None:
+        """`bus`: brokers to use instead of an Apache Kafka of its own. `settings`: by their names in the environment."""
+        self.environment = {**_environment(), **(settings or {})}
         self.state_dir = folder / "state"
         self.connection_file = folder / "connection.json"
         self.bus = bus
@@ -116,7 +117,7 @@ class Installation:
         bus = () if self.bus is None else ("--bus", self.bus)
         folder, reach = str(self.state_dir), str(self.connection_file)
         line = ("--state-dir", folder, "--connection-file", reach, *bus, *arguments)
-        self._up = _spawn(("up", "--sandbox", "--seed", "empty", *line), self._log)
+        self._up = _spawn(("up", "--sandbox", "--seed", "empty", *line), self._log, self.environment)
         until(lambda: self._written() or self._ended(), "the connection file is there", timeout_s=DEADLINE_S)
         assert not self._ended(), self.log()
         self._seen |= self.all_pids()
@@ -226,11 +227,17 @@ class Installation:
     def drawbar(self, *arguments: str, code: int = 0) -> str:
         """Run a `drawbar` command as a person would; what it prints. Fails unless it ends with `code`."""
         if self._prompt is None:
-            environment = {**_environment(), "DRAWBAR_CONNECTION_FILE": str(self.connection_file)}
-            self._prompt = Prompt(self.connection_file.parent, environment)
+            self._prompt = Prompt(self.connection_file.parent, self._with_connection())
         ended, printed, said = self._prompt.run(*arguments, timeout_s=2 * DEADLINE_S)
         assert code == ended, f"drawbar {' '.join(arguments)}\n{printed}\n{said}\n{self.log()}"
         return printed
+
+    def begin(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start a `drawbar` command that is not waited for; what it prints is in `begun.log` of the state folder."""
+        return _spawn(arguments, self.state_dir / "begun.log", self._with_connection())
+
+    def _with_connection(self) -> dict[str, str]:
+        return {**self.environment, "DRAWBAR_CONNECTION_FILE": str(self.connection_file)}
 
     def lines(self, *arguments: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.drawbar(*arguments, "--json").splitlines()]
@@ -341,7 +348,7 @@ def await_all(missing: Callable[[], list[str]], what: str) -> None:
         pytest.fail(f"{what}: " + "\n".join(last))
 
 
-def _spawn(arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
+def _spawn(arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """`drawbar` that ends with the test session, whatever ends that."""
     with log.open("ab") as output:
         return subprocess.Popen(
@@ -349,7 +356,7 @@ def _spawn(arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=_environment(),
+            env=dict(environment),
             start_new_session=True,  # a Ctrl-C is for pytest, which then ends it in order
         )
 
