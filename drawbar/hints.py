@@ -24,12 +24,13 @@ from schemas.topics import CAPTURED, HINTS
 FLUSH_S = 10.0
 
 Entity = tuple[str, str]  # system and entity, as in the table of captured ones
-Kind = Literal["look", "confirm-deletes"]
+Kind = Literal["look", "confirm-deletes", "anew"]
 
 
 class HintKind(str, Enum):
     LOOK = "look"
     CONFIRM_DELETES = "confirm-deletes"
+    ANEW = "anew"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ EVENTS: Mapping[str, str] = {
     "bus.jar_failed": "a jar could not be fetched and is tried again (debug)",
     "bus.topic_changed": "a setting of a topic was set",
     "bus.topic_made": "a topic was made",
+    "capture.anew": "an entity is read from its beginning, because somebody asked for it",
     "capture.beat_lost": "what capture said of itself did not arrive (debug)",
     "capture.crashed": "an entity's thread ended by a fault nobody foresaw; the process ends and is started again",
     "capture.fenced": "another process captures this entity now",

@@ -19,7 +19,7 @@ from processors.coupling import Fingerprints, agree, form, side_of
 from processors.mapping import DIRECTIONS, Direction, EntityMapping, FieldMapping, source_of, target_of
 from processors.transfer import Bad, Carried, Known, Leave, Missing, carry, equal, map_fields, passes
 from processors.view import ReferenceView
-from schemas.coupling import Hold, Matched, Pair, PairState, Side
+from schemas.coupling import RECORD, Hold, Matched, Pair, PairState, Side
 from schemas.errors import (
     AmbiguousMatch,
     CounterpartDeleted,
@@ -143,6 +143,8 @@ def decide(pair: Pair, mapping: EntityMapping, view: ReferenceView, context: Con
 def _decide(pair: Pair, mapping: EntityMapping, view: ReferenceView, context: Context) -> Decided:
     if pair.in_flight is not None or pair.state is PairState.CLAIMING:
         return Decided(pair=pair, decisions=(Park(),))
+    if pair.rebasing and pair.state is PairState.COUPLED:
+        return _read_for_base(pair, context)
     if mapping.role != "pair":
         return _nothing(pair, "only-looked-up")
     if pair.state is PairState.UNCOUPLED:
@@ -160,13 +162,58 @@ def _decide(pair: Pair, mapping: EntityMapping, view: ReferenceView, context: Co
         return _decide_deleted(pair, mapping, context)
     if pair.key_id and pair.key_id != context.prints.key_id:
         # What was agreed cannot be read any more: what both hold now is the new agreement; nothing is written.
-        rebased = agree(pair, _all_lines(mapping), context.prints, company=view.company_crm_id)
-        return _nothing(rebased, "rebased-under-new-key")
+        return _nothing(take_as_base(pair, mapping, view, context.prints), "rebased-under-new-key")
     return _decide_pair(pair, mapping, view, context)
 
 
 def _nothing(pair: Pair, reason: str) -> Decided:
     return Decided(pair=pair, decisions=(Skip(direction="", reason=reason),))
+
+
+def take_as_base(pair: Pair, mapping: EntityMapping, view: ReferenceView, prints: Fingerprints) -> Pair:
+    """What both sides hold now is what they agree on from here; where they differ is remembered for a person."""
+    based = agree(pair, _all_lines(mapping), prints, company=view.company_crm_id)
+    return replace(based, differs=differing(based, mapping, view, prints))
+
+
+def differing(pair: Pair, mapping: EntityMapping, view: ReferenceView, prints: Fingerprints) -> tuple[str, ...]:
+    """CRM names of the lines at rest in which the sides differ. What cannot be compared (a reference that is not
+    coupled) counts as different: a new base would hide it otherwise.
+    """
+    gone = any(side is None or side.deleted for side in (pair.erp, pair.crm))
+    if gone:
+        return (RECORD,)
+    ways = [way for way in DIRECTIONS if mapping.flows(way)]
+    return tuple(
+        item.line.name_in(System.CRM)
+        for item in _lines(pair, mapping, view, prints)
+        if not (item.erp_changed or item.crm_changed)
+        and any(item.line.goes(way) for way in ways)
+        and not any(_holds_already(item, pair, way, view, prints) for way in ways if item.line.goes(way))
+    )
+
+
+def _holds_already(item: _Line, pair: Pair, way: Direction, view: ReferenceView, prints: Fingerprints) -> bool:
+    """Whether the target holds what the source would send, as far as the line sends anything."""
+    source, held = item.value(source_of(way)), item.value(target_of(way))
+    carried = carry(item.line, source, way, view, creating=False, held=held)
+    if isinstance(carried, Leave):
+        return True
+    if not isinstance(carried, Known):
+        return False
+    target = side_of(pair, target_of(way))
+    known_form = target.forms.get(item.line.name_in(target_of(way))) if target is not None else None
+    return equal(item.line, carried.value, held) or known_form == form(prints, carried.value, held)
+
+
+def _read_for_base(pair: Pair, context: Context) -> Decided:
+    """A system was restored, or may have been: its record is read before anything else is decided."""
+    direction: Direction = "to_crm" if pair.rebasing[0] == System.CRM.value else "to_erp"
+    hold = pair.holds.get(direction)
+    source = side_of(pair, source_of(direction))
+    if hold is not None and source is not None and still_held(hold, source, retry=context.retry):
+        return Decided(pair=pair, decisions=(Skip(direction=direction, reason="held", fields=hold.fields),))
+    return Decided(pair=pair, decisions=(Issue(direction=direction, kind=CommandKind.READ),))
 
 
 def _needs_company(mapping: EntityMapping) -> bool:
@@ -271,6 +318,9 @@ def _decide_pair(pair: Pair, mapping: EntityMapping, view: ReferenceView, contex
         decision.direction for decision in decisions if isinstance(decision, Skip) and decision.reason == "unchanged"
     }
     pair = replace(pair, news=tuple(way for way in DIRECTIONS if news[way] and way not in at_rest))
+    if pair.differs:  # what was changed or made equal since needs nobody's choice any more
+        still = differing(pair, mapping, view, context.prints)
+        pair = replace(pair, differs=tuple(name for name in pair.differs if name in still))
     return Decided(pair=pair, decisions=tuple(decisions), soft_missing=tuple(soft), choices=choices)
 
 
@@ -623,6 +673,8 @@ def _decide_deleted(pair: Pair, mapping: EntityMapping, context: Context) -> Dec
     if survivor is None or survivor.deleted:
         return Decided(pair=pair, decisions=(Settle(direction=toward, how="dissolve"),))
     how = context.use if context.use in ("restore", "uncouple", "propagate") else mapping.deletes
+    if RECORD in pair.differs and not context.use:
+        how = "dead_letter"  # nobody deleted it: a backup did not have it
     if how in ("restore", "uncouple"):
         return Decided(pair=pair, decisions=(Settle(direction=toward, how=how),))
     away = "to_crm" if gone is System.ERP else "to_erp"

@@ -23,9 +23,11 @@ from processors.decide import (
     free_candidates,
     match_tests,
     still_held,
+    take_as_base,
     test_print,
 )
 from processors.mapping import Direction, source_of
+from processors.rebase import rebase, settle_differences
 from processors.turn import Turn
 from schemas.coupling import Hold, Home, Matched, Pair, PairState, Side
 from schemas.errors import AlreadyCoupled
@@ -156,6 +158,8 @@ def handle(turn: Turn, order: Order) -> bool:
         OrderKind.UNCOUPLE: _uncouple,
         OrderKind.RETRY: _retry,
         OrderKind.CLOSE: _close,
+        OrderKind.REBASE: rebase,
+        OrderKind.SETTLE: settle_differences,
     }
     return handlers[order.kind](turn, order)
 
@@ -355,7 +359,9 @@ def join(turn: Turn, pair: Pair, side: Side, order: Order) -> None:
         pair,
         state=PairState.COUPLED,
         coupled_at=turn.now,
-        first_use=order.use,
+        first_use=order.use if order.use in ("erp", "crm") else "",
+        differs=(),
+        rebasing=(),
         matched=None,
         claiming="",
         restoring=False,
@@ -364,6 +370,8 @@ def join(turn: Turn, pair: Pair, side: Side, order: Order) -> None:
         batch=order.batch,
         key_id=turn.world.prints.key_id,
     )
+    if order.use == "agree":
+        pair = take_as_base(pair, turn.mapping, turn.world.view, turn.world.prints)
     turn.row = replace(turn.row, pair=pair, home=home)
     turn.line(
         "coupled",
@@ -491,7 +499,7 @@ def _part(turn: Turn, pair: Pair, order: Order) -> None:
     pair = forget_agreement(turn.release_all(pair, reason="uncoupled"))
     crm = pair.crm
     pair = replace(pair, state=PairState.UNCOUPLED, coupled_at=None, first_use="", soft_missing=(), matched=None)
-    pair = replace(pair, batch="", to_be_made=False)
+    pair = replace(pair, batch="", to_be_made=False, rebasing=(), differs=())
     pair = _spend(pair, pair.claim)
     if crm is not None and crm.id != turn.row.id:
         pair = replace(pair, crm=None)

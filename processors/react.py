@@ -32,6 +32,7 @@ from processors.decide import (
 )
 from processors.homes import UNCOUPLE, crm_id_is_taken, grant, handle, join, reserve_crm_id, settle_deleted, take_change
 from processors.mapping import DIRECTIONS, target_of
+from processors.rebase import REBASE, take_read
 from processors.turn import Step, Turn, World
 from schemas.coupling import Matched, Pair, PairState, Row
 from schemas.errors import CounterpartDeleted, Rejected, SinkError, by_code
@@ -87,6 +88,9 @@ def take_outcome(turn: Turn, outcome: Outcome) -> None:
     if pair is None or flight is None or flight.command.command_id != outcome.command_id:
         turn.line("ignored", str(outcome.target), reason="answers-no-command", command_id=outcome.command_id)
         turn.quiet = True
+        return
+    if flight.purpose == REBASE:
+        take_read(turn, flight, outcome)
         return
     outcome = _as_far_as_ours(outcome, flight.command.kind)
     pair = absorb_outcome(pair, outcome, turn.mapping, turn.world.prints)
@@ -234,7 +238,7 @@ def _act(turn: Turn, decision: Decision) -> None:
             if pair.in_flight is None and kind is CommandKind.CREATE and crm_id_is_taken(turn, pair, direction):
                 reserve_crm_id(turn, pair)
             elif pair.in_flight is None:
-                turn.issue(pair, decision)
+                turn.issue(pair, decision, purpose=REBASE if kind is CommandKind.READ else "sync")
             else:
                 if direction in pair.kept_back:
                     turn.kept_back[direction] = pair.kept_back[direction]

@@ -152,7 +152,7 @@ class Turn:
         """
         direction = issue.direction
         counts = purpose == "sync" and self._counts(pair, issue)
-        if issue.kind is not CommandKind.MATCH and self._is_kept_back(pair, issue, counts=counts):
+        if issue.kind not in (CommandKind.MATCH, CommandKind.READ) and self._is_kept_back(pair, issue, counts=counts):
             return
         source, target = side_of(pair, source_of(direction)), side_of(pair, target_of(direction))
         names = tuple(sorted(issue.values))

@@ -157,6 +157,7 @@ class EntityCapture:
         self._sweep_hinted = False
         self._confirmed = False  # deletes, however many
         self._deletes: Mapping[str, Any] = {}  # those for which it stopped
+        self._anew = False  # a snapshot was asked for
         self._events = 0
         self._times: dict[str, datetime] = {}
         self._last_poll_events = 0
@@ -173,6 +174,11 @@ class EntityCapture:
         """Publish the deletes for which this entity stopped. Means nothing unless it did."""
         if self._reason == MassDelete.code:
             self._confirmed = True
+
+    def capture_anew(self) -> None:
+        """Forget position and versions: read all records, and publish each of them, changed or not."""
+        self._anew = True
+        self._hinted = True
 
     @property
     def snapshot_done(self) -> bool:
@@ -221,6 +227,9 @@ class EntityCapture:
         try:
             if self._memory is None:
                 self._memory = self._recall()
+            if self._anew:
+                self._anew = False
+                self._begin_anew(self._memory)
             if not self._memory.snapshot_done and not self._is_our_turn():
                 self._wait("", TURN_CHECK_S)
                 return
@@ -237,6 +246,13 @@ class EntityCapture:
                 "capture.waiting", entity=self._subject.key, code=fault.code, detail=fault.message, retry_in_s=pause_s
             )
             self._wait(fault.code, pause_s)
+
+    def _begin_anew(self, memory: _Memory) -> None:
+        """Where it is cut off, the next owner reads all records again, but publishes only what differs."""
+        memory.known = {record_id: replace(last, field_set="") for record_id, last in memory.known.items()}
+        memory.position, memory.snapshot_done = "", False
+        self._publish(memory, ())
+        log.info("capture.anew", entity=self._subject.key, known=len(memory.known))
 
     def _is_our_turn(self) -> bool:
         return self._may_begin() or self._clock.monotonic() >= self._turn_until

@@ -355,6 +355,8 @@ class _Runner:
     def heed(self, hint: Hint) -> None:
         if hint.kind is HintKind.CONFIRM_DELETES:
             self.machine.confirm_deletes()
+        elif hint.kind is HintKind.ANEW:
+            self.machine.capture_anew()
         else:
             self.machine.look(sweep=hint.sweep)
         self._wake.set()

@@ -14,6 +14,8 @@ from enum import Enum
 
 from schemas.records import Command, CommandKind, DeadLetter, JournalLine, Order, Values, Work
 
+RECORD = "(record)"  # in `Pair.differs`: the record itself was gone from a system that was restored
+
 
 class PairState(str, Enum):
     SINGLE = "single"  # one record, no counterpart
@@ -108,6 +110,8 @@ class Pair:
     kept_back: Mapping[str, KeptBack] = field(default_factory=dict)  # direction -> what a brake keeps back
     in_step: bool = False  # both sides have agreed in all fields, once at least since they were coupled
     updated: Mapping[str, datetime] = field(default_factory=dict)  # direction -> last write while in step
+    rebasing: tuple[str, ...] = ()  # systems whose record is to be read before anything is decided
+    differs: tuple[str, ...] = ()  # CRM fields that differed when a new base was taken; RECORD: one is not there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

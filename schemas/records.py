@@ -186,6 +186,7 @@ class Outcome:
 class OrderKind(str, Enum):
     """What may be asked of a home. COUPLE and UNCOUPLE come from people (or from a match); the next five are how two
     homes settle a claim; RETRY decides again; RESEND repeats a command that was not answered; CLOSE gives a letter up.
+    REBASE takes what both systems hold as the new base and writes nothing; SETTLE says what becomes of the differences.
     """
 
     COUPLE = "couple"  # to the CRM record's home: claim it for `erp_id`
@@ -197,6 +198,8 @@ class OrderKind(str, Enum):
     RETRY = "retry"
     RESEND = "resend"
     CLOSE = "close"
+    REBASE = "rebase"
+    SETTLE = "settle"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +213,9 @@ class Order:
     erp_id: str = ""
     crm_id: str = ""
     claim: str = ""  # CLAIMED, GIVE_BACK: which claim
-    use: str = ""  # RETRY: erp, crm, restore, uncouple, propagate, create; COUPLE: erp, crm or blank: as mapped
+    # RETRY: erp, crm, restore, uncouple, propagate, create; COUPLE: erp, crm, agree, or blank for the mapping's way;
+    # REBASE: the system to read, or blank for both; SETTLE: erp, crm, keep
+    use: str = ""
     batch: str = ""  # COUPLE: recorded with the pair; UNCOUPLE: only if the pair was coupled by this batch
     reason: str = ""  # REFUSED, GIVE_BACK, CLOSE: taken, ambiguous, no-match, …
     holder: str = ""  # REFUSED: the ERP record that holds the claim; GIVE_BACK for a restore: the home that adopts

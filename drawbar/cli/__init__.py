@@ -15,11 +15,13 @@ from drawbar.cli import (
     dead_letters,
     explain,
     mappings,
+    rebaseline,
     run,
     setup,
     status,
     sync,
     topics,
+    transfer,
 )
 from drawbar.cli.shared import new_app
 
@@ -72,7 +74,9 @@ app.command("check", short_help="Test settings, mappings, broker, and rights in 
 app.command("explain", short_help="Tell what is known of a record, and why.")(explain.explain)
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(couplings.app, name="couplings")
-app.add_typer(sync.app, name="sync", short_help="Plan a first load of two full systems, and run it.")
+transfer.register(couplings.app)
+rebaseline.register(sync.app)
+app.add_typer(sync.app, name="sync", short_help="Plan and run a first load; take a new base after a restore.")
 app.add_typer(mappings.app, name="mappings", short_help="What is synchronised and how; are the files right.")
 app.command("changes", short_help="Print what capture saw of one entity.")(changes.changes)
 app.add_typer(run.capture_app, name="capture", short_help="Find changes in both systems; confirm deletes.")

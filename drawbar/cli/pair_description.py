@@ -49,6 +49,7 @@ def describe_row(
         "claiming": _ref(System.CRM, mapping, pair.claiming) if pair is not None else "",
         "candidates": _candidates(pair, mapping),
         "went_on_without": list(pair.soft_missing) if pair is not None else [],
+        "differs": list(pair.differs) if pair is not None else [],
         "deferred": [_order(order) for order in row.deferred],
         "belongs_to": "",
         "evicted": None,
@@ -209,6 +210,8 @@ def print_described(ref: str, described: Mapping[str, Any], now: datetime) -> No
     _say("claims", described["claiming"])
     _say("matches", ", ".join(described["candidates"]))
     _say("without", ", ".join(described["went_on_without"]))
+    if described["differs"]:
+        _say("differs", f"{', '.join(described['differs'])}: since a new base was taken; drawbar sync settle decides")
     for order in described["deferred"]:
         _say("deferred", f"{order['kind']} by {order['by'] or 'a home'}: waits for the command in flight")
     letters = described.get("letters", [])

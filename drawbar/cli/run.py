@@ -121,18 +121,48 @@ def confirm_deletes(
 
     Example: drawbar capture confirm-deletes erp.customer
     """
-    from schemas.topics import CAPTURED
-
-    name = entity.replace(":", ".")
-    meant = [(system, known) for system, known in CAPTURED if name in (known, f"{system}.{known}")]
-    if not meant:
-        known = ", ".join(f"{system}.{known}" for system, known in CAPTURED)
-        raise UsageError(f"no entity that is captured is called {entity!r}", next_step=f"one of {known}")
+    meant = _captured(entity)
     settings = open_running(connection_file)
     from drawbar.hints import send_hints
 
     send_hints(settings.bus, meant, kind="confirm-deletes")
     say(f"{'.'.join(meant[0])}: confirmed; the deletes are published with the next look")
+
+
+@capture_app.command("anew")
+def capture_anew(
+    entities: Annotated[
+        Optional[list[str]],
+        typer.Argument(metavar="ENTITY", help="Such as erp.customer; none: every entity.", show_default=False),
+    ] = None,
+    connection_file: ConnectionFile = None,
+) -> None:
+    """Have capture read an entity from its beginning and publish every record, changed or not.
+
+    Nothing is written twice by it: what a home knows already is an echo. For a lost topic, or a restored system.
+
+    Example: drawbar capture anew erp.customer crm.account
+    """
+    from schemas.topics import CAPTURED
+
+    meant = [found for name in entities for found in _captured(name)] if entities else list(CAPTURED)
+    settings = open_running(connection_file)
+    from drawbar.hints import send_hints
+
+    send_hints(settings.bus, meant, kind="anew")
+    say(f"{len(meant)} of {len(CAPTURED)} entities are read anew")
+
+
+def _captured(name: str) -> list[tuple[str, str]]:
+    """The entities that a name means. Raises UsageError when there is none."""
+    from schemas.topics import CAPTURED
+
+    wanted = name.replace(":", ".")
+    meant = [(system, known) for system, known in CAPTURED if wanted in (known, f"{system}.{known}")]
+    if not meant:
+        known = ", ".join(f"{system}.{known}" for system, known in CAPTURED)
+        raise UsageError(f"no entity that is captured is called {name!r}", next_step=f"one of {known}")
+    return meant
 
 
 def process(connection_file: ConnectionFile = None) -> None:

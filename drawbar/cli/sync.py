@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from processors.planning import End, Plan, Planned
     from schemas.records import System
 
-app = new_app("Plan the first load of two systems that both hold data, and run it.")
+app = new_app("Plan and run the first load of two systems that both hold data; take a new base after a restore.")
 
 REQUEST_S = 0.2  # how long one request is taken to last
 MEASURED = 2000  # messages between the stages that are looked at for what a look-up and a write cost
