@@ -22,6 +22,7 @@ STABLE = {
     "DRW-2002": ("TokenRefused", "token-refused"),
     "DRW-2003": ("PrivilegeMissing", "privilege-missing"),
     "DRW-2004": ("Unreachable", "unreachable"),
+    "DRW-2005": ("WebhookRefused", "webhook-refused"),
     "DRW-3000": ("RecordError", "record"),
     "DRW-3001": ("OwnerNotCoupled", "owner-not-coupled"),
     "DRW-3002": ("ReferenceNotCoupled", "reference-not-coupled"),

@@ -228,6 +228,17 @@ class TestDeletes:
 
         assert ("stopped", MassDelete.code) == (rig.machine.status()["state"], rig.machine.status()["reason"])
 
+    def test_are_read_anew_when_somebody_asks(self, kind: type[World]):
+        """Every record is published once more, under the version it has."""
+        rig, ids = a_rig(kind, records=3)
+        before = [(event.ref, event.version) for event in rig.store.events()]
+        rig.machine.capture_anew()
+        rig.step()
+        rig.settle()
+        after = [(event.ref, event.version) for event in rig.store.events()][len(before) :]
+
+        assert (len(ids), sorted(map(str, before))) == (len(after), sorted(map(str, after)))
+
     def test_need_a_confirmation_each_time(self, kind: type[World]):
         """A confirmation before there is anything to confirm, or for an earlier stop, means nothing."""
         rig, ids = a_rig(kind, records=9, max_deletes=1)
