@@ -2,4 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
+from drawbar import lazy_log
 from tests.kafka_fixture import bootstrap, kafka, names, own_kafka  # noqa: F401
+
+
+@pytest.fixture(autouse=True)
+def log_as_a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How the commands of another test set up the log is not remembered."""
+    monkeypatch.setattr(lazy_log, "_not_set_up", [])

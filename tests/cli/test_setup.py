@@ -82,7 +82,7 @@ class TestSetupWebhooks:
 
         assert 3 == result.exit_code
         assert "DRW-2003" in result.err
-        assert "prvCreateServiceendpoint" in result.err
+        assert "prvCreateServiceEndpoint" in result.err
         assert "made" in states(result)
 
     def test_says_that_the_erp_does_not_reach_the_address(self):

@@ -384,9 +384,9 @@ class TestCrmSteps:
     @pytest.mark.parametrize(
         ("entity", "operation", "named"),
         [
-            ("serviceendpoint", "read", "prvReadServiceendpoint"),
-            ("serviceendpoint", "create", "prvCreateServiceendpoint"),
-            ("sdkmessageprocessingstep", "create", "prvCreateSdkmessageprocessingstep"),
+            ("serviceendpoint", "read", "prvReadServiceEndpoint"),
+            ("serviceendpoint", "create", "prvCreateServiceEndpoint"),
+            ("sdkmessageprocessingstep", "create", "prvCreateSdkMessageProcessingStep"),
         ],
     )
     def test_say_which_right_is_missing(self, hands: Hands, http: ODataHttp, entity: str, operation: str, named: str):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from drawbar.bus import topics
+from drawbar.bus.apache import ApacheKafka
 from drawbar.bus.clients import latest_by_key, make_producer, read_to_end
 from drawbar.hints import Hint, HintKind
 from drawbar.settings import Settings
@@ -92,8 +93,10 @@ class Capture:
 
 
 @pytest.fixture
-def capture(hands: Hands, bootstrap: str, kafka: TestKafka) -> Iterator[Capture]:
-    topics.apply(kafka.admin(), TOPICS, partitions=4)
+def capture(hands: Hands, own_kafka: ApacheKafka) -> Iterator[Capture]:
+    """On a broker of its own: it counts every event there is."""
+    bootstrap = own_kafka.bootstrap_servers
+    topics.apply(TestKafka(bootstrap_servers=bootstrap).admin(), TOPICS, partitions=4)
     settings = hands.settings(
         bootstrap_servers=bootstrap,
         capture={"poll_min_s": 0.05, "poll_max_s": 0.2, "reference_poll_s": 0.5, "sweep_interval_s": 600.0},
