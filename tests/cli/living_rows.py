@@ -10,6 +10,7 @@ from typing import Any
 from drawbar.ports import OutMessage
 from drawbar.rows import Gone
 from drawbar.settings import Settings
+from processors.brakes import Brakes
 from processors.coupling import Fingerprints
 from processors.mapping import EntityMapping
 from processors.react import World, react
@@ -37,7 +38,7 @@ class LivingRows(FakeRows):
         rows = {home_key(row.mapping, row.id): row for row in self.known}
         for row in rows.values():
             view.apply(row)
-        world = World(mappings=self.mappings, view=view, prints=prints, observe=self.observe)
+        world = World(mappings=self.mappings, view=view, prints=prints, brakes=Brakes(observing=self.observe))
         self.sent += messages
         todo = deque(decode(Work, message.value) for message in messages)
         while todo:
