@@ -13,9 +13,10 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from drawbar.bus.clients import make_consumer, make_producer
+from drawbar.bus.topics import FORBIDDEN
 from drawbar.ports import InMessage, OutMessage
 from drawbar.settings import BusSettings
-from schemas.errors import BusUnavailable
+from schemas.errors import BusRightMissing, BusUnavailable
 
 PUBLISH_TIMEOUT_S = 30
 BATCH = 500  # messages taken in one poll
@@ -100,7 +101,10 @@ class KafkaBus:
             raise BusUnavailable(f"{max(waiting, len(faults))} of {len(messages)} messages did not arrive: {name}")
 
     def poll(self, timeout_s: float) -> Sequence[InMessage]:
-        """What arrived, waiting up to `timeout_s` for the first. Raises BusUnavailable when the client has ended."""
+        """What arrived, waiting up to `timeout_s` for the first.
+
+        Raises BusUnavailable when the client has ended, BusRightMissing when we may not read.
+        """
         assert self._consumer is not None, "this bus only publishes"
         self._acknowledge(self._acknowledged if self._must_repeat else {}, wait=False)
         found: list[InMessage] = []
@@ -111,6 +115,8 @@ class KafkaBus:
                 found.append(_to_in_message(message))
             elif error.fatal():
                 raise BusUnavailable(f"the consumer ended: {error.name()}")
+            elif error.code() in FORBIDDEN:
+                raise BusRightMissing(f"the consumer may not read: {error.name()}: {error.str()}")
             if len(found) >= BATCH:
                 break
             message = self._consumer.poll(0)

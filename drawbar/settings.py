@@ -16,9 +16,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 from pydantic_settings import SettingsError as BrokenSetting
+from typing_extensions import Self
 
 from drawbar.setting_places import place_of, variable_of
 from schemas.errors import SettingsError
@@ -31,14 +32,71 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+# What a setting of ours stands for; `bus.librdkafka` may not say it a second time.
+_HAVE_A_SETTING = frozenset(
+    {
+        "security.protocol",
+        "ssl.ca.location",
+        "ssl.certificate.location",
+        "ssl.key.location",
+        "ssl.key.password",
+        "sasl.mechanism",
+        "sasl.mechanisms",
+        "sasl.username",
+        "sasl.password",
+    }
+)
+
+
 class BusSettings(_Part):
     bootstrap_servers: str = Field("", description="Kafka brokers, `host:port,…`; blank: `drawbar up` starts one here")
     partitions: int = Field(24, ge=1, description="partitions of the pair topics, fixed when they are made")
     replication_factor: int = Field(1, ge=1, description="replicas of each topic, for topics that are made")
     group_prefix: str = Field("drawbar", description="first part of every consumer group and transactional id")
-    extra: dict[str, str] = Field(
-        default_factory=dict, description="further librdkafka options (TLS, SASL), as librdkafka names them"
+    security_protocol: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = Field(
+        "plaintext", description="how the brokers are spoken to: with TLS, with a sign-in by SASL, with both"
     )
+    ca_file: Path | None = Field(None, description="PEM file of the authorities to trust; default: the machine's")
+    client_certificate_file: Path | None = Field(None, description="PEM file of our own certificate, for mutual TLS")
+    client_key_file: Path | None = Field(None, description="PEM file of its private key")
+    client_key_password: SecretStr | None = Field(None, description="password of the private key")
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "SCRAM-SHA-512", description="how the sign-in is done"
+    )
+    sasl_username: str = Field("", description="user of the sign-in")
+    sasl_password: SecretStr | None = Field(None, description="password of the sign-in")
+    sasl_password_file: Path | None = Field(None, description="file that holds the password")
+    librdkafka: dict[str, str] = Field(
+        default_factory=dict, description="further options of the Kafka client, as librdkafka names them"
+    )
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Self:
+        """Each thing is said once, and nothing is said that has no effect."""
+        if again := sorted(_HAVE_A_SETTING & set(self.librdkafka)):
+            raise ValueError(f"librdkafka: {', '.join(again)} has a setting of its own under bus")
+        tls = self.security_protocol in ("ssl", "sasl_ssl")
+        sasl = self.security_protocol.startswith("sasl_")
+        if not tls and (self.ca_file or self.client_certificate_file or self.client_key_file):
+            raise ValueError("certificates are for a security_protocol with TLS: ssl or sasl_ssl")
+        if (self.client_certificate_file is None) != (self.client_key_file is None):
+            raise ValueError("client_certificate_file and client_key_file go together")
+        has_password = self.sasl_password is not None or self.sasl_password_file is not None
+        if sasl and not (self.sasl_username and has_password):
+            raise ValueError("sasl_username and sasl_password (or sasl_password_file) are needed to sign in")
+        if not sasl and (self.sasl_username or has_password):
+            raise ValueError("a user and a password are for a security_protocol with SASL: sasl_ssl or sasl_plaintext")
+        return self
+
+    @property
+    def extra(self) -> dict[str, str]:
+        """All that is set of the connection, as librdkafka names it; holds secrets.
+
+        Raises SettingsError when the file of the password cannot be read.
+        """
+        from drawbar.bus.options import client_options  # noqa: PLC0415 - it knows the settings
+
+        return client_options(self)
 
 
 class SignInSettings(_Part):
@@ -276,6 +334,22 @@ def _merge(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
         merged[name] = _merge(merged[name], value) if both else value
     return merged
+
+
+def secret_of(value: SecretStr | None, file: Path | None, name: str) -> str:
+    """The secret that a setting or a file holds; the file stands when both are given.
+
+    Raises SettingsError, naming the setting `name`, when the file cannot be read or is empty.
+    """
+    if file is None:
+        return value.get_secret_value() if value is not None else ""
+    try:
+        secret = file.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as fault:
+        raise SettingsError(f"{name}_file cannot be read", where=str(file)) from fault
+    if not secret:
+        raise SettingsError(f"{name}_file names an empty file", where=str(file))
+    return secret
 
 
 def interpreter() -> list[str]:

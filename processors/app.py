@@ -188,10 +188,10 @@ def _credentials(extra: Mapping[str, str]) -> Any:
     if protocol == "ssl":
         return faust.SSLCredentials(context)
     if protocol not in ("sasl_ssl", "sasl_plaintext"):
-        raise SettingsError(f"bus.extra: security.protocol {protocol} is not known")
+        raise SettingsError(f"security.protocol {protocol} is not known")
     mechanism = extra.get("sasl.mechanism", extra.get("sasl.mechanisms", "PLAIN")).upper()
     if mechanism not in ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"):
-        raise SettingsError(f"bus.extra: sasl.mechanism {mechanism} cannot be used here; PLAIN and SCRAM can")
+        raise SettingsError(f"sasl.mechanism {mechanism} cannot be used here; PLAIN and SCRAM can")
     return faust.SASLCredentials(
         username=extra.get("sasl.username", ""),
         password=extra.get("sasl.password", ""),

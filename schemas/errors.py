@@ -36,7 +36,10 @@
     │   ├── BusUnavailable         5001  no broker, and none can be had
     │   ├── BusStartFailed         5002  the broker started here died
     │   ├── TopicMismatch          5003  a topic differs from the table in what must not change
-    │   └── JarMismatch            5004  a jar is not the one that was pinned
+    │   ├── JarMismatch            5004  a jar is not the one that was pinned
+    │   ├── BusUntrusted           5005  the TLS connection is refused, by us or by the broker
+    │   ├── BusSignInRefused       5006  the broker refuses user and password
+    │   └── BusRightMissing        5007  signed in, but a right (ACL) is missing
     ├── CaptureError       DRW-6xxx  a source cannot be read
     │   ├── MassDelete             6001  too many deletes at once: capture of the entity stops until confirmed
     │   ├── PositionExpired        6002  retriable: the source forgot our position; a snapshot follows
@@ -288,6 +291,24 @@ class JarMismatch(BusError):
     code = "DRW-5004"
     slug = "jar-mismatch"
     next_step = "remove the cached jars and try again; if it persists, do not run them"
+
+
+class BusUntrusted(BusError):
+    code = "DRW-5005"
+    slug = "bus-untrusted"
+    next_step = "check DRAWBAR_BUS__CA_FILE, the client certificate, the host name, and that the port speaks TLS"
+
+
+class BusSignInRefused(BusError):
+    code = "DRW-5006"
+    slug = "bus-sign-in-refused"
+    next_step = "check DRAWBAR_BUS__SASL_MECHANISM, DRAWBAR_BUS__SASL_USERNAME and the password"
+
+
+class BusRightMissing(BusError):
+    code = "DRW-5007"
+    slug = "bus-right-missing"
+    next_step = "give the user the rights (ACLs) that docs/operations.md lists"
 
 
 class CaptureError(DrawbarError):

@@ -23,7 +23,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # public all the same
 
 from drawbar.lazy_log import LazyLog
-from schemas.errors import BusUnavailable, SettingsError, TopicMismatch
+from schemas.errors import BusSignInRefused, BusUnavailable, BusUntrusted, SettingsError, TopicMismatch
 
 SESSION_TIMEOUT_MS = 6_000  # how long a killed process keeps its partitions; the least that brokers allow by default
 TRANSACTION_TIMEOUT_MS = 10_000  # how long an open transaction of a killed process holds back readers of its topics
@@ -272,8 +272,8 @@ def wait_for_broker(
 ) -> None:
     """Return once a broker answers. About once a second until then, `on_wait` is called with the seconds waited so far.
 
-    Raises BusUnavailable after `give_up_after_s` (None: never), and at once when the broker refuses the sign-in;
-    SettingsError when the client's settings are refused.
+    Raises BusUnavailable after `give_up_after_s` (None: never); at once BusSignInRefused and BusUntrusted, since
+    waiting helps neither, and SettingsError when the client's settings are refused.
     """
     begun = time.monotonic()
     told: list[KafkaError] = []
@@ -287,16 +287,37 @@ def wait_for_broker(
             told.append(failed.args[0])
         admin.poll(0)  # has what the client says of its connections delivered
         waited_s = time.monotonic() - begun
-        if any(error.code() == KafkaError._AUTHENTICATION for error in told):  # noqa: SLF001 - its public name
-            raise BusUnavailable(
-                f"the broker at {bootstrap} refuses the sign-in",
-                next_step="check the sasl.* settings of the bus",
-            )
+        for error in told:
+            _raise_when_final(error, bootstrap)
         if give_up_after_s is not None and waited_s >= give_up_after_s:
             last = f" ({told[-1].name()})" if told else ""
-            raise BusUnavailable(f"no broker answers at {bootstrap} after {waited_s:.0f} s{last}")
+            tls = any("SSL" in error.str() for error in told)
+            hint = "see whether this port of the broker speaks TLS" if tls else ""
+            raise BusUnavailable(f"no broker answers at {bootstrap} after {waited_s:.0f} s{last}", next_step=hint)
         on_wait(waited_s)
         time.sleep(max(0.0, min(1.0, asked + 1 - time.monotonic())))
+
+
+# What librdkafka says of a TLS connection that will not come about later either: a certificate that is not trusted, an
+# alert of the broker. A connection that is closed may come about later: a broker that starts or ends closes it, too.
+_FINAL_TLS = (
+    (
+        "certificate verify failed",
+        "its certificate is not signed by an authority that is trusted, or not its own",
+    ),
+    ("alert", "it refuses our certificate, or wants one"),
+    ("wrong version number", "it does not speak TLS"),
+)
+
+
+def _raise_when_final(error: KafkaError, bootstrap: str) -> None:
+    if error.code() == KafkaError._AUTHENTICATION:  # noqa: SLF001 - its public name
+        raise BusSignInRefused(f"the broker at {bootstrap} refuses the sign-in")
+    if error.code() == KafkaError._SSL:  # noqa: SLF001 - its public name
+        text = error.str().lower()
+        for sign, meaning in _FINAL_TLS:
+            if sign in text:
+                raise BusUntrusted(f"no TLS connection to the broker at {bootstrap}: {meaning}")
 
 
 def patiently(ask: Callable[[], Answer], *, what: str, timeout_s: float) -> Answer:
@@ -359,7 +380,7 @@ def _made(
     on_error: Callable[[KafkaError], None] | None = None,
 ) -> Client:
     if taken := sorted(OURS & set(extra)):
-        raise SettingsError(f"bus.extra may not set {', '.join(taken)}: what Drawbar promises rests on it")
+        raise SettingsError(f"bus.librdkafka may not set {', '.join(taken)}: what Drawbar promises rests on it")
     voice = _Voice(client_id, extra)
 
     def heard(error: KafkaError) -> None:

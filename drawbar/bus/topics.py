@@ -9,10 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public all the same
+    AclOperation,
     AdminClient,
     AlterConfigOpType,
     ConfigEntry,
@@ -22,7 +24,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public all 
     TopicMetadata,
 )
 
-from schemas.errors import BusError, BusUnavailable, TopicMismatch
+from schemas.errors import BusError, BusRightMissing, BusUnavailable, TopicMismatch
 from schemas.topics import TopicSpec
 
 TIMEOUT_S = 30.0
@@ -34,6 +36,16 @@ _LATER = frozenset(
         KafkaError.NOT_CONTROLLER,
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.BROKER_NOT_AVAILABLE,
+    }
+)
+
+# What a broker says to a user without the right.
+FORBIDDEN = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
     }
 )
 
@@ -167,6 +179,39 @@ def apply(admin: AdminClient, table: Iterable[TopicSpec], *, partitions: int, re
     return todo
 
 
+def missing_rights(admin: AdminClient, topics: Iterable[str], groups: Iterable[str]) -> list[str]:
+    """What the stages need on these topics and groups and we may not, one text each: `write on topic journal`.
+
+    A topic or group that is not there yet is not looked at, nor is what a broker without rights of its own answers.
+    Raises BusUnavailable when the broker does not answer.
+    """
+    faults: list[str] = []
+    described: Mapping[str, Any] = admin.describe_topics(
+        TopicCollection(list(topics)), include_authorized_operations=True, request_timeout=TIMEOUT_S
+    )
+    for name, answer in described.items():
+        faults += _lacking(answer, f"topic {name}", (AclOperation.READ, AclOperation.WRITE))
+    of_groups: Mapping[str, Any] = admin.describe_consumer_groups(
+        list(groups), include_authorized_operations=True, request_timeout=TIMEOUT_S
+    )
+    for name, answer in of_groups.items():
+        faults += _lacking(answer, f"group {name}", (AclOperation.READ,))
+    return faults
+
+
+def _lacking(answer: Any, of: str, needed: Iterable[AclOperation]) -> list[str]:
+    try:
+        allowed = answer.result(TIMEOUT_S).authorized_operations
+    except KafkaException as failed:
+        error = failed.args[0]
+        if error.code() in FORBIDDEN:
+            return [f"describe on {of}"]
+        if error.code() in _LATER or error.code() == KafkaError._TRANSPORT:  # noqa: SLF001 - its public name
+            raise _refusal(f"the rights on {of} cannot be asked for", error) from failed
+        return []  # not there, or a broker that does not tell
+    return [f"{operation.name.lower()} on {of}" for operation in needed if allowed and operation not in allowed]
+
+
 def _create(admin: AdminClient, todo: TopicPlan) -> None:
     if not todo.missing:
         return
@@ -266,7 +311,9 @@ def _mismatch(refused: Iterable[WrongPartitions]) -> TopicMismatch:
 
 
 def _refusal(what: str, error: KafkaError) -> BusError:
-    """BusUnavailable for what a broker may do later, BusError for what it will not."""
+    """BusUnavailable for what may come later, BusRightMissing for what we may not, BusError for what it will not do."""
+    if error.code() in FORBIDDEN:
+        return BusRightMissing(f"{what}: {error.name()}")
     if error.code() in _LATER or error.code() < 0:  # below zero: said by the client itself, no broker answered
         return BusUnavailable(f"{what}: {error.name()}")
     return BusError(f"{what}: {error.name()}: {error.str()}")

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from processors.mapping import EntityMapping
 
 BROKER_WAIT_S = 5.0
+GROUPS = ("capture", "decide", "sink-erp", "sink-crm")  # the consumer groups of the stages, after the prefix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,8 +119,8 @@ def findings(connection_file: Path | None, *, quick: bool) -> Iterator[Finding]:
 
 def probe_bus(settings: Settings) -> Iterator[Finding]:
     from drawbar.bus.clients import make_admin, wait_for_broker
-    from drawbar.bus.topics import plan
-    from schemas.errors import BusError
+    from drawbar.bus.topics import missing_rights, plan
+    from schemas.errors import BusError, BusRightMissing
     from schemas.topics import TOPICS
 
     bus = settings.bus
@@ -131,6 +132,8 @@ def probe_bus(settings: Settings) -> Iterator[Finding]:
         yield Finding(what="broker", note=bus.bootstrap_servers)
         admin = make_admin(bus.bootstrap_servers, client_id="drawbar-check", extra=bus.extra)
         todo = plan(admin, TOPICS, partitions=bus.partitions)
+        there = {spec.name for spec in TOPICS} - {topic.name for topic in todo.missing}
+        lacking = missing_rights(admin, sorted(there), [f"{bus.group_prefix}.{group}" for group in GROUPS])
     except BusUnavailable as fault:
         unreachable = BusUnavailable(
             fault.message, where="bus.bootstrap_servers", next_step="check the address, the network and whether it runs"
@@ -147,6 +150,8 @@ def probe_bus(settings: Settings) -> Iterator[Finding]:
         named = sorted({topic.name for topic in todo.missing} | {change.topic for change in todo.changes})
         differing = TopicMismatch(f"not as in the topic table: {', '.join(named)}", next_step="drawbar topics apply")
         yield Finding(what="topics", fault=differing)
+    if lacking:
+        yield Finding(what="rights", fault=BusRightMissing(f"the user of the bus lacks: {', '.join(lacking)}"))
     if todo.empty:
         yield Finding(what="topics", note=f"{len(todo.unchanged)} as in the topic table")
 

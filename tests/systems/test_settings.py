@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from drawbar.setting_places import line_of
-from drawbar.settings import load_settings
+from drawbar.settings import BusSettings, load_settings
 from schemas.errors import SettingsError
 
 TOML = """\
@@ -19,7 +19,7 @@ base_url = "https://erp.example"
 max_parallel = 99
 
 [bus]
-extra."security.protocol" = "SSL"
+librdkafka."socket.timeout.ms" = "9000"
 """
 
 
@@ -45,7 +45,7 @@ class TestLineOf:
             (("compat",), 1),
             (("erp", "max_parallel"), 5),
             (("erp", "nonsense"), 3),
-            (("bus", "extra", "x"), 7),
+            (("bus", "librdkafka", "x"), 7),
             (("crm", "scope"), 0),
         ],
     )
@@ -88,7 +88,7 @@ class TestLoadSettings:
         ("name", "value"),
         [
             ("DRAWBAR_BUS", "{nonsense"),
-            ("DRAWBAR_BUS__EXTRA", "{nonsense"),
+            ("DRAWBAR_BUS__LIBRDKAFKA", "{nonsense"),
             ("DRAWBAR_ERP", '{"max_parallel": 99}'),
         ],
     )
@@ -101,3 +101,48 @@ class TestLoadSettings:
     def test_says_what_came_with_the_command(self):
         """An option is no variable."""
         assert "command line" == refused(compat="none").where
+
+
+SIGN_IN = {"security_protocol": "sasl_ssl", "sasl_username": "u", "sasl_password": "hidden"}
+
+
+class TestBusSettings:
+    def test_become_the_options_of_the_client(self):
+        """As librdkafka names them; what has no setting of ours is handed on."""
+        bus = BusSettings.model_validate({**SIGN_IN, "ca_file": "ca.pem", "librdkafka": {"socket.timeout.ms": "1"}})
+
+        assert {
+            "security.protocol": "sasl_ssl",
+            "ssl.ca.location": "ca.pem",
+            "sasl.mechanism": "SCRAM-SHA-512",
+            "sasl.username": "u",
+            "sasl.password": "hidden",
+            "socket.timeout.ms": "1",
+        } == bus.extra
+
+    def test_do_not_show_the_password(self):
+        bus = BusSettings.model_validate(SIGN_IN)
+
+        assert "hidden" not in repr(bus) + bus.model_dump_json()
+
+    def test_say_that_the_file_of_the_password_is_not_there(self, tmp_path):
+        bus = BusSettings.model_validate({**SIGN_IN, "sasl_password_file": tmp_path / "none"})
+
+        with pytest.raises(SettingsError, match=r"bus\.sasl_password_file cannot be read"):
+            _ = bus.extra
+
+    @pytest.mark.parametrize(
+        ("given", "fault"),
+        [
+            ({"security_protocol": "sasl_ssl", "sasl_username": "u"}, "are needed to sign in"),
+            ({"sasl_username": "u", "sasl_password": "hidden"}, "are for a security_protocol with SASL"),
+            ({"ca_file": "ca.pem"}, "are for a security_protocol with TLS"),
+            ({"security_protocol": "ssl", "client_key_file": "key.pem"}, "go together"),
+            ({"librdkafka": {"sasl.password": "hidden"}}, "has a setting of its own"),
+        ],
+    )
+    def test_say_each_thing_once_and_nothing_without_effect(self, given, fault):
+        fault_of = refused(bus=given)
+
+        assert fault in fault_of.message
+        assert "hidden" not in fault_of.for_people()
