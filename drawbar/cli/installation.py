@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from confluent_kafka import KafkaException
 
+from drawbar.bus import docker, embedded
 from drawbar.bus.apache import free_port, prepare
 from drawbar.bus.clients import make_admin, wait_for_broker
 from drawbar.bus.supervisor import ChildSpec, Supervisor
@@ -29,7 +30,7 @@ from drawbar.status import Beat, BeatReader, brake_text, brakes_on
 from schemas.errors import BusError, BusStartFailed, BusUnavailable, DrawbarError, SettingsError, UsageError
 from schemas.topics import PAIRS_WORK, TOPICS
 
-STOP_ORDER = ("capture", "sink-erp", "sink-crm", "process", "sandbox", "kafka")
+STOP_ORDER = ("capture", "sink-erp", "sink-crm", "process", "sandbox", "kafka", "embedded", "docker")
 STARTS_TO_GIVE_UP = 3  # of the bus or the sandbox without an answer: it is not the machine that is slow
 LOG_MAX_BYTES = 20_000_000  # a log that is longer at a start is put aside, one generation
 SILENT_AFTER_S = 5.0  # no process said anything for so long: the bus may be away
@@ -51,7 +52,10 @@ class Sandbox:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is to run. `settings.bus.bootstrap_servers` blank: an Apache Kafka of our own."""
+    """What is to run. `settings.bus.bootstrap_servers` blank: a bus of our own, as `bus` says.
+
+    `bus` None: an Apache Kafka, or where it cannot be had and nothing was kept yet, the embedded bus.
+    """
 
     settings: Settings
     entities: frozenset[str]  # what capture reads, `erp.customer`
@@ -59,6 +63,7 @@ class Plan:
     connection_file: Path | None = None
     processes: Mapping[str, int] = field(default_factory=dict)  # stage -> how many; 1 where it is not named
     partitions: int | None = None  # None: those of the topics that are there, else the setting
+    bus: Literal["kafka", "embedded", "docker"] | None = None
 
     @property
     def state_dir(self) -> Path:
@@ -79,6 +84,7 @@ class Installation:
         self._starts: dict[str, int] = {}
         self._logs: dict[str, list[tuple[Path, int]]] = {}
         self._beats: BeatReader | None = None
+        self._keeps_nothing = False  # the bus forgets everything with its process
 
     def run(self) -> int:
         """Start everything, keep it running until SIGTERM or SIGINT, end it. The exit code.
@@ -113,7 +119,7 @@ class Installation:
     def _bring_up(self) -> None:
         plan = self._plan
         self._say("up", f"state and logs in {_short(plan.state_dir)}")
-        bootstrap = self._settings.bus.bootstrap_servers or self._start_kafka()
+        bootstrap = self._settings.bus.bootstrap_servers or self._start_bus()
         bus: dict[str, Any] = {"bootstrap_servers": bootstrap}
         info = self._start_sandbox(plan.sandbox) if plan.sandbox is not None else None
         self._await_broker(bootstrap)
@@ -132,6 +138,39 @@ class Installation:
         self._with_bus(self._apply_topics)
         self._start_stages()
 
+    def _start_bus(self) -> str:
+        if self._plan.bus == "embedded":
+            return self._start_embedded()
+        if self._plan.bus == "docker":
+            return self._start_docker()
+        try:
+            return self._start_kafka()
+        except BusUnavailable as cannot:
+            if self._plan.bus is not None or self._plan.sandbox is None or self._has_state():
+                raise
+            self._say("bus", f"{cannot.message}: going on with the embedded bus")
+            return self._start_embedded()
+
+    def _has_state(self) -> bool:
+        """Whether an earlier start on this state folder left messages or records."""
+        folder = self._plan.state_dir
+        return (folder / "kafka" / "data").exists() or self._sandbox_db().exists()
+
+    def _start_embedded(self) -> str:
+        self._keeps_nothing = True
+        prepared = embedded.prepare()
+        self._say("bus", f"embedded (Tansu), {embedded.LIMITS}")
+        self._add(
+            ChildSpec(stage="embedded", argv=prepared.argv, env=prepared.env, log_path=self._log_path("embedded"))
+        )
+        return prepared.bootstrap_servers
+
+    def _start_docker(self) -> str:
+        prepared = docker.prepare()
+        self._say("bus", f"Apache Kafka in a container ({docker.IMAGE}), kept with it until `drawbar up` ends")
+        self._add(ChildSpec(stage="docker", argv=prepared.argv, env=prepared.env, log_path=self._log_path("docker")))
+        return prepared.bootstrap_servers
+
     def _start_kafka(self) -> str:
         def progress(done: int, total: int) -> None:
             if total and (done == total or done * 4 // total != progress_quarter[0]):
@@ -149,7 +188,10 @@ class Installation:
         folder = self._plan.state_dir / "sandbox"
         _make_private(folder)
         info = folder / "reach.json"
-        db = sandbox.db.resolve() if sandbox.db is not None else folder / "sandbox.sqlite"
+        db = self._sandbox_db()
+        if self._keeps_nothing and sandbox.db is None:
+            for left in folder.glob(f"{db.name}*"):  # by an earlier system whose couplings are gone
+                left.unlink()
         argv = [*interpreter(), "sandbox", "--state-dir", str(folder), "--db", str(db), "--seed", sandbox.seed]
         for name, port in _sandbox_ports(folder).items():
             argv += [f"--{name.replace('_', '-')}-port", str(port)]
@@ -166,6 +208,12 @@ class Installation:
         )
         return info
 
+    def _sandbox_db(self) -> Path:
+        """Where the sandbox keeps its records; those beside a bus that keeps nothing are of that start alone."""
+        given = self._plan.sandbox.db if self._plan.sandbox is not None else None
+        name = "of-one-start.sqlite" if self._keeps_nothing else "sandbox.sqlite"
+        return given.resolve() if given is not None else self._plan.state_dir / "sandbox" / name
+
     def _await_broker(self, bootstrap: str) -> None:
         said = False
 
@@ -177,7 +225,7 @@ class Installation:
                     f"the broker ended {STARTS_TO_GIVE_UP} times before it answered",
                     where=str(self._plan.state_dir / "kafka" / "logs"),
                 )
-            if waited_s >= 2 and not said and "kafka" not in self._pids:
+            if waited_s >= 2 and not said and not self._pids.keys() & {"kafka", "embedded", "docker"}:
                 said = True
                 self._say("bus", f"waiting for the broker at {bootstrap}")
 
@@ -300,6 +348,12 @@ class Installation:
         self._supervisor.tick()
         if self._supervisor.stopping:
             raise _Stopped
+        if self._keeps_nothing and not self._pids.get("embedded"):
+            raise BusStartFailed(
+                f"the embedded bus ended, and all that it held with it: {_last_words(self._logs['embedded'])}",
+                where=str(self._logs["embedded"][0][0]),
+                next_step="start the system again; on Apache Kafka (--bus kafka) it would have gone on",
+            )
         for stage in self._supervisor.gave_up:
             self._say(stage, f"cannot start: {_last_words(self._logs[stage])}")
             raise _Stopped
@@ -334,7 +388,8 @@ class Installation:
             before = self._pids.get(stage, [])
             for pid in before:
                 if pid not in now and not self._supervisor.stopping:
-                    self._say(stage, f"process {pid} ended; it is started again")
+                    again = "" if stage == "embedded" else "; it is started again"
+                    self._say(stage, f"process {pid} ended{again}")
             for pid in now:
                 if pid not in before:
                     self._starts[stage] = self._starts.get(stage, 0) + 1

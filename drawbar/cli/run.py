@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from drawbar.cli.shared import ConnectionFile, new_app, open_running, open_settings, say
-from schemas.errors import UsageError
+from schemas.errors import SettingsError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from drawbar.settings import Settings
     from processors.mapping import EntityMapping
     from schemas.records import System
+
+OWN_BUSES = ("kafka", "embedded", "docker")  # what `--bus` starts on this machine; anything else is an address
 
 capture_app = new_app("Find changes in both systems; confirm deletes that stopped an entity.")
 
@@ -34,8 +36,8 @@ def up(
         Optional[str],
         typer.Option(
             "--bus",
-            metavar="kafka|HOST:PORT",
-            help="An Apache Kafka on this machine, or your brokers.",
+            metavar="kafka|embedded|docker|HOST:PORT",
+            help="An Apache Kafka here, Tansu in memory, a container, or your brokers.",
             show_default="the brokers in the settings, else kafka",
         ),
     ] = None,
@@ -77,6 +79,12 @@ def up(
         raise UsageError(f"--seed is demo or empty, not {seed!r}")
     if not sandbox and (db is not None or plain or seed != "demo"):
         raise UsageError("--seed, --db and --plain are about the sandbox", next_step="add --sandbox")
+    own: Any = bus if bus in OWN_BUSES else None
+    if own == "embedded" and not sandbox:
+        raise UsageError(
+            "the embedded bus keeps nothing, couplings neither: it is for the sandbox",
+            next_step="add --sandbox, or use --bus kafka or your brokers",
+        )
     overrides: dict[str, Any] = {"observe": True} if observe else {}
     if state_dir is not None:
         overrides["state_dir"] = state_dir
@@ -87,6 +95,7 @@ def up(
         _check_systems(settings)
     plan = Plan(
         settings=settings,
+        bus=own,
         entities=frozenset(f"{system}.{entity}" for system, entity in _entities(mappings)),
         sandbox=Sandbox(seed=seed, db=db, plain_http=plain) if sandbox else None,
         connection_file=connection_file,
@@ -189,25 +198,30 @@ def sink(
         raise UsageError(f"--system is erp or crm, not {system!r}")
     settings = _stage(connection_file, f"sink-{system}")
     from consumers.worker import run_sink
+    from drawbar.bus.clients import wait_for_broker
     from schemas.records import System
 
     target = System(system)
     fields = {name: fields for (of, name), fields in _entities(_mappings(settings)).items() if of is target}
+    wait_for_broker(settings.bus.bootstrap_servers, settings.bus.extra)  # ends here when it does not let us in
     run_sink(settings, target, fields=fields, dead_letter=_dead_letter(f"sink-{system}"))
 
 
 def bus(
+    bus: Annotated[str, typer.Option("--bus", metavar="kafka|embedded|docker", help="What to run.")] = "kafka",
     data_dir: Annotated[
         Optional[Path],
-        typer.Option("--data-dir", help="Folder for all it keeps.", show_default="kafka in the state folder"),
+        typer.Option("--data-dir", help="Folder for all Kafka keeps.", show_default="kafka in the state folder"),
     ] = None,
     port: Annotated[
         Optional[int],
         typer.Option("--port", min=1, max=65535, help="Port on 127.0.0.1.", show_default="the last one, or a free one"),
     ] = None,
-    heap_mb: Annotated[int, typer.Option("--heap-mb", min=64, help="Largest Java heap, in MB.")] = 384,
+    heap_mb: Annotated[int, typer.Option("--heap-mb", min=64, help="Largest Java heap of Kafka, in MB.")] = 384,
 ) -> None:
     """Run an Apache Kafka on this machine until Ctrl-C; Java and Kafka are fetched when they are missing.
+
+    --bus embedded runs Tansu instead, which keeps everything in memory; --bus docker Apache Kafka in a container.
 
     Example: drawbar bus --data-dir ./kafka --port 9092
     """
@@ -218,20 +232,56 @@ def bus(
     from drawbar.settings import LogSettings
 
     set_up_log(LogSettings(level="error"))
-    folder = data_dir or open_settings().state_dir / "kafka"
 
     def end(_signal: int, _frame: object) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, end)
     try:
-        with ApacheKafka.start(folder, port=port, heap_mb=heap_mb) as kafka:
-            _line("bus", f"Apache Kafka answers at {kafka.bootstrap_servers}")
-            _line("bus", f"log {kafka.log_path}")
-            if code := kafka.wait():
-                raise typer.Exit(code if code > 0 else 1)
+        if bus == "kafka":
+            folder = data_dir or open_settings().state_dir / "kafka"
+            with ApacheKafka.start(folder, port=port, heap_mb=heap_mb) as kafka:
+                _line("bus", f"Apache Kafka answers at {kafka.bootstrap_servers}")
+                _line("bus", f"log {kafka.log_path}")
+                code = kafka.wait()
+        elif bus in OWN_BUSES:
+            if data_dir is not None:
+                raise UsageError(f"--data-dir is for --bus kafka: {bus} keeps nothing on this machine")
+            code = _run_bus(bus, port)
+        else:
+            raise UsageError(f"--bus is {', '.join(OWN_BUSES)}, not {bus!r}")
+        if code:
+            raise typer.Exit(code if code > 0 else 1)
     except KeyboardInterrupt:
         _line("bus", "ended")
+
+
+def _run_bus(kind: str, port: int | None) -> int:
+    """Run an embedded broker or a container until it ends; its exit code."""
+    import subprocess
+
+    from drawbar.bus import docker, embedded
+    from drawbar.bus.clients import wait_for_broker
+    from drawbar.bus.tether import tethered
+    from schemas.errors import BusStartFailed
+
+    prepared = embedded.prepare(port=port) if kind == "embedded" else docker.prepare(port=port)
+    process = subprocess.Popen(
+        tethered(prepared.argv), env=dict(prepared.env), stdin=subprocess.DEVNULL, start_new_session=True
+    )
+
+    def waiting(_waited_s: float) -> None:
+        if process.poll() is not None:
+            raise BusStartFailed(f"the {kind} bus ended with {process.returncode}", next_step="see what it said above")
+
+    try:
+        wait_for_broker(prepared.bootstrap_servers, {}, on_wait=waiting)
+        note = f", {embedded.LIMITS}" if kind == "embedded" else ""
+        _line("bus", f"{kind} bus answers at {prepared.bootstrap_servers}{note}")
+        return process.wait()
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def sandbox(
@@ -327,14 +377,21 @@ def _settings_of_a_new_system(overrides: Mapping[str, Any], bus: str | None) -> 
     import os
 
     values = dict(overrides)
-    if bus == "kafka":
+    if bus in OWN_BUSES:
         values["bus"] = {"bootstrap_servers": ""}
     elif bus is not None:
         if ":" not in bus:
-            raise UsageError(f"--bus is kafka or HOST:PORT, not {bus!r}")
+            raise UsageError(f"--bus is {', '.join(OWN_BUSES)} or HOST:PORT, not {bus!r}")
         values["bus"] = {"bootstrap_servers": bus}
     os.environ.pop("DRAWBAR_CONNECTION_FILE", None)  # of another system; this one writes its own
-    return open_settings(None, **values)
+    settings = open_settings(None, **values)
+    if not settings.bus.bootstrap_servers and settings.bus.security_protocol != "plaintext":
+        raise SettingsError(
+            "bus.security_protocol is about brokers of yours, and none is named",
+            where="DRAWBAR_BUS__SECURITY_PROTOCOL",
+            next_step="name them (DRAWBAR_BUS__BOOTSTRAP_SERVERS or --bus HOST:PORT), or take the setting away",
+        )
+    return settings
 
 
 def _stage(connection_file: Path | None, stage: str) -> Settings:

@@ -98,7 +98,7 @@ class TestUp:
     @pytest.mark.parametrize(
         ("words", "fault"),
         [
-            (["--bus", "embedded"], "--bus is kafka or HOST:PORT"),
+            (["--bus", "rabbit"], "--bus is kafka, embedded, docker or HOST:PORT"),
             (["--sandbox", "--seed", "full"], "--seed is demo or empty"),
             (["--plain"], "--sandbox"),
             (["--db", "x.sqlite"], "--sandbox"),
