@@ -31,6 +31,7 @@ from consumers.execution import Ask, Machine, Result, Step, Wait, carry_out, to_
 from consumers.requests import Meaning, Request, Verb, meaning_of
 from drawbar.clock import SystemClock
 from drawbar.entities import SystemAdapter
+from drawbar.histogram import Histogram
 from drawbar.kafka_bus import KafkaBus
 from drawbar.odata import adapter_for, open_http, retry_after_s
 from drawbar.ports import Bus, Clock, Http, InMessage, NoReply, OutMessage, Reply
@@ -200,6 +201,7 @@ class SinkWorker:
         self._positions: dict[Place, _Positions] = {}
         self._unsent: list[tuple[_Task | None, InMessage, tuple[OutMessage, ...]]] = []
         self._counts: Counter[str] = Counter()
+        self._latency = Histogram()
         self._requests = 0
         self._writes = 0
         self._forbidden_in_row = 0
@@ -442,6 +444,8 @@ class SinkWorker:
         outcome = to_outcome(command, result, at=at, skew_ms=self._skew_ms())
         self._counts[outcome.status.value] += 1
         self._last_outcome_at = at
+        if (latency_ms := latency_of(command, outcome)) >= 0:
+            self._latency.add(latency_ms / 1000)
         if outcome.status in (OutcomeStatus.WRITTEN, OutcomeStatus.DELETED):
             self._writes += 1
             self._forbidden_in_row = 0
@@ -562,6 +566,8 @@ class SinkWorker:
             "counts": dict(self._counts),
             "requests": self._requests,
             "throttled": self._throttle.throttled,
+            "allowance_used": round(self._throttle.used_share(self._clock.monotonic()), 4),
+            "change_to_visible_s": self._latency.to_json(),
             "limit": self._throttle.limit,
             "partitions": len(self._positions),
         }
@@ -576,9 +582,6 @@ def to_messages(command: Command, outcome: Outcome, system: System) -> tuple[Out
     version = outcome.observed.version if outcome.observed else ""
     message_id = derived_id("outcome", command.command_id, outcome.status.value, version)
     work = Work(message_id=message_id, mapping=command.mapping, home=command.home, outcome=outcome)
-    latency_ms = -1
-    if outcome.status is OutcomeStatus.WRITTEN and command.changed_at is not None:
-        latency_ms = max(0, round((outcome.at - command.changed_at).total_seconds() * 1000))
     line = JournalLine(
         line_id=derived_id("journal", message_id),
         at=outcome.at,
@@ -592,13 +595,20 @@ def to_messages(command: Command, outcome: Outcome, system: System) -> tuple[Out
         command_id=command.command_id,
         cause_id=command.cause_id,
         code=outcome.code,
-        latency_ms=latency_ms,
+        latency_ms=latency_of(command, outcome),
     )
     key = work.key.encode()
     return (
         OutMessage(topic=PAIRS_WORK, key=key, value=encode(work)),
         OutMessage(topic=JOURNAL, key=key, value=encode(line)),
     )
+
+
+def latency_of(command: Command, outcome: Outcome) -> int:
+    """From the change in the source to its being visible in the target, in ms; -1 where nothing was written."""
+    if outcome.status is not OutcomeStatus.WRITTEN or command.changed_at is None:
+        return -1
+    return max(0, round((outcome.at - command.changed_at).total_seconds() * 1000))
 
 
 def _place(message: InMessage) -> Place:

@@ -1,147 +1,305 @@
-"""Figures for Prometheus: of one process, from what it says of itself, and of the whole installation.
+"""Figures for Prometheus and the health of the stages: of one process, and of the whole installation.
 
-The mapping from heartbeats and the picture to figures is pure. `METRICS` is the list of all of them; a test holds it
-against what is served. Labels are names of ours (stages, entities, topics, codes), never of records.
+The mapping from heartbeats and the picture to figures is pure; whether something stands still is judged in
+`drawbar/health.py`. `METRICS` is the list of all figures; a test holds it against what is served, and another one
+dashboard and alarms against it. Labels are names of ours (stages, entities, topics, codes), never of records.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Generic, TypeVar
+from itertools import accumulate
+from socketserver import ThreadingMixIn
+from typing import Any, Generic, Literal, TypeVar
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from drawbar import health
+from drawbar.bus.clients import wait_for_broker
+from drawbar.health import Memory, Sight, Verdict
+from drawbar.histogram import BOUNDS_S
 from drawbar.settings import Settings
 from drawbar.status import (
+    STAGES,
     Beat,
     BeatReader,
+    LetterCounts,
+    LetterReader,
     Picture,
+    Traffic,
     TrafficReader,
     brakes_on,
     count_letters,
     parse_time,
-    read_letters,
     why_not_quiet,
 )
-from schemas.errors import BusError, SettingsError
+from schemas.errors import BusError, SettingsError, by_code
 
 T = TypeVar("T")
 
-METRICS: Mapping[str, str] = {
-    "drawbar_brake_on": "1 while nothing is written in a direction of a mapping, by mapping, direction and code",
-    "drawbar_bus_reachable": "1 when the broker answered this scrape",
-    "drawbar_capture_events_total": "change events published, by entity",
-    "drawbar_capture_last_poll_age_seconds": "since the last poll of an entity ended",
-    "drawbar_capture_records": "records known, by entity",
-    "drawbar_capture_requests_total": "requests to the source, by entity",
-    "drawbar_capture_stopped": "1 when an entity is not captured until somebody acts",
-    "drawbar_dead_letters_open": "open dead letters, by code",
-    "drawbar_heartbeat_age_seconds": "since the process last said that it is there",
-    "drawbar_kept_back_records": "records whose writes a brake holds",
-    "drawbar_lag_messages": "messages not worked off, by topic",
-    "drawbar_messages_total": "messages that decide took",
-    "drawbar_outcomes_total": "outcomes of commands, by status",
-    "drawbar_paused": "1 when a sink writes nothing for now",
-    "drawbar_processes": "processes that are there, by stage",
-    "drawbar_quiet": "1 when everything is in step and nothing is under way",
-    "drawbar_releases_due": "waiting records that are to be decided again",
-    "drawbar_requests_total": "requests to the target",
-    "drawbar_running": "1 when the process does its work",
-    "drawbar_throttled_total": "refusals by the target because of too many requests",
-    "drawbar_under_way": "commands under way",
-    "drawbar_waiting_records": "records that wait for others",
-    "drawbar_webhooks_total": "notifications of the two systems, by what became of them",
+TIMEOUT_S = 3.0  # for the broker to answer a look: who asks for our health waits no longer than ten
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One metric: what it counts, in which unit (blank: 0 or 1), by which labels."""
+
+    kind: Literal["gauge", "counter", "histogram"]
+    meaning: str
+    unit: str = ""
+    labels: tuple[str, ...] = ()
+
+
+_STAGE, _SYSTEM, _ENTITY = ("stage",), ("stage", "system"), ("entity",)
+
+METRICS: Mapping[str, Figure] = {
+    "drawbar_allowance_used_ratio": Figure(
+        "gauge", "requests of this process in the last 5 minutes, as a share of its own budget", "1", _SYSTEM
+    ),
+    "drawbar_brake_on": Figure(
+        "gauge",
+        "1 while a brake keeps back what goes in a direction of a mapping",
+        "",
+        ("mapping", "direction", "code"),
+    ),
+    "drawbar_bus_reachable": Figure("gauge", "1 when the broker answered this scrape"),
+    "drawbar_capture_events_total": Figure("counter", "change events published", "events", _ENTITY),
+    "drawbar_capture_last_poll_age_seconds": Figure("gauge", "since the last poll of an entity ended", "s", _ENTITY),
+    "drawbar_capture_records": Figure("gauge", "records known", "records", _ENTITY),
+    "drawbar_capture_requests_total": Figure("counter", "requests to the source", "requests", _ENTITY),
+    "drawbar_capture_stopped": Figure("gauge", "1 when an entity is not captured until somebody acts", "", _ENTITY),
+    "drawbar_change_to_visible_seconds": Figure(
+        "histogram", "from a change in the source to its being written in the target", "s", ("direction",)
+    ),
+    "drawbar_dead_letter_oldest_age_seconds": Figure(
+        "gauge", "since the oldest open dead letter of a cause was opened", "s", ("code", "cause")
+    ),
+    "drawbar_dead_letters_open": Figure("gauge", "open dead letters", "letters", ("code", "cause")),
+    "drawbar_healthy": Figure("gauge", "0 when a stage does not move although it has something to do", "", _STAGE),
+    "drawbar_heartbeat_age_seconds": Figure("gauge", "since the process last said that it is there", "s", _STAGE),
+    "drawbar_kept_back_records": Figure("gauge", "records whose writes a brake holds", "records", _STAGE),
+    "drawbar_lag_messages": Figure("gauge", "messages not worked off", "messages", ("stage", "topic")),
+    "drawbar_messages_total": Figure("counter", "messages that decide took", "messages", _STAGE),
+    "drawbar_outcomes_total": Figure("counter", "outcomes of commands", "outcomes", ("stage", "status")),
+    "drawbar_paused": Figure("gauge", "1 when a sink writes nothing for now", "", _STAGE),
+    "drawbar_processes": Figure("gauge", "processes that are there", "processes", _STAGE),
+    "drawbar_quiet": Figure("gauge", "1 when everything is in step and nothing is under way"),
+    "drawbar_releases_due": Figure("gauge", "waiting records that are to be decided again", "records", _STAGE),
+    "drawbar_releases_total": Figure("counter", "records that were told to decide again", "records", _STAGE),
+    "drawbar_requests_total": Figure("counter", "requests to a system", "requests", _SYSTEM),
+    "drawbar_running": Figure("gauge", "1 when the process does its work", "", _STAGE),
+    "drawbar_throttled_total": Figure("counter", "requests refused because there were too many", "requests", _SYSTEM),
+    "drawbar_unanswered_commands": Figure("gauge", "commands sent again and not answered yet", "commands", _STAGE),
+    "drawbar_under_way": Figure("gauge", "commands under way", "commands", _STAGE),
+    "drawbar_waiting_records": Figure("gauge", "records that wait for others", "records", _STAGE),
+    "drawbar_webhooks_total": Figure(
+        "counter", "notifications of the two systems, by what became of them", "calls", ("system", "result")
+    ),
 }
+
+Samples = Iterable[tuple[tuple[str, ...], float]]
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
 
 
 def stage_metrics(beat: Beat, *, now: datetime) -> Iterator[Metric]:
     """What one process is and does."""
-    yield _gauge("drawbar_heartbeat_age_seconds", (now - beat.at).total_seconds(), stage=beat.stage)
-    yield _gauge("drawbar_running", float(beat.state == "running"), stage=beat.stage)
+    yield _of_stage(beat, "drawbar_heartbeat_age_seconds", (now - beat.at).total_seconds())
+    yield _of_stage(beat, "drawbar_running", float(beat.state == "running"))
+    yield from _lane_metrics(beat)
     if beat.stage == "capture":
         yield from _capture_metrics(beat, now)
         return
-    yield _gauge("drawbar_under_way", beat.number("in_flight"), stage=beat.stage)
+    yield _of_stage(beat, "drawbar_under_way", beat.number("in_flight"))
     if beat.stage == "process":
-        yield _counter("drawbar_messages_total", beat.number("messages"), stage=beat.stage)
-        yield _gauge("drawbar_waiting_records", beat.number("waiting"), stage=beat.stage)
-        yield _gauge("drawbar_kept_back_records", beat.number("kept_back"), stage=beat.stage)
-        yield _gauge("drawbar_releases_due", beat.number("releases_due"), stage=beat.stage)
+        yield _of_stage(beat, "drawbar_messages_total", beat.number("messages"))
+        yield _of_stage(beat, "drawbar_waiting_records", beat.number("waiting"))
+        yield _of_stage(beat, "drawbar_kept_back_records", beat.number("kept_back"))
+        yield _of_stage(beat, "drawbar_releases_due", beat.number("releases_due"))
+        yield _of_stage(beat, "drawbar_releases_total", beat.number("released"))
+        yield _of_stage(beat, "drawbar_unanswered_commands", beat.number("unanswered"))
         return
-    counts = beat.details.get("counts")
-    outcomes = CounterMetricFamily("drawbar_outcomes", METRICS["drawbar_outcomes_total"], labels=("stage", "status"))
-    for status, count in sorted(counts.items()) if isinstance(counts, Mapping) else ():
-        outcomes.add_metric((beat.stage, str(status)), float(count))
-    yield outcomes
-    yield _gauge("drawbar_paused", float(bool(beat.details.get("paused_reason"))), stage=beat.stage)
-    yield _counter("drawbar_requests_total", beat.number("requests"), stage=beat.stage)
-    yield _counter("drawbar_throttled_total", beat.number("throttled"), stage=beat.stage)
+    counts = _mapping(beat.details.get("counts"))
+    yield _family(
+        "drawbar_outcomes_total", (((beat.stage, status), float(count)) for status, count in sorted(counts.items()))
+    )
+    yield _of_stage(beat, "drawbar_paused", float(bool(beat.details.get("paused_reason"))))
+    yield _latency(beat)
 
 
-def installation_metrics(picture: Picture) -> Iterator[Metric]:
+def installation_metrics(picture: Picture, *, now: datetime) -> Iterator[Metric]:
     """What holds for all processes together."""
-    processes = GaugeMetricFamily("drawbar_processes", METRICS["drawbar_processes"], labels=("stage",))
     stages: dict[str, int] = {}
     for beat in picture.beats:
         stages[beat.stage] = stages.get(beat.stage, 0) + 1
-    for stage, count in sorted(stages.items()):
-        processes.add_metric((stage,), count)
-    yield processes
-    lag = GaugeMetricFamily("drawbar_lag_messages", METRICS["drawbar_lag_messages"], labels=("topic",))
-    for topic, count in picture.traffic.lag.items():
-        lag.add_metric((topic,), count)
-    yield lag
-    letters = GaugeMetricFamily("drawbar_dead_letters_open", METRICS["drawbar_dead_letters_open"], labels=("code",))
-    for code, count in picture.letters.by_code.items():
-        letters.add_metric((code,), count)
-    yield letters
-    on = GaugeMetricFamily("drawbar_brake_on", METRICS["drawbar_brake_on"], labels=("mapping", "direction", "code"))
-    for brake in brakes_on(picture.beats):
-        on.add_metric((brake["mapping"], brake["direction"], brake["code"]), 1)
-    yield on
-    yield _gauge("drawbar_quiet", float(not why_not_quiet(picture)))
+    yield _family("drawbar_processes", (((stage,), count) for stage, count in sorted(stages.items())))
+    yield lag_metric(picture.traffic)
+    letters = picture.letters
+    yield _family(
+        "drawbar_dead_letters_open", (((code, _cause(code)), count) for code, count in letters.by_code.items())
+    )
+    yield _family(
+        "drawbar_dead_letter_oldest_age_seconds",
+        (((code, _cause(code)), (now - opened).total_seconds()) for code, opened in letters.oldest.items()),
+    )
+    brakes = ((brake["mapping"], brake["direction"], brake["code"]) for brake in brakes_on(picture.beats))
+    yield _family("drawbar_brake_on", ((labels, 1.0) for labels in brakes))
+    yield _family("drawbar_quiet", [((), float(not why_not_quiet(picture)))])
+
+
+def lag_metric(traffic: Traffic) -> Metric:
+    lag = (((health.stage_of(topic), topic), float(count)) for topic, count in traffic.lag.items())
+    return _family("drawbar_lag_messages", lag)
+
+
+def health_metric(verdict: Verdict, stages: Collection[str]) -> Metric:
+    return _family("drawbar_healthy", (((stage,), float(verdict.is_healthy(stage))) for stage in stages))
+
+
+def _lane_metrics(beat: Beat) -> Iterator[Metric]:
+    """What each system was asked. A sink says it of its one system, capture of both, decide asks nobody."""
+    lanes = _mapping(beat.details.get("systems"))
+    if beat.stage.startswith("sink-"):
+        lanes = {beat.stage.removeprefix("sink-"): beat.details}
+    for name, key in (
+        ("drawbar_requests_total", "requests"),
+        ("drawbar_throttled_total", "throttled"),
+        ("drawbar_allowance_used_ratio", "allowance_used"),
+    ):
+        if lanes:
+            yield _family(
+                name, (((beat.stage, system), float(lane.get(key) or 0)) for system, lane in sorted(lanes.items()))
+            )
+
+
+def _capture_metrics(beat: Beat, now: datetime) -> Iterator[Metric]:
+    looks = beat.entities.items()
+    for name, key in (
+        ("drawbar_capture_events_total", "events"),
+        ("drawbar_capture_requests_total", "requests"),
+        ("drawbar_capture_records", "known"),
+    ):
+        yield _family(name, (((entity,), float(look.get(key) or 0)) for entity, look in looks))
+    yield _family(
+        "drawbar_capture_stopped", (((entity,), float(look.get("state") == "stopped")) for entity, look in looks)
+    )
+    webhooks = ((name.split(".", 1), count) for name, count in _mapping(beat.details.get("webhooks")).items())
+    yield _family("drawbar_webhooks_total", ((labels, float(count)) for labels, count in webhooks if len(labels) > 1))
+    ends = ((entity, parse_time(look.get("last_poll_finished_at"))) for entity, look in looks)
+    yield _family(
+        "drawbar_capture_last_poll_age_seconds",
+        (((entity,), (now - ended).total_seconds()) for entity, ended in ends if ended is not None),
+    )
+
+
+def _latency(beat: Beat) -> Metric:
+    name = "drawbar_change_to_visible_seconds"
+    family = HistogramMetricFamily(name, METRICS[name].meaning, labels=METRICS[name].labels)
+    said = _mapping(beat.details.get("change_to_visible_s"))
+    counts = said.get("counts")
+    if isinstance(counts, list) and len(counts) == len(BOUNDS_S) + 1:
+        bounds = [*(str(bound) for bound in BOUNDS_S), "+Inf"]
+        buckets = list(zip(bounds, map(float, accumulate(counts)), strict=True))
+        family.add_metric(
+            (f"to_{beat.stage.removeprefix('sink-')}",), buckets, sum_value=float(said.get("sum_s") or 0.0)
+        )
+    return family
+
+
+def _family(name: str, samples: Samples) -> Metric:
+    figure = METRICS[name]
+    kind = CounterMetricFamily if figure.kind == "counter" else GaugeMetricFamily
+    family = kind(name.removesuffix("_total"), figure.meaning, labels=figure.labels)
+    for labels, value in samples:
+        family.add_metric(labels, value)
+    return family
+
+
+def _of_stage(beat: Beat, name: str, value: float) -> Metric:
+    return _family(name, [((beat.stage,), value)])
+
+
+def _mapping(found: object) -> Mapping[str, Any]:
+    return found if isinstance(found, Mapping) else {}
+
+
+def _cause(code: str) -> str:
+    """The name of an error: how many causes there are does not grow with the records. Blank for a code of old."""
+    try:
+        return by_code(code).slug
+    except KeyError:
+        return ""
+
+
+# --- serving ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What one look shows: the stages as health judges them, and figures besides."""
+
+    sight: Sight
+    figures: Iterable[Metric] = ()
 
 
 def serve_stage(settings: Settings, stage: str) -> None:
-    """Serve the figures of this process on the port of the settings, in threads of its own.
+    """Serve figures and health of this process on the port of the settings, in threads of its own.
 
     Raises SettingsError when the port is taken.
     """
-    reader = _Lazy(lambda: BeatReader(settings.bus))
+    bus = settings.bus
+    reader = _Lazy(lambda: BeatReader(bus, timeout_s=TIMEOUT_S))
+    topics = health.topics_of(stage)
+    traffic_reader = _Lazy(lambda: TrafficReader(bus, topics=topics, timeout_s=TIMEOUT_S))
 
-    def look() -> Iterator[Metric]:
-        beats = reader.get()
-        beats.poll(0.05)
-        for beat in beats.beats():
-            if beat.pid == os.getpid() and beat.stage == stage:
-                yield from stage_metrics(beat, now=datetime.now(timezone.utc))
+    def look() -> Look:
+        if topics:
+            traffic = traffic_reader.get().read()
+        else:
+            wait_for_broker(bus.bootstrap_servers, bus.extra, give_up_after_s=TIMEOUT_S, client_id="drawbar-status")
+            traffic = Traffic(lag={})
+        reader.get().poll(0.05)
+        beats = [beat for beat in reader.get().beats() if beat.pid == os.getpid() and beat.stage == stage]
+        now = datetime.now(timezone.utc)
+        figures = [figure for beat in beats for figure in stage_metrics(beat, now=now)]
+        if topics:
+            figures.append(lag_metric(traffic))
+        return Look(
+            sight=Sight(beats=beats, behind=traffic.behind, stages=(stage,), entities=()),
+            figures=figures,
+        )
 
-    _serve(settings.log.metrics_port, look)
+    _serve(settings, look, stages=(stage,))
 
 
 def serve_installation(settings: Settings, entities: Collection[str]) -> None:
-    """Serve the figures of the whole installation on the port of the settings. Errors as `serve_stage`."""
-    beats = _Lazy(lambda: BeatReader(settings.bus))
-    traffic = _Lazy(lambda: TrafficReader(settings.bus))
+    """Serve figures and health of all processes together on the port of the settings. Errors as `serve_stage`."""
+    bus = settings.bus
+    reader = _Lazy(lambda: BeatReader(bus, timeout_s=TIMEOUT_S))
+    traffic_reader = _Lazy(lambda: TrafficReader(bus, timeout_s=TIMEOUT_S))
+    letter_reader = _Lazy(lambda: LetterReader(bus))
 
-    def look() -> Iterator[Metric]:
-        counted = traffic.get().read()
-        beats.get().poll(0.05)
-        yield from installation_metrics(
-            Picture(
-                beats=beats.get().beats(),
-                traffic=counted,
-                entities=entities,
-                letters=count_letters(read_letters(settings.bus)),
-            )
+    def look() -> Look:
+        traffic = traffic_reader.get().read()
+        reader.get().poll(0.05)
+        beats = reader.get().beats()
+        letters: LetterCounts = count_letters(letter_reader.get().read())
+        picture = Picture(beats=beats, traffic=traffic, entities=entities, letters=letters)
+        return Look(
+            sight=Sight(beats=beats, behind=traffic.behind, entities=entities),
+            figures=list(installation_metrics(picture, now=datetime.now(timezone.utc))),
         )
 
-    _serve(settings.log.metrics_port, look)
+    _serve(settings, look, stages=STAGES)
 
 
 class _Lazy(Generic[T]):
@@ -157,68 +315,67 @@ class _Lazy(Generic[T]):
         return self._made
 
 
-class _Scrape(Collector):
-    """One look per scrape, one scrape at a time."""
+class _Watch(Collector):
+    """Looks when it is asked, one look at a time, and remembers what it needs to tell what stands still."""
 
-    def __init__(self, look: Callable[[], Iterable[Metric]]) -> None:
+    def __init__(self, look: Callable[[], Look], *, stages: Collection[str], stands_still_s: float) -> None:
         self._look = look
+        self._stages = stages
+        self._stands_still_s = stands_still_s
         self._lock = threading.Lock()
+        self._memory: Memory = {}
 
     def collect(self) -> Iterator[Metric]:
+        look, verdict, _ = self._see()
+        yield _family("drawbar_bus_reachable", [((), float(look.sight.is_bus_there))])
+        yield health_metric(verdict, self._stages)
+        yield from look.figures
+
+    def health(self) -> dict[str, Any]:
+        _, verdict, now = self._see()
+        return health.to_json(verdict, stages=self._stages, now=now)
+
+    def _see(self) -> tuple[Look, Verdict, datetime]:
         with self._lock:
             try:
-                found = list(self._look())
+                look = self._look()
             except BusError:
-                yield _gauge("drawbar_bus_reachable", 0)
-                return
-        yield _gauge("drawbar_bus_reachable", 1)
-        yield from found
+                look = Look(sight=Sight(beats=(), stages=self._stages, is_bus_there=False))
+            now = datetime.now(timezone.utc)
+            verdict = health.judge(look.sight, self._memory, now=now, stands_still_s=self._stands_still_s)
+            self._memory = verdict.memory
+        return look, verdict, now
 
 
-def _serve(port: int, look: Callable[[], Iterable[Metric]]) -> None:
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Silent(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
+        """No line for each scrape."""
+
+
+def _serve(settings: Settings, look: Callable[[], Look], *, stages: Collection[str]) -> None:
+    port = settings.log.metrics_port
+    watch = _Watch(look, stages=stages, stands_still_s=settings.log.stands_still_s)
     registry = CollectorRegistry()
-    registry.register(_Scrape(look))
+    registry.register(watch)
     ProcessCollector(registry=registry)
+    figures: Callable[..., Iterable[bytes]] = make_wsgi_app(registry)
+
+    def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        if environ.get("PATH_INFO") != "/health":
+            return figures(environ, start)
+        said = watch.health()
+        status = "200 OK" if said["status"] == "ok" else "503 Service Unavailable"
+        start(status, [("Content-Type", "application/json"), ("Cache-Control", "no-store")])
+        return [json.dumps(said, indent=2).encode() + b"\n"]
+
     try:
-        start_http_server(port, registry=registry)
+        server = make_server("", port, answer, server_class=_Server, handler_class=_Silent)
     except OSError as fault:
         raise SettingsError(
             f"metrics cannot be served on port {port}: {fault.strerror}", where="DRAWBAR_LOG__METRICS_PORT"
         ) from fault
-
-
-def _capture_metrics(beat: Beat, now: datetime) -> Iterator[Metric]:
-    events = CounterMetricFamily("drawbar_capture_events", METRICS["drawbar_capture_events_total"], labels=("entity",))
-    requests = CounterMetricFamily(
-        "drawbar_capture_requests", METRICS["drawbar_capture_requests_total"], labels=("entity",)
-    )
-    ages, records, stopped = (
-        GaugeMetricFamily(name, METRICS[name], labels=("entity",))
-        for name in ("drawbar_capture_last_poll_age_seconds", "drawbar_capture_records", "drawbar_capture_stopped")
-    )
-    for entity, look in beat.entities.items():
-        events.add_metric((entity,), float(look.get("events") or 0))
-        requests.add_metric((entity,), float(look.get("requests") or 0))
-        records.add_metric((entity,), float(look.get("known") or 0))
-        stopped.add_metric((entity,), float(look.get("state") == "stopped"))
-        polled = parse_time(look.get("last_poll_finished_at"))
-        if polled is not None:
-            ages.add_metric((entity,), (now - polled).total_seconds())
-    webhooks = CounterMetricFamily("drawbar_webhooks", METRICS["drawbar_webhooks_total"], labels=("system", "result"))
-    said = beat.details.get("webhooks")
-    for name, count in said.items() if isinstance(said, Mapping) else ():
-        if "." in name:
-            webhooks.add_metric(name.split(".", 1), float(count))
-    yield from (events, requests, records, stopped, ages, webhooks)
-
-
-def _gauge(name: str, value: float, **labels: str) -> Metric:
-    family = GaugeMetricFamily(name, METRICS[name], labels=tuple(labels))
-    family.add_metric(tuple(labels.values()), value)
-    return family
-
-
-def _counter(name: str, value: float, **labels: str) -> Metric:
-    family = CounterMetricFamily(name.removesuffix("_total"), METRICS[name], labels=tuple(labels))
-    family.add_metric(tuple(labels.values()), value)
-    return family
+    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()

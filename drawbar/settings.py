@@ -169,7 +169,8 @@ class SinkSettings(_Part):
 class LogSettings(_Part):
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
     format: Literal["auto", "console", "json"] = Field("auto", description="auto: console on a terminal, else JSON")
-    metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus port of a stage; 0: none")
+    metrics_port: int = Field(0, ge=0, le=65535, description="port of a stage for `/metrics` and `/health`; 0: none")
+    stands_still_s: float = Field(60, ge=5, description="from so long without progress on, `/health` answers 503")
 
 
 class Settings(BaseSettings):

@@ -27,6 +27,7 @@ from confluent_kafka import (
     IsolationLevel,
     KafkaError,
     KafkaException,
+    Message,
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # public all the same
@@ -141,11 +142,20 @@ def live(
 # --- judging ----------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """Messages of one partition that the slowest of its readers has not acknowledged."""
+
+    acknowledged: int  # the offset that comes next; -1: none so far
+    messages: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traffic:
     """How far the stages have read, at one moment."""
 
     lag: Mapping[str, int]  # topic -> messages that are not acknowledged
+    behind: Mapping[Place, Behind] = field(default_factory=dict)  # by partition, where there are any
     is_steady: bool = True  # False: messages arrived while we counted, so the counts do not belong together
     last_message_at: datetime | None = None  # between the stages, or a row; by the writer's clock
 
@@ -157,6 +167,7 @@ class LetterCounts:
     open: int = 0
     by_code: Mapping[str, int] = field(default_factory=dict)
     by_cause: Mapping[str, int] = field(default_factory=dict)
+    oldest: Mapping[str, datetime] = field(default_factory=dict)  # code -> when the oldest of it was opened
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,8 +186,12 @@ class Picture:
 def count_letters(letters: Iterable[DeadLetter]) -> LetterCounts:
     """The open ones, by code and by cause; most frequent first."""
     still_open = [letter for letter in letters if letter.state is LetterState.OPEN]
+    oldest: dict[str, datetime] = {}
+    for letter in still_open:
+        oldest[letter.code] = min(letter.opened_at, oldest.get(letter.code, letter.opened_at))
     return LetterCounts(
         open=len(still_open),
+        oldest=oldest,
         by_code=dict(Counter(letter.code for letter in still_open).most_common()),
         by_cause=dict(Counter(letter.cause or letter.slug for letter in still_open).most_common()),
     )
@@ -436,9 +451,12 @@ class TrafficReader:
         """The ends are read before and after the positions: when they are the same, the counts belong together."""
         ends = self._ends()
         committed = self._committed()
-        lag = self._lag(ends, committed)
+        behind = self._behind(ends, committed)
+        lag = dict.fromkeys(self._topics, 0)
+        for (topic, _), found in behind.items():
+            lag[topic] += found.messages
         last = _last_timestamp(self._admin, self._active, self._timeout_s)
-        return Traffic(lag=lag, is_steady=self._ends() == ends, last_message_at=last)
+        return Traffic(lag=lag, behind=behind, is_steady=self._ends() == ends, last_message_at=last)
 
     def close(self) -> None:
         self._peek.close()
@@ -449,8 +467,8 @@ class TrafficReader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _lag(self, ends: Mapping[Place, int], committed: Sequence[Mapping[Place, int]]) -> dict[str, int]:
-        """Per topic, behind the slowest of the groups that read it. Markers of transactions are no messages."""
+    def _behind(self, ends: Mapping[Place, int], committed: Sequence[Mapping[Place, int]]) -> dict[Place, Behind]:
+        """Behind the slowest of the groups that read it. Markers of transactions are no messages."""
         spans: dict[Place, tuple[int, int]] = {}
         for place, end in ends.items():
             readers = [group for group in committed if any(read[0] == place[0] for read in group)]
@@ -459,10 +477,10 @@ class TrafficReader:
                 spans[place] = start, end
         near = {place: (start, end) for place, (start, end) in spans.items() if start < 0 or end - start <= NEAR_END}
         counted = self._peek.count(near)
-        lag = dict.fromkeys(self._topics, 0)
-        for place, (start, end) in spans.items():
-            lag[place[0]] += counted.get(place, end - start)
-        return lag
+        found = {
+            place: Behind(max(-1, start), counted.get(place, end - start)) for place, (start, end) in spans.items()
+        }
+        return {place: behind for place, behind in found.items() if behind.messages}
 
     def _ends(self) -> dict[Place, int]:
         return _offsets(self._admin, self._topics, OffsetSpec.latest(), self._timeout_s)  # type: ignore[no-untyped-call]
@@ -534,6 +552,62 @@ class _Peek:
                 del open_[place]
         self._consumer.unassign()
         return found | {place: end - max(0, start) for place, (start, end) in open_.items()}
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+class LetterReader:
+    """Follows `dead-letters.index` and keeps the letters that are open. Belongs to one thread."""
+
+    def __init__(self, bus: BusSettings, *, timeout_s: float = TIMEOUT_S) -> None:
+        """Raises BusUnavailable, or TopicMismatch when the topic is missing."""
+        self._timeout_s = timeout_s
+        self._open: dict[bytes, DeadLetter] = {}
+        topics = make_admin(bus.bootstrap_servers, client_id="drawbar-status", extra=bus.extra)
+        try:
+            there = topics.list_topics(timeout=timeout_s).topics
+        except KafkaException as failed:
+            raise _unavailable("the topics cannot be listed", failed) from failed
+        if DEAD_LETTERS_INDEX not in there:
+            raise TopicMismatch(
+                f"topic {DEAD_LETTERS_INDEX} does not exist", next_step="make the topics: drawbar topics apply"
+            )
+        self._partitions = sorted(there[DEAD_LETTERS_INDEX].partitions)
+        self._consumer = make_consumer(
+            bus.bootstrap_servers,
+            client_id="drawbar-status",
+            group_id="drawbar-status",
+            extra=bus.extra,
+            partition_eof=True,
+        )
+        self._consumer.assign([TopicPartition(DEAD_LETTERS_INDEX, p, OFFSET_BEGINNING) for p in self._partitions])
+        self._unread = set(self._partitions)
+
+    def read(self) -> list[DeadLetter]:
+        """The open letters now. Raises BusUnavailable when the index cannot be read to its end in time."""
+        deadline = time.monotonic() + self._timeout_s
+        while (messages := self._consumer.consume(500, 0.2 if self._unread else 0.02)) or self._unread:
+            for message in messages:
+                self._take(message)
+            if time.monotonic() > deadline:
+                raise BusUnavailable(f"topic {DEAD_LETTERS_INDEX} was not read in {self._timeout_s:g} s")
+        return list(self._open.values())
+
+    def _take(self, message: Message) -> None:
+        error, key, value = message.error(), message.key(), message.value()
+        if error is not None:
+            if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public name
+                self._unread.discard(message.partition() or 0)
+            return
+        try:
+            letter = decode(DeadLetter, _bytes(value or b""))
+        except Undecodable:
+            return  # nobody's letter
+        if letter.state is LetterState.OPEN:
+            self._open[_bytes(key or b"")] = letter
+        else:
+            self._open.pop(_bytes(key or b""), None)
 
     def close(self) -> None:
         self._consumer.close()

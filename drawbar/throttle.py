@@ -7,12 +7,14 @@ ask us to stop makes the pause longer, so the whole lane stops, not the one requ
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 
 WINDOW_S = 300
 BURST_SHARE = 0.1  # with it, a window holds at most 110 % of the budget: 5,940 of the services' 6,000 by default
 REFUSAL_BASE_S, REFUSAL_CAP_S = 1.0, 60.0  # a 429 that names no pause: 1, 2, 4 … 60 s
 JITTER_SHARE = 0.25
+SLOT_S = 10  # requests are counted in slots of this length, for the share that is used
 
 
 def retry_delay(
@@ -52,6 +54,7 @@ class Throttle:
     _tokens: float = field(init=False)
     _filled_at: float | None = None
     _refusals_in_row: int = 0
+    _slots: deque[list[int]] = field(default_factory=deque)  # number of the slot, requests in it
     _failures_in_row: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})  # of writes, of reads
 
     def __post_init__(self) -> None:
@@ -86,7 +89,17 @@ class Throttle:
             return False
         self._tokens -= 1
         self.in_flight += 1
+        slot = int(now // SLOT_S)
+        if not self._slots or self._slots[-1][0] != slot:
+            self._slots.append([slot, 0])
+        self._slots[-1][1] += 1
+        self._forget_slots(slot)
         return True
+
+    def used_share(self, now: float) -> float:
+        """Requests of the last window, to `SLOT_S` exactly, as a share of the budget; may pass 1 by the burst."""
+        self._forget_slots(int(now // SLOT_S))
+        return sum(requests for _, requests in self._slots) / self.requests_per_5_min
 
     def succeeded(self, now: float, *, hint: int | None = None, write: bool = False) -> None:
         """The system answered, whatever it said of the record. `hint`: its own idea of how many at once.
@@ -166,6 +179,10 @@ class Throttle:
         self.in_flight -= 1
         if hint is not None and hint > 0:
             self._hint = hint
+
+    def _forget_slots(self, slot: int) -> None:
+        while self._slots and self._slots[0][0] <= slot - WINDOW_S // SLOT_S:
+            self._slots.popleft()
 
     @property
     def _rate(self) -> float:

@@ -47,6 +47,7 @@ class Flight:
     sent_at: datetime
     sends: int
     command_id: str
+    issued_at: datetime
 
     def goes_on_as(self, other: Flight | None) -> bool:
         """Whether it is still the same command that is under way."""
@@ -77,7 +78,12 @@ def standing_of(row: Row | None, partition: int) -> Standing:
     if pair.in_flight is not None:
         command = pair.in_flight.command
         flight = Flight(
-            command.target.system, partition, pair.in_flight.sent_at, pair.in_flight.sends, command.command_id
+            command.target.system,
+            partition,
+            pair.in_flight.sent_at,
+            pair.in_flight.sends,
+            command.command_id,
+            command.issued_at,
         )
     return Standing(
         names=frozenset(missing.union(pair.soft_missing)),
@@ -106,6 +112,8 @@ class Figures:
     waiting: int
     kept_back: int
     oldest_in_flight_s: float
+    unanswered: int  # commands that had to be sent again and are not answered yet
+    unanswered_since: datetime | None  # when the first of them was issued
 
 
 class Waiting:
@@ -189,6 +197,7 @@ class Waiting:
     def figures(self, now: datetime) -> Figures:
         flights = [standing.flight for standing in self._standing.values() if standing.flight is not None]
         oldest = min((flight.sent_at for flight in flights), default=now)
+        unanswered = [flight.issued_at for flight in flights if flight.sends > 1]
         return Figures(
             in_flight=len(flights),
             claiming=sum(standing.claiming for standing in self._standing.values()),
@@ -196,6 +205,8 @@ class Waiting:
             waiting=sum(bool(standing.names) for standing in self._standing.values()),
             kept_back=sum(bool(standing.kept_back) for standing in self._standing.values()),
             oldest_in_flight_s=(now - oldest).total_seconds(),
+            unanswered=len(unanswered),
+            unanswered_since=min(unanswered, default=None),
         )
 
 
@@ -247,6 +258,7 @@ class Releaser:
         self._due: dict[bytes, tuple[OrderKind, str]] = {}
         self._asked: dict[bytes, datetime] = {}
         self._wake = asyncio.Event()
+        self.released = 0
 
     @property
     def due_count(self) -> int:
@@ -303,6 +315,7 @@ class Releaser:
             if not self._due:
                 self._wake.clear()
             await self._outbox.send(messages)
+            self.released += len(messages)
             await asyncio.sleep(len(messages) / self._per_s)
 
     def _ask(self, key: bytes, kind: OrderKind, reason: str, now: datetime) -> None:

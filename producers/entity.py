@@ -199,6 +199,7 @@ class EntityCapture:
             "events": self._events,
             "last_poll_events": self._last_poll_events,
             "next_poll_in_s": _seconds(self.due_in_s()),
+            "poll_interval_s": self._max_s,
             "next_sweep_in_s": _seconds(max(0.0, self._sweep_at - now)),
             "snapshot_done": self.snapshot_done,
             "requests": self._source.requests,

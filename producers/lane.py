@@ -25,6 +25,16 @@ class LaneHttp:
         self._throttle = throttle
         self._clock = clock
         self._moved = threading.Condition()
+        self._requests = 0
+
+    def status(self) -> dict[str, Any]:
+        """How much the system was asked, how often it refused, and how much of the budget is used."""
+        with self._moved:
+            return {
+                "requests": self._requests,
+                "throttled": self._throttle.throttled,
+                "allowance_used": round(self._throttle.used_share(self._clock.monotonic()), 4),
+            }
 
     def call(
         self,
@@ -57,6 +67,7 @@ class LaneHttp:
                 if wait_s > PATIENCE_S:
                     return wait_s
                 self._moved.wait(wait_s or PATIENCE_S)
+            self._requests += 1
         return 0.0
 
     def _leave(self, reply: Reply | None, reason: str) -> None:

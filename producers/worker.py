@@ -285,6 +285,7 @@ class CaptureProcess:
             "state": "draining" if self._stop.is_set() else running,
             "entities": parts,
             **webhooks,
+            "systems": {system.value: lane.status() for system, lane in self._http.items()},
         }
 
     def _beat(self) -> None:

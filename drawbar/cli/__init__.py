@@ -80,6 +80,7 @@ app.add_typer(sync.app, name="sync", short_help="Plan and run a first load; take
 app.add_typer(mappings.app, name="mappings", short_help="What is synchronised and how; are the files right.")
 app.command("changes", short_help="Print what capture saw of one entity.")(changes.changes)
 app.add_typer(run.capture_app, name="capture", short_help="Find changes in both systems; confirm deletes.")
+app.command("metrics", short_help="Serve figures and health of all stages for Prometheus.")(run.metrics)
 app.command("process")(run.process)
 app.command("sink")(run.sink)
 app.add_typer(topics.app, name="topics")

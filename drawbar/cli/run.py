@@ -207,6 +207,37 @@ def sink(
     run_sink(settings, target, fields=fields, dead_letter=_dead_letter(f"sink-{system}"))
 
 
+def metrics(
+    port: Annotated[
+        Optional[int],
+        typer.Option("--port", min=1, max=65535, help="Port.", show_default="DRAWBAR_LOG__METRICS_PORT"),
+    ] = None,
+    connection_file: ConnectionFile = None,
+) -> None:
+    """Serve the figures and the health of all stages together, until SIGTERM: /metrics for Prometheus, and /health.
+
+    For stages that run apart, one process each; `drawbar up` serves the same by itself.
+
+    Example: drawbar metrics --port 9464
+    """
+    import signal
+
+    from drawbar.log import set_up_log
+    from drawbar.metrics import serve_installation
+
+    settings = open_running(connection_file)
+    set_up_log(settings.log, stage="metrics")
+    if port is not None:
+        settings = settings.model_copy(update={"log": settings.log.model_copy(update={"metrics_port": port})})
+    if not settings.log.metrics_port:
+        raise UsageError("no port to serve on", next_step="say --port, or set DRAWBAR_LOG__METRICS_PORT")
+    entities = frozenset(f"{system}.{entity}" for system, entity in _entities(_mappings(settings)))
+    ends = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # before there are threads: they inherit it
+    serve_installation(settings, entities)
+    signal.sigwait(ends)
+
+
 def bus(
     bus: Annotated[str, typer.Option("--bus", metavar="kafka|embedded|docker", help="What to run.")] = "kafka",
     data_dir: Annotated[

@@ -18,7 +18,7 @@ def after(seconds: float):
 
 
 def a_flight(sent_s: float, *, command_id: str = "c1", sends: int = 1, partition: int = 0) -> Standing:
-    return Standing(flight=Flight(System.CRM, partition, after(sent_s), sends, command_id))
+    return Standing(flight=Flight(System.CRM, partition, after(sent_s), sends, command_id, after(0)))
 
 
 def a_row(**members) -> Row:

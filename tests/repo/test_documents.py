@@ -164,9 +164,14 @@ class TestErrors:
 class TestMetrics:
     def test_are_all_listed(self):
         """What can be watched is explained in docs/metrics.md, in the words of the metric itself."""
-        written = table(text("docs/metrics.md"), "Metric", "Meaning")
+        columns = ("Metric", "Type", "Unit", "Labels", "Meaning", "What to do when it is high")
+        written = table(text("docs/metrics.md"), *columns)
 
-        assert [(f"`{name}`", meaning) for name, meaning in METRICS.items()] == written
+        assert [
+            (f"`{name}`", figure.kind, figure.unit, ", ".join(f"`{label}`" for label in figure.labels), figure.meaning)
+            for name, figure in METRICS.items()
+        ] == [line[:5] for line in written]
+        assert [] == [line[0] for line in written if not line[5]]
 
 
 class TestTopics:

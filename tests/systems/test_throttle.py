@@ -180,3 +180,17 @@ class TestFailed:
             lane.failed(0.0, write=True, again=number > 0)
 
         assert not lane.is_out
+
+
+class TestUsedShare:
+    def test_is_of_the_last_five_minutes(self):
+        """What was asked before the window counts no more."""
+        lane = Throttle(max_parallel=40, requests_per_5_min=100)
+        for _ in range(5):
+            assert lane.admit(0)
+        for _ in range(5):
+            assert lane.admit(200)
+
+        assert 0.1 == lane.used_share(299)
+        assert 0.05 == lane.used_share(301)
+        assert 0.0 == lane.used_share(1000)
