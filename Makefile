@@ -21,7 +21,7 @@ $(BIN)/.ready: requirements.lock pyproject.toml
 setup: $(BIN)/.ready ## Make .venv with everything that is needed, as pinned
 
 lock: setup ## Pin the dependencies anew after a change of pyproject.toml
-	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.10 --no-emit-index-url --no-emit-find-links --no-header --extra dev pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.10 --no-emit-index-url --no-emit-find-links --no-header --extra dev --extra otel pyproject.toml -o requirements.lock
 
 demo: setup ## Start everything on this machine, show changes crossing, and compare both systems at the end
 	@$(BIN)/drawbar demo

@@ -38,6 +38,7 @@ from drawbar.ports import Bus, Clock, Http, InMessage, NoReply, OutMessage, Repl
 from drawbar.settings import Settings, SinkSettings
 from drawbar.signin import system_settings
 from drawbar.throttle import Throttle, retry_delay
+from drawbar.traces import NO_TRACES, Span, Traces, open_traces
 from schemas.codec import decode, encode
 from schemas.errors import BusUnavailable, DrawbarError, Undecodable
 from schemas.records import Command, JournalLine, Outcome, OutcomeStatus, System, Work, derived_id
@@ -145,6 +146,7 @@ class _Task:
     message: InMessage
     command: Command
     machine: Machine
+    span: Span
     request: Request | None = None  # the one that is asked or is to be asked next
     began: bool = False
     failed_at_writes: int | None = None  # how many writes had been done when its own first failed
@@ -184,6 +186,7 @@ class SinkWorker:
         skew_ms: Callable[[], int] = lambda: 0,
         host: str = "",
         pid: int = 0,
+        traces: Traces = NO_TRACES,
     ) -> None:
         """`fields`: entity -> fields that replies shall hold. `dead_letter`: the messages that set one aside."""
         self._adapter, self._bus, self._calls, self._clock = adapter, bus, calls, clock
@@ -192,6 +195,7 @@ class SinkWorker:
         self._system = adapter.system
         self._stage = f"sink-{self._system.value}"
         self._host, self._pid = host, pid
+        self._traces = traces
         self._tokens = 0
         self._tasks: dict[int, _Task] = {}
         self._by_key: dict[bytes, deque[_Task]] = {}
@@ -310,7 +314,9 @@ class SinkWorker:
             return
         self._tokens += 1
         machine = carry_out(command, self._adapter, fields=fields, busy_retries=self._policy.busy_retries)
-        task = _Task(self._tokens, message, command, machine)
+        span = self._traces.begin("sink", message.headers, place=message.topic)
+        span.note(mapping=command.mapping, home=command.home, command_id=command.command_id, kind=command.kind.value)
+        task = _Task(self._tokens, message, command, machine, span)
         self._tasks[task.token] = task
         line.append(task)
         if len(line) == 1:
@@ -450,7 +456,8 @@ class SinkWorker:
             self._writes += 1
             self._forbidden_in_row = 0
             self._say_pause()
-        work, line = to_messages(command, outcome, self._system)
+        task.span.note(outcome=outcome.status.value, requests=outcome.requests, code=outcome.code)
+        work, line = to_messages(command, outcome, self._system, headers=task.span.headers)
         self._unsent.append((task, task.message, (work, line)))
         say = log.warning if outcome.status is OutcomeStatus.REJECTED else log.info
         say(
@@ -485,6 +492,7 @@ class SinkWorker:
             if positions is not None:
                 positions.unfinished.discard(message.offset)
             if task is not None:
+                task.span.end()
                 self._forget(task)
 
     def _forget(self, task: _Task) -> None:
@@ -577,7 +585,9 @@ class SinkWorker:
         return crc32(f"{self._host}:{self._pid}:{of}".encode()) / 2**32
 
 
-def to_messages(command: Command, outcome: Outcome, system: System) -> tuple[OutMessage, OutMessage]:
+def to_messages(
+    command: Command, outcome: Outcome, system: System, *, headers: tuple[tuple[str, bytes], ...] = ()
+) -> tuple[OutMessage, OutMessage]:
     """The outcome for the home of the pair, and its line in the journal."""
     version = outcome.observed.version if outcome.observed else ""
     message_id = derived_id("outcome", command.command_id, outcome.status.value, version)
@@ -599,8 +609,8 @@ def to_messages(command: Command, outcome: Outcome, system: System) -> tuple[Out
     )
     key = work.key.encode()
     return (
-        OutMessage(topic=PAIRS_WORK, key=key, value=encode(work)),
-        OutMessage(topic=JOURNAL, key=key, value=encode(line)),
+        OutMessage(topic=PAIRS_WORK, key=key, value=encode(work), headers=headers),
+        OutMessage(topic=JOURNAL, key=key, value=encode(line), headers=headers),
     )
 
 
@@ -646,6 +656,7 @@ def run_sink(
     http.sign_in()
     calls = ThreadedCalls(http, system_settings(settings, system).max_parallel)
     host, pid = socket.gethostname(), os.getpid()
+    traces = open_traces(settings.traces, f"sink-{system.value}")
     handlers: dict[str, Callable[[Sequence[Place]], None]] = {}
 
     def on(event: str, places: Sequence[Place]) -> None:
@@ -672,6 +683,7 @@ def run_sink(
         skew_ms=lambda: http.skew_ms,
         host=host,
         pid=pid,
+        traces=traces,
     )
     handlers.update(assigned=worker.assigned, revoked=worker.revoked, lost=worker.lost)
     stopping = False
@@ -691,4 +703,5 @@ def run_sink(
         calls.close()
         bus.close()
         http.close()
+        traces.close()
     log.info("sink.stopped", system=system.value, pid=pid)

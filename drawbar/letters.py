@@ -50,10 +50,12 @@ def letter_message(
     return OutMessage(topic=DEAD_LETTERS, key=key, value=value, headers=theirs + added)
 
 
-def index_message(letter: DeadLetter, *, partition: int, offset: int) -> OutMessage:
+def index_message(
+    letter: DeadLetter, *, partition: int, offset: int, headers: tuple[tuple[str, bytes], ...] = ()
+) -> OutMessage:
     """The letter's line in the index; `partition` and `offset` are its position in `dead-letters`."""
     placed = replace(letter, partition=partition, offset=offset)
-    return OutMessage(topic=DEAD_LETTERS_INDEX, key=letter.letter_id.encode(), value=encode(placed))
+    return OutMessage(topic=DEAD_LETTERS_INDEX, key=letter.letter_id.encode(), value=encode(placed), headers=headers)
 
 
 def bytes_letter(

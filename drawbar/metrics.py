@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -41,11 +42,12 @@ from drawbar.status import (
     parse_time,
     why_not_quiet,
 )
-from schemas.errors import BusError, SettingsError, by_code
+from schemas.errors import DrawbarError, SettingsError, by_code
 
 T = TypeVar("T")
 
 TIMEOUT_S = 3.0  # for the broker to answer a look: who asks for our health waits no longer than ten
+LOOKS = 4  # within the time after which something counts as standing still
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +194,7 @@ def _capture_metrics(beat: Beat, now: datetime) -> Iterator[Metric]:
     yield _family(
         "drawbar_capture_stopped", (((entity,), float(look.get("state") == "stopped")) for entity, look in looks)
     )
-    webhooks = ((name.split(".", 1), count) for name, count in _mapping(beat.details.get("webhooks")).items())
+    webhooks = ((tuple(name.split(".", 1)), count) for name, count in _mapping(beat.details.get("webhooks")).items())
     yield _family("drawbar_webhooks_total", ((labels, float(count)) for labels, count in webhooks if len(labels) > 1))
     ends = ((entity, parse_time(look.get("last_poll_finished_at"))) for entity, look in looks)
     yield _family(
@@ -316,7 +318,7 @@ class _Lazy(Generic[T]):
 
 
 class _Watch(Collector):
-    """Looks when it is asked, one look at a time, and remembers what it needs to tell what stands still."""
+    """Looks, one look at a time, and remembers what it needs to tell what stands still."""
 
     def __init__(self, look: Callable[[], Look], *, stages: Collection[str], stands_still_s: float) -> None:
         self._look = look
@@ -335,11 +337,17 @@ class _Watch(Collector):
         _, verdict, now = self._see()
         return health.to_json(verdict, stages=self._stages, now=now)
 
+    def run(self) -> None:
+        """Look again and again, for ever: who asks for the first time hears since when something stands still."""
+        while True:
+            self._see()
+            time.sleep(self._stands_still_s / LOOKS)
+
     def _see(self) -> tuple[Look, Verdict, datetime]:
         with self._lock:
             try:
                 look = self._look()
-            except BusError:
+            except DrawbarError:
                 look = Look(sight=Sight(beats=(), stages=self._stages, is_bus_there=False))
             now = datetime.now(timezone.utc)
             verdict = health.judge(look.sight, self._memory, now=now, stands_still_s=self._stands_still_s)
@@ -378,4 +386,5 @@ def _serve(settings: Settings, look: Callable[[], Look], *, stages: Collection[s
         raise SettingsError(
             f"metrics cannot be served on port {port}: {fault.strerror}", where="DRAWBAR_LOG__METRICS_PORT"
         ) from fault
-    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+    for name, work in (("metrics", server.serve_forever), ("health", watch.run)):
+        threading.Thread(target=work, name=name, daemon=True).start()

@@ -173,6 +173,11 @@ class LogSettings(_Part):
     stands_still_s: float = Field(60, ge=5, description="from so long without progress on, `/health` answers 503")
 
 
+class TraceSettings(_Part):
+    endpoint: str = Field("", description="OTLP/HTTP address that spans are sent to, `…/v1/traces`; blank: no traces")
+    sample_ratio: float = Field(1.0, ge=0, le=1, description="share of the changes that are traced, from capture on")
+
+
 class Settings(BaseSettings):
     """Everything that can be set."""
 
@@ -201,6 +206,7 @@ class Settings(BaseSettings):
     brakes: BrakeSettings = Field(default_factory=BrakeSettings)
     sink: SinkSettings = Field(default_factory=SinkSettings)
     log: LogSettings = Field(default_factory=LogSettings)
+    traces: TraceSettings = Field(default_factory=TraceSettings)
 
     @classmethod
     def settings_customise_sources(

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from drawbar.letters import bytes_letter, index_message, letter_message
 from drawbar.ports import InMessage, OutMessage
+from drawbar.traces import NO_TRACES, Span, Traces, end_all, trace_headers
 from processors.react import Step, World, react
 from processors.release import RELEASE, Releaser, Waiting, standing_of
 from processors.route import Routes, to_works
@@ -28,7 +29,7 @@ from processors.tables import CouplingTable, LetterPositions, Outbox
 from schemas.codec import decode, encode
 from schemas.coupling import Row
 from schemas.errors import MappingUnknown, RecordError, Undecodable
-from schemas.records import DeadLetter, LetterState, Work
+from schemas.records import DeadLetter, LetterState, OrderKind, Work
 from schemas.topics import BRAKES, JOURNAL, PAIRS_WORK, commands_topic
 
 Position = tuple[str, int]  # topic and partition
@@ -138,23 +139,35 @@ class Pulse:
 class Route:
     """Changes go to the homes of their records; keeps nothing."""
 
-    def __init__(self, routes: Routes, outbox: Outbox, acknowledge: Acknowledge, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        routes: Routes,
+        outbox: Outbox,
+        acknowledge: Acknowledge,
+        clock: Callable[[], datetime],
+        traces: Traces = NO_TRACES,
+    ) -> None:
         self._routes = routes
         self._outbox = outbox
         self._acknowledge = acknowledge
         self._clock = clock
+        self._traces = traces
         self.messages = 0
 
     async def __call__(self, batch: Sequence[InMessage]) -> None:
+        spans: list[Span] = []
         out: list[OutMessage] = []
         letters: list[tuple[DeadLetter, InMessage]] = []
         for message in batch:
+            span = self._traces.begin("route", message.headers, place=message.topic)
             works = self._works(message, letters)
-            out += [_work_message(work) for work in works]
+            out += [_work_message(work, span) for work in works]
+            spans.append(span)
         await self._outbox.send(out)
         await send_letters(letters, self._outbox, LetterPositions(), stage="route")
         if not await self._acknowledge(_positions(batch)):
             raise Revoked
+        end_all(spans)
         self.messages += len(batch)
 
     def _works(self, message: InMessage, letters: list[tuple[DeadLetter, InMessage]]) -> Sequence[Work]:
@@ -170,7 +183,7 @@ class _Turn:
     """What one or more messages lead to, until it is written and sent."""
 
     rows: dict[bytes, tuple[Row | None, int]] = field(default_factory=dict)
-    steps: list[tuple[Step, InMessage, bytes]] = field(default_factory=list)
+    steps: list[tuple[Step, InMessage, bytes, Span]] = field(default_factory=list)
     letters: list[tuple[DeadLetter, InMessage]] = field(default_factory=list)
     sending: set[bytes] = field(default_factory=set)  # homes that have more than journal lines to send
     seen: list[InMessage] = field(default_factory=list)
@@ -196,6 +209,7 @@ class Decide:
         clock: Callable[[], datetime],
         *,
         name: str,
+        traces: Traces = NO_TRACES,
     ) -> None:
         """`name`: of this process, for those who ask who put a brake on."""
         self._world = world
@@ -208,6 +222,7 @@ class Decide:
         self._acknowledge = acknowledge
         self._pulse = pulse
         self._clock = clock
+        self._traces = traces
         self.messages = 0
         self.last_outcome_at: datetime | None = None
         self._brakes_position = 0  # how far the brakes were read
@@ -238,6 +253,7 @@ class Decide:
                 self._set_aside(turn, message, MappingUnknown, work=work)
                 continue
             key = message.key
+            span = self._begin(work, message)
             row, step = self._step(work, key, message, turn)
             if step.row is not None:
                 self._world.brakes.note(step.row, now=self._clock())
@@ -255,7 +271,8 @@ class Decide:
                 turn.released.add(key)
             else:
                 turn.released.discard(key)
-            turn.steps.append((step, message, key))
+            _note(span, step)
+            turn.steps.append((step, message, key, span))
             turn.seen.append(message)
             if work.outcome is not None:
                 self.last_outcome_at = self._clock()
@@ -272,6 +289,14 @@ class Decide:
             self._set_aside(turn, message, Undecodable, detail="the key is not that of the home named inside")
             return None
         return work
+
+    def _begin(self, work: Work, message: InMessage) -> Span:
+        """What is decided again is linked to the trace of what was held."""
+        again = work.order is not None and work.order.kind is OrderKind.RETRY
+        links = self._letters.trace_of(work.key) if again else ()
+        span = self._traces.begin("decide", message.headers, links=links, place=message.topic)
+        span.note(mapping=work.mapping, home=work.home, message_id=work.message_id)
+        return span
 
     def _step(self, work: Work, key: bytes, message: InMessage, turn: _Turn) -> tuple[Row | None, Step]:
         """The row that the message meets, and the step it makes of it."""
@@ -312,8 +337,8 @@ class Decide:
             if row is None or row is not self._table.row(key):  # the same row: its message came again
                 self._table.store(key, row, partition=partition)
         await self._table.stored()
-        out = [message for step, _, key in turn.steps for message in _sent_by(step, key)]
-        letters = turn.letters + [(letter, message) for step, message, _ in turn.steps for letter in step.letters]
+        out = [message for step, _, key, span in turn.steps for message in _sent_by(step, key, span)]
+        letters = turn.letters + [(letter, message) for step, message, _, _ in turn.steps for letter in step.letters]
         await self._outbox.send(out)
         await send_letters(letters, self._outbox, self._letters, stage="decide")
         now = self._clock()
@@ -325,6 +350,7 @@ class Decide:
                 self._releaser.look_at(key, standing)
         if not await self._acknowledge(_positions(turn.seen)):
             raise Revoked
+        end_all(span for _, _, _, span in turn.steps)
         self.messages += len(turn.seen)
 
 
@@ -353,11 +379,12 @@ async def send_letters(
             )
     await outbox.confirmed(list(placed.values()))
     lines = []
-    for number, (letter, _) in enumerate(letters):
+    for number, (letter, message) in enumerate(letters):
         receipt = placed.get(number)
         partition, offset = (receipt.partition, receipt.offset) if receipt else positions.of(letter.letter_id)
-        positions.note(letter, partition, offset)
-        lines.append(index_message(letter, partition=partition, offset=offset))
+        traced = trace_headers(message.headers)
+        positions.note(letter, partition, offset, headers=traced)
+        lines.append(index_message(letter, partition=partition, offset=offset, headers=traced))
     await outbox.send(lines)
 
 
@@ -383,18 +410,26 @@ def _same(before: Row | None, after: Row | None) -> bool:
     return before.pair is after.pair and before.home is after.home and before.deferred is after.deferred
 
 
-def _sent_by(step: Step, key: bytes) -> list[OutMessage]:
+def _note(span: Span, step: Step) -> None:
+    if step.command is not None:
+        span.note(command_id=step.command.command_id)
+    for letter in step.letters:
+        if letter.state is LetterState.OPEN:
+            span.note(code=letter.code)
+
+
+def _sent_by(step: Step, key: bytes, span: Span) -> list[OutMessage]:
     out = []
     if step.command is not None:
         topic = commands_topic(step.command.target.system.value)
-        out.append(OutMessage(topic=topic, key=key, value=encode(step.command)))
-    out += [_work_message(work) for work in step.works]
-    out += [OutMessage(topic=JOURNAL, key=key, value=encode(line)) for line in step.lines]
+        out.append(OutMessage(topic=topic, key=key, value=encode(step.command), headers=span.headers))
+    out += [_work_message(work, span) for work in step.works]
+    out += [OutMessage(topic=JOURNAL, key=key, value=encode(line), headers=span.headers) for line in step.lines]
     return out
 
 
-def _work_message(work: Work) -> OutMessage:
-    return OutMessage(topic=PAIRS_WORK, key=work.key.encode(), value=encode(work))
+def _work_message(work: Work, span: Span) -> OutMessage:
+    return OutMessage(topic=PAIRS_WORK, key=work.key.encode(), value=encode(work), headers=span.headers)
 
 
 def _positions(messages: Sequence[InMessage]) -> dict[Position, int]:

@@ -25,11 +25,12 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, Messag
 from drawbar.bus.clients import make_admin, make_consumer, make_producer
 from drawbar.ports import OutMessage
 from drawbar.settings import BusSettings
+from drawbar.traces import Headers, trace_headers
 from schemas.brakes import Brake, read_brake
 from schemas.codec import decode, from_datum, from_json, to_json
 from schemas.coupling import Row
 from schemas.errors import BusError, BusUnavailable, TopicMismatch, Undecodable
-from schemas.records import DeadLetter, LetterState
+from schemas.records import DeadLetter, LetterState, home_key
 from schemas.topics import BRAKES, COUPLINGS, DEAD_LETTERS_INDEX
 
 DELIVERY_TIMEOUT_MS = 60_000  # an outage of the brokers is sat out this long; then the process ends and starts again
@@ -216,20 +217,31 @@ class CouplingTable(faust.Table[bytes, bytes]):
 
 @dataclass(slots=True)
 class LetterPositions:
-    """Letter id -> partition and offset in `dead-letters`, of all open letters and of those closed lately."""
+    """Letter id -> partition and offset in `dead-letters`, of all open letters and of those closed lately; and home ->
+    the trace in which its letter was opened.
+    """
 
     _open: dict[str, tuple[int, int]] = field(default_factory=dict)
     _closed: dict[str, tuple[int, int]] = field(default_factory=dict)
+    _traces: dict[str, Headers] = field(default_factory=dict)
 
     def of(self, letter_id: str) -> tuple[int, int]:
         """(-1, -1) for a letter that nobody knows."""
         return self._open.get(letter_id) or self._closed.get(letter_id) or (-1, -1)
 
-    def note(self, letter: DeadLetter, partition: int, offset: int) -> None:
+    def trace_of(self, home: str) -> Headers:
+        """The trace headers of the message for which the home's last open letter was opened."""
+        return self._traces.get(home, ())
+
+    def note(self, letter: DeadLetter, partition: int, offset: int, *, headers: Headers = ()) -> None:
+        home = home_key(letter.mapping, letter.home)
         if letter.state is LetterState.OPEN:
+            if traced := trace_headers(headers):
+                self._traces[home] = traced
             self._closed.pop(letter.letter_id, None)
             self._open[letter.letter_id] = (partition, offset)
             return
+        self._traces.pop(home, None)
         self._open.pop(letter.letter_id, None)
         self._closed.pop(letter.letter_id, None)
         self._closed[letter.letter_id] = (partition, offset)
@@ -242,7 +254,7 @@ class Seen:
     """What the feed read in one go."""
 
     rows: Sequence[Row]
-    letters: Sequence[DeadLetter]
+    letters: Sequence[tuple[DeadLetter, Headers]]
     brakes: Sequence[tuple[str, Brake]]  # with the key of each
     brakes_position: int  # the offset of `brakes` that comes next; -1: nothing of it was read now
 
@@ -366,7 +378,7 @@ class ViewFeed:
 
     def _parse(self, messages: Sequence[Message]) -> tuple[Seen, set[tuple[str, int]]]:
         rows: list[Row] = []
-        letters: list[DeadLetter] = []
+        letters: list[tuple[DeadLetter, Headers]] = []
         brakes: list[tuple[str, Brake]] = []
         brakes_position = -1
         ended: set[tuple[str, int]] = set()
@@ -391,7 +403,7 @@ class ViewFeed:
                 if value is not None:
                     brakes.append((key.decode(errors="replace"), read_brake(_bytes(value))))
             elif value is not None:
-                letters += self._letter(_bytes(value))
+                letters += [(letter, _headers(message)) for letter in self._letter(_bytes(value))]
         return Seen(rows, letters, brakes, brakes_position), ended
 
     def _row(self, key: bytes, value: bytes | None, partition: int) -> Sequence[Row]:
@@ -468,6 +480,11 @@ def _lag(consumer: Any, positions: Mapping[tuple[str, int], int]) -> int:
 
 def _bytes(data: str | bytes | None) -> bytes:
     return data.encode() if isinstance(data, str) else data or b""
+
+
+def _headers(message: Message) -> Headers:
+    found: Any = message.headers() or ()
+    return tuple((name, value) for name, value in found if value is not None)
 
 
 def _number(value: int | None) -> int:

@@ -24,6 +24,7 @@ from faust.types import TP
 from drawbar.bus.clients import wait_for_broker
 from drawbar.ports import OutMessage
 from drawbar.settings import Settings
+from drawbar.traces import open_traces
 from processors.agents import Decide, Intake, Position, Pulse, Route, to_in_message
 from processors.app import Processors, end_stuck_recovery, make_app
 from processors.brakes import Brakes, Limits
@@ -129,6 +130,7 @@ class _Worker:
         self._outbox = Outbox(settings.bus, client_id=self._client_id)
         self._table.outbox = self._outbox
         self._letters = LetterPositions()
+        self._traces = open_traces(settings.traces, "process")
         self._waiting = Waiting(command_timeout_s=settings.decide.command_timeout_s)
         self._releaser = Releaser(
             self._waiting,
@@ -140,7 +142,7 @@ class _Worker:
             clock=_now,
         )
         self._pulse = Pulse(limit_s=settings.decide.session_timeout_s * 0.8)
-        self._route = Route(routes, self._outbox, self._acknowledge, _now)
+        self._route = Route(routes, self._outbox, self._acknowledge, _now, self._traces)
         self._decide = Decide(
             world,
             self._table,
@@ -152,6 +154,7 @@ class _Worker:
             self._pulse,
             _now,
             name=self._name,
+            traces=self._traces,
         )
         batch = settings.decide.batch_size
         self._intakes = {
@@ -223,6 +226,7 @@ class _Worker:
         if not self._failed.done():
             self._failed.cancel()
         await asyncio.to_thread(self._outbox.close)
+        await asyncio.to_thread(self._traces.close)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -344,9 +348,9 @@ class _Worker:
                 log.error("process.stopped_writing", brake=key, code=brake.code, next_step=MassUpdate.next_step)
         if seen.brakes_position >= 0:
             self._decide.read_brakes_to(seen.brakes_position)
-        for letter in seen.letters:
+        for letter, headers in seen.letters:
             if letter.offset >= 0:
-                self._letters.note(letter, letter.partition, letter.offset)
+                self._letters.note(letter, letter.partition, letter.offset, headers=headers)
 
     async def _tick(self) -> None:
         while True:

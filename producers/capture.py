@@ -269,13 +269,13 @@ def sweep_pause(requests: int, *, interval_s: float, requests_per_5_min: int) ->
 # --- what is published --------------------------------------------------------------------------------------------
 
 
-def to_messages(events: Iterable[ChangeEvent]) -> list[OutMessage]:
-    """The messages of the changes topic; a tombstone follows a delete."""
+def to_messages(events: Iterable[ChangeEvent], *, headers: tuple[tuple[str, bytes], ...] = ()) -> list[OutMessage]:
+    """The messages of the changes topic; a tombstone follows a delete. `headers` come after our own."""
     messages = []
     for event in events:
         topic = changes_topic(event.ref.system.value, event.ref.entity)
         key = event.ref.id.encode()
-        messages.append(OutMessage(topic=topic, key=key, value=encode(event), headers=_cloud_event(event)))
+        messages.append(OutMessage(topic=topic, key=key, value=encode(event), headers=(*_cloud_event(event), *headers)))
         if event.operation is Operation.DELETE:
             messages.append(OutMessage(topic=topic, key=key, value=None))
     return messages

@@ -20,6 +20,7 @@ from drawbar.letters import index_message, letter_message
 from drawbar.ports import Clock, InMessage, OutMessage
 from drawbar.settings import CaptureSettings
 from drawbar.throttle import retry_delay
+from drawbar.traces import NO_TRACES, Span, Traces, end_all
 from producers import capture
 from producers.capture import Known, Subject
 from producers.sources import Next, Page, Source, SourceFault, Unreadable
@@ -129,6 +130,7 @@ class EntityCapture:
         may_begin: Callable[[], bool] = lambda: True,
         should_stop: Callable[[], bool] = lambda: False,
         skew_ms: Callable[[], int] = lambda: 0,
+        traces: Traces = NO_TRACES,
     ) -> None:
         self._source = source
         self._ledger = ledger
@@ -140,6 +142,7 @@ class EntityCapture:
         self._may_begin = may_begin
         self._should_stop = should_stop
         self._skew_ms = skew_ms
+        self._traces = traces
 
         self._memory: _Memory | None = None
         self._state = State.WAITING
@@ -476,7 +479,7 @@ class EntityCapture:
             snapshot_done=done,
             at=self._clock.now(),
         )
-        messages = capture.to_messages(events)
+        messages, spans = self._traced(events)
         healed = {event.ref.id: memory.letters[event.ref.id] for event in events if event.ref.id in memory.letters}
         messages += [self._closing(letter) for letter in healed.values() if letter.state is LetterState.OPEN]
         if self._is_worth_publishing(memory.published, watermark, has_events=bool(events), now=now):
@@ -485,6 +488,7 @@ class EntityCapture:
             self._watermark_at = now
         if messages:
             self._ledger.publish(messages)
+        end_all(spans)
         if moved != memory.position:
             memory.reached_at = now
         memory.position, memory.snapshot_done = moved, done
@@ -498,6 +502,17 @@ class EntityCapture:
             self._events += len(events)
             self._times["last_event_at"] = self._clock.now()
             log.info("capture.published", entity=self._subject.key, events=len(events))
+
+    def _traced(self, events: Sequence[ChangeEvent]) -> tuple[list[OutMessage], list[Span]]:
+        """The messages of the events, each with the trace that begins with it."""
+        messages: list[OutMessage] = []
+        spans = []
+        for event in events:
+            span = self._traces.begin("capture", at=event.captured_at)
+            span.note(entity=self._subject.key, ref=str(event.ref), event_id=event.event_id)
+            spans.append(span)
+            messages += capture.to_messages([event], headers=span.headers)
+        return messages, spans
 
     def _is_worth_publishing(self, last: Watermark | None, new: Watermark, *, has_events: bool, now: float) -> bool:
         if last is None or (last.field_set, last.snapshot_done) != (new.field_set, new.snapshot_done):

@@ -31,6 +31,7 @@ from drawbar.odata import adapter_for, open_http
 from drawbar.ports import Clock, Http
 from drawbar.settings import Settings, SystemSettings
 from drawbar.throttle import Throttle
+from drawbar.traces import open_traces
 from producers.capture import Subject, entity_key, field_set_of
 from producers.entity import EntityCapture, Fenced
 from producers.lane import LaneHttp
@@ -81,6 +82,7 @@ class CaptureProcess:
         self._entities = entities
         self._reference = reference
         self._clock = SystemClock()
+        self._traces = open_traces(settings.traces, "capture")
         systems = {system for system, _ in entities}
         for system in systems:
             adapter_for(settings, system)  # raises for what is not set
@@ -130,6 +132,7 @@ class CaptureProcess:
             beat.join(BEAT_S * 2)
             self._say(None)
             self._producer.flush(LEAVE_S)
+            self._traces.close()
             for opened in self._opened.values():
                 opened.close()
         if self._fault is not None:
@@ -164,6 +167,7 @@ class CaptureProcess:
             may_begin=lambda: self._may_begin(key),
             should_stop=lambda: stop.is_set() or self._stop.is_set(),
             skew_ms=lambda: self._opened[system].skew_ms,
+            traces=self._traces,
         )
         runner = _Runner(key, machine, ledger, stop, on_end=self._ended)
         with self._lock:

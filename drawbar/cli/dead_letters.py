@@ -635,6 +635,7 @@ def again(
     """
     from drawbar.letters import PREFIX
     from drawbar.ports import OutMessage
+    from drawbar.traces import trace_headers
     from processors.route import changes_topics, routes_of, to_works
     from schemas.codec import encode
     from schemas.errors import Undecodable
@@ -650,7 +651,8 @@ def again(
         works = to_works(original.value, routes)
     except Undecodable:
         return "can still not be read, and stays open"
-    return [OutMessage(topic=PAIRS_WORK, key=work.key.encode(), value=encode(work)) for work in works]
+    traced = trace_headers(original.headers)
+    return [OutMessage(topic=PAIRS_WORK, key=work.key.encode(), value=encode(work), headers=traced) for work in works]
 
 
 def _retried(system: Running, letters: Sequence[DeadLetter], *, use: str, wait_s: float) -> dict[str, Fate]:

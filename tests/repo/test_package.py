@@ -32,7 +32,10 @@ def canonical(requirement: str) -> str:
 
 
 DEPENDENCIES = {canonical(line) for line in PROJECT["project"]["dependencies"]}
-FOR_A_BUS = {canonical(line) for line in PROJECT["project"]["optional-dependencies"]["docker"]}
+EXTRAS = {
+    file: {canonical(line) for line in PROJECT["project"]["optional-dependencies"][extra]}
+    for file, extra in (("drawbar/telemetry.py", "otel"), ("drawbar/bus/docker.py", "docker"))
+}
 FOR_DEVELOPMENT = {canonical(line) for line in PROJECT["project"]["optional-dependencies"]["dev"]}
 
 
@@ -155,29 +158,28 @@ class TestPackages:
         assert [] == sorted(str(folder) for folder in folders if folder / "__init__.py" not in files())
 
 
-def third_party(paths: tuple[Path, ...]) -> Iterator[tuple[str, Path]]:
-    """Distribution and file of each import that is neither ours nor of the standard library."""
+def third_party(paths: tuple[Path, ...]) -> Iterator[tuple[frozenset[str], Path]]:
+    """Distributions (several may share a package's name) and file of each import that is neither ours nor Python's."""
     distributions = packages_distributions()
     for path in paths:
         for name in imports(path):
             top = name.split(".")[0]
             if top not in (*PACKAGES, "tests", "tomllib", *sys.stdlib_module_names):
-                for distribution in distributions.get(top, [top]):
-                    yield canonical(distribution), path
+                yield frozenset(map(canonical, distributions.get(top, [top]))), path
 
 
 class TestDependencies:
     def test_are_declared_where_they_are_imported(self):
         """Nothing rests on what another dependency happens to bring."""
         of_packages = {
-            f"{name} in {path}"
-            for name, path in third_party(sources(*PACKAGES))
-            if name not in DEPENDENCIES and not (name in FOR_A_BUS and path.name == "docker.py")
+            f"{sorted(names)} in {path}"
+            for names, path in third_party(sources(*PACKAGES))
+            if not names & (DEPENDENCIES | EXTRAS.get(str(path), set()))
         }
         of_tests = {
-            f"{name} in {path}"
-            for name, path in third_party(sources("tests"))
-            if name not in DEPENDENCIES | FOR_DEVELOPMENT
+            f"{sorted(names)} in {path}"
+            for names, path in third_party(sources("tests"))
+            if not names & (DEPENDENCIES | FOR_DEVELOPMENT | set().union(*EXTRAS.values()))
         }
 
         assert set() == of_packages
@@ -185,7 +187,7 @@ class TestDependencies:
 
     def test_are_each_used(self):
         """What nothing imports is not installed on anybody's machine."""
-        used = {name for name, _ in third_party(sources(*PACKAGES, "tests"))}
+        used = {name for names, _ in third_party(sources(*PACKAGES, "tests")) for name in names}
         not_here = {"tomli"}  # only below Python 3.11
 
         assert set() == DEPENDENCIES - used - not_here
@@ -195,7 +197,7 @@ class TestDependencies:
         blocks = re.findall(r"^([a-z0-9][^\n]*(?:\n    [^\n]*)*)", text("requirements.lock"), flags=re.MULTILINE)
         pinned = {canonical(block) for block in blocks}
 
-        assert set() == (DEPENDENCIES | FOR_DEVELOPMENT) - pinned
+        assert set() == (DEPENDENCIES | FOR_DEVELOPMENT).union(*EXTRAS.values()) - pinned
         assert [] == [block.splitlines()[0] for block in blocks if "==" not in block or "--hash=sha256:" not in block]
 
 
