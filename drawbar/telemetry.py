@@ -21,6 +21,8 @@ from typing_extensions import Self
 from drawbar.settings import TraceSettings
 from drawbar.traces import Attribute, Headers, trace_headers
 
+SEND_TIMEOUT_S = 3  # of one batch with all its tries; the last one is waited for at the end of a process
+
 _W3C = TraceContextTextMapPropagator()
 
 
@@ -39,7 +41,9 @@ class OpenTelemetry:
             resource=Resource.create({SERVICE_NAMESPACE: "drawbar", SERVICE_NAME: f"drawbar-{stage}"}),
             shutdown_on_exit=False,
         )
-        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=settings.endpoint)))
+        provider.add_span_processor(
+            BatchSpanProcessor(OTLPSpanExporter(endpoint=settings.endpoint, timeout=SEND_TIMEOUT_S))
+        )
         return cls(provider)
 
     def begin(
