@@ -174,7 +174,11 @@ class LogSettings(_Part):
 
 
 class TraceSettings(_Part):
-    endpoint: str = Field("", description="OTLP/HTTP address that spans are sent to, `…/v1/traces`; blank: no traces")
+    endpoint: str = Field(
+        "",
+        pattern=r"^(https?://.+)?$",
+        description="OTLP/HTTP address that spans are sent to, `…/v1/traces`; blank: no traces",
+    )
     sample_ratio: float = Field(1.0, ge=0, le=1, description="share of the changes that are traced, from capture on")
 
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import pytest
@@ -17,15 +18,21 @@ from drawbar.bus.apache import ApacheKafka
 from drawbar.bus.clients import make_admin, make_consumer, make_producer, read_to_end
 from drawbar.bus.topics import apply
 from drawbar.cli import main
+from drawbar.letters import bytes_letter, index_message
+from drawbar.ports import InMessage
 from drawbar.settings import BusSettings
-from drawbar.status import CONSUMED, BeatReader, Traffic, TrafficReader
-from schemas.topics import CAPTURED, HINTS, PAIRS_WORK, STATUS, TOPICS
+from drawbar.status import CONSUMED, BeatReader, LetterReader, Traffic, TrafficReader, count_letters
+from schemas.errors import Undecodable
+from schemas.records import LetterState
+from schemas.topics import CAPTURED, DEAD_LETTERS_INDEX, HINTS, PAIRS_WORK, STATUS, TOPICS
 from tests.kafka_fixture import until
 
 pytestmark = pytest.mark.kafka
 
 PARTITIONS = 2
 CUSTOMERS = "erp.customer.changes"
+OPENED = datetime(2026, 5, 1, 12, tzinfo=timezone.utc)
+SET_ASIDE = InMessage(topic=PAIRS_WORK, partition=0, offset=0, key=b"k", value=b"?")
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +97,30 @@ def traffic(bus: BusSettings) -> Traffic:
         return reader.read()
 
 
+class TestLetterReader:
+    def test_keeps_those_that_are_open_and_follows(self, bus: BusSettings, producer: Producer):
+        """The index is read once; after that only what is new."""
+
+        def say(letter_id: str, state: LetterState = LetterState.OPEN) -> None:
+            letter = bytes_letter(SET_ASIDE, Undecodable, now=OPENED)
+            message = index_message(replace(letter, letter_id=letter_id, state=state), partition=0, offset=1)
+            producer.produce(message.topic, key=message.key, value=message.value)
+            producer.flush(10)
+
+        say("a")
+        say("b")
+        producer.produce(DEAD_LETTERS_INDEX, key=b"c", value=b"no letter")
+        producer.flush(10)
+        reader = LetterReader(bus)
+        try:
+            assert {"a", "b"} == {letter.letter_id for letter in reader.read()}
+            assert {Undecodable.code: OPENED} == count_letters(reader.read()).oldest
+            say("a", LetterState.CLOSED)
+            until(lambda: {"b"} == {letter.letter_id for letter in reader.read()}, "the closed letter is left out")
+        finally:
+            reader.close()
+
+
 class TestTrafficReader:
     def test_counts_what_is_not_acknowledged(self, bus: BusSettings):
         """Messages that nobody took are counted, and so is the time of the last one between the stages."""
@@ -104,6 +135,18 @@ class TestTrafficReader:
         take_all(bus, "decide", CUSTOMERS)
 
         assert 0 == traffic(bus).lag[CUSTOMERS]
+
+    def test_says_where_a_partition_stands(self, bus: BusSettings):
+        """Whoever watches sees by it whether anything moves; a partition without work is left out."""
+        transaction(bus, 2)
+        take_all(bus, "decide", CUSTOMERS)
+        assert {} == {place: found for place, found in traffic(bus).behind.items() if place[0] == CUSTOMERS}
+
+        transaction(bus, 20)
+        counted = traffic(bus)
+        behind = {place: found for place, found in counted.behind.items() if place[0] == CUSTOMERS}
+        assert 0 < counted.lag[CUSTOMERS] == sum(found.messages for found in behind.values())
+        assert [] == [place for place, found in behind.items() if found.acknowledged <= 0]
 
     def test_does_not_count_what_was_taken_back(self, bus: BusSettings):
         transaction(bus, 2, commit=False)

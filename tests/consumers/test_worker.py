@@ -19,7 +19,7 @@ from schemas.errors import BusUnavailable, DrawbarError
 from schemas.records import Command, CommandKind, JournalLine, MatchTest, OutcomeStatus, System, Work, home_key
 from schemas.topics import DEAD_LETTERS, JOURNAL, PAIRS_WORK, STATUS, commands_topic
 from tests.consumers.twin import Faulty
-from tests.consumers.worlds import NOW, World, a_command, create, twin_world, update
+from tests.consumers.worlds import NOW, World, a_command, create, match, twin_world, update
 
 
 @pytest.fixture(params=list(System), ids=str)
@@ -476,3 +476,19 @@ class TestBeat:
             1,
         )
         assert datetime.fromisoformat(said["last_outcome_at"]) >= NOW
+
+
+class TestChangeToVisible:
+    def test_is_counted_once_written(self, world: World):
+        """From the change in the source; a look-up, and a write whose change has no time, say nothing of it."""
+        rig = Rig(world)
+        rig.clock.seconds = 3.0
+        made = create(world, world.record(name="Fabrikam"))
+        rig.bus.send(replace(made, changed_at=NOW))
+        rig.bus.send(create(world, world.record(name="Contoso")))
+        rig.bus.send(replace(match(world, world.record(name="Fabrikam")), changed_at=NOW))
+        rig.run()
+
+        said = rig.status()["change_to_visible_s"]
+        assert [0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0] == said["counts"]
+        assert 3.0 <= said["sum_s"] < 5.0

@@ -58,6 +58,17 @@ class TestUnanswered:
         assert [b"a"] == list(waiting.unanswered(after(181)))
 
 
+class TestFigures:
+    def test_tell_since_when_a_command_is_not_answered(self):
+        """One that had to be sent again is, from when it was first issued on; the others wait their turn."""
+        waiting = Waiting(command_timeout_s=60)
+        waiting.put(b"a", a_flight(0), now=NOON)
+        waiting.put(b"b", a_flight(61, sends=2, command_id="c2"), now=NOON)
+
+        figures = waiting.figures(after(90))
+        assert (2, 1, after(0)) == (figures.in_flight, figures.unanswered, figures.unanswered_since)
+
+
 class TestStuck:
     def test_a_deferred_order_is_looked_at_after_a_minute(self):
         waiting = Waiting(command_timeout_s=60)

@@ -25,3 +25,16 @@ class TestLaneHttp:
         assert (429, 429, 200) == (refused.status, closed.status, open_again.status)
         assert 20 == float(closed.headers["retry-after"])
         assert 1 == calls
+
+    def test_says_how_much_was_asked_and_refused(self):
+        """Of what was sent: an answer that the lane gives by itself is no request."""
+        clock, fate = SimClock(), Fate()
+        world = SimBusinessCentral(clock, fate)
+        path = f"companies(x)/customers({world.create()})"
+        lane = LaneHttp(world, Throttle(max_parallel=2, requests_per_5_min=100), clock)
+        lane.call("GET", path)
+        fate.answers.append(Reply(status=429, headers={"retry-after": "30"}))
+        lane.call("GET", path)
+        lane.call("GET", path)
+
+        assert {"requests": 2, "throttled": 1, "allowance_used": 0.02} == lane.status()
