@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 from pydantic_settings import SettingsError as BrokenSetting
 from typing_extensions import Self
@@ -69,6 +69,12 @@ class BusSettings(_Part):
     librdkafka: dict[str, str] = Field(
         default_factory=dict, description="further options of the Kafka client, as librdkafka names them"
     )
+
+    @field_validator("ca_file", "client_certificate_file", "client_key_file", "sasl_password_file", mode="before")
+    @classmethod
+    def _blank_is_none(cls, path: object) -> object:
+        """So that the environment can take away what drawbar.toml says."""
+        return None if path == "" else path
 
     @model_validator(mode="after")
     def _says_one_thing(self) -> Self:

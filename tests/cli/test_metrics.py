@@ -96,7 +96,7 @@ class TestInstallationMetrics:
     def test_tell_which_brakes_are_on(self):
         brake = {"mapping": "customer-account", "direction": "to_crm", "code": "DRW-8001"}
 
-        told = figures(installation_metrics(a_picture(a_beat("process", brakes=[brake]))))
+        told = figures(installation_metrics(a_picture(a_beat("process", brakes=[brake])), now=NOW))
         assert {"customer-account,to_crm,DRW-8001": 1} == told["drawbar_brake_on"]
 
     def test_tell_lag_letters_and_quiet(self):

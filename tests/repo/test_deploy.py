@@ -134,7 +134,7 @@ class TestCompose:
         settings = load_settings()
 
         assert "kafka:9092" == settings.bus.bootstrap_servers
-        assert {"security.protocol": "PLAINTEXT"} == settings.bus.extra
+        assert {} == settings.bus.extra
         assert {str(settings.erp.client_secret_file), str(settings.crm.client_secret_file)} == {
             secret.target for secret in stage.secrets
         }

@@ -54,6 +54,14 @@ class TestLineOf:
 
 
 class TestLoadSettings:
+    def test_lets_a_blank_variable_take_away_what_the_file_says(self, monkeypatch: pytest.MonkeyPatch):
+        """As a container does that speaks to its Kafka in plain text."""
+        Path("drawbar.toml").write_text('[bus]\nsecurity_protocol = "ssl"\nca_file = "/etc/ca.pem"\n', "utf-8")
+        monkeypatch.setenv("DRAWBAR_BUS__SECURITY_PROTOCOL", "plaintext")
+        monkeypatch.setenv("DRAWBAR_BUS__CA_FILE", "")
+
+        assert None is load_settings().bus.ca_file
+
     def test_names_the_variable_that_is_wrong(self, monkeypatch: pytest.MonkeyPatch):
         """The very variable, above the file."""
         Path("drawbar.toml").write_text(TOML)
