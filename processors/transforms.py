@@ -50,6 +50,46 @@ def _without_scheme(text: str) -> str:
     return re.sub(r"^https?://", "", text)
 
 
+# What stands before a first name, opens a last name of several words, and follows a last name.
+# fmt: off
+_TITLES = frozenset((
+    "dr", "dr.", "prof", "prof.", "mr", "mr.", "mrs", "mrs.", "ms", "ms.", "sir", "dame", "dipl.-ing.", "ing.",
+    "rev.", "frau", "herr",
+))
+_PARTICLES = frozenset((
+    "al", "bin", "da", "das", "de", "del", "della", "den", "der", "di", "do", "dos", "du", "el", "ibn", "la", "le",
+    "lo", "san", "st.", "te", "ten", "ter", "van", "vande", "vom", "von", "zu", "zum", "zur", "y",
+))
+_SUFFIXES = frozenset((
+    "jr", "jr.", "sr", "sr.", "ii", "iii", "iv", "phd", "ph.d.", "md", "m.d.",
+))
+# fmt: on
+_PART_LENGTH = 50  # what each of the CRM's three columns takes
+_BETWEEN_PARTS = "\t"
+
+
+def _name_in_parts(text: str) -> str:
+    """First, middle and last name. One word is a last name; titles stay with the first name, suffixes with the last."""
+    words = text.split()
+    begin = next((place for place, word in enumerate(words) if word.lower() not in _TITLES), 0)
+    end = len(words)
+    while end > begin + 2 and words[end - 1].lower() in _SUFFIXES:
+        end -= 1
+    given = words[begin:end]
+    last = next(
+        (place for place, word in enumerate(given) if place > 0 and word.lower() in _PARTICLES and word.islower()),
+        len(given) - 1,
+    )
+    last = max(0, min(last, len(given) - 1))
+    first = words[:begin] + (given[:1] if last else [])
+    parts = (first, given[1:last], given[last:] + words[end:])
+    return _BETWEEN_PARTS.join(" ".join(part)[:_PART_LENGTH].rstrip() for part in parts)
+
+
+def _name_as_one(text: str) -> str:
+    return " ".join(word for part in text.split(_BETWEEN_PARTS) for word in part.split())
+
+
 _ALL = (
     Transform(name="trim", to_crm=str.strip, to_erp=str.strip, lossy=True, doc="Takes blanks off both ends."),
     Transform(name="upper", to_crm=str.upper, to_erp=str.upper, lossy=True, doc="Upper case in the target."),
@@ -67,6 +107,14 @@ _ALL = (
         to_erp=_without_scheme,
         lossy=True,
         doc="The CRM holds a web address with https://, the ERP without.",
+    ),
+    Transform(
+        name="person-name",
+        to_crm=_name_in_parts,
+        to_erp=_name_as_one,
+        lossy=True,
+        doc="One name in the ERP; first, middle and last name, with a tab between each two, in the CRM. One word is a "
+        "last name. Where the CRM divides the same name in another way, that division stands.",
     ),
 )
 TRANSFORMS: dict[str, Transform] = {transform.name: transform for transform in _ALL}

@@ -21,6 +21,17 @@ EXAMPLES = [  # name, what the ERP holds, what goes to the CRM, what the CRM hol
     ("web-address", "www.fabrikam.example", "https://www.fabrikam.example", "https://a.example", "a.example"),
     ("web-address", "http://a.example", "http://a.example", "http://a.example", "a.example"),
     ("web-address", "ftp://a.example/x", "ftp://a.example/x", "ftp://a.example/x", "ftp://a.example/x"),
+    ("person-name", "Cher", "\t\tCher", "\t\tCher", "Cher"),
+    ("person-name", "  Jane   Roe ", "Jane\t\tRoe", "Jane\t\tRoe", "Jane Roe"),
+    ("person-name", "Jane A. B. Roe", "Jane\tA. B.\tRoe", "Jane\tA. B.\tRoe", "Jane A. B. Roe"),
+    ("person-name", "Dr. Erika Mustermann", "Dr. Erika\t\tMustermann", "Erika\t\t", "Erika"),
+    ("person-name", "Prof. Dr. Hahn", "Prof. Dr.\t\tHahn", "Prof. Dr.\t\tHahn", "Prof. Dr. Hahn"),
+    ("person-name", "Ludwig van Beethoven", "Ludwig\t\tvan Beethoven", "Ludwig van\t\tB.", "Ludwig van B."),
+    ("person-name", "María José de la Cruz", "María\tJosé\tde la Cruz", "María José\t\tCruz", "María José Cruz"),
+    ("person-name", "John Q. Public Jr.", "John\tQ.\tPublic Jr.", "John\t\tPublic Jr.", "John Public Jr."),
+    ("person-name", "王小明", "\t\t王小明", "小明\t\t王", "小明 王"),
+    ("person-name", "Ελένη Παπαδοπούλου", "Ελένη\t\tΠαπαδοπούλου", "\tΕλένη\t", "Ελένη"),
+    ("person-name", "Анна Ивановна Петрова", "Анна\tИвановна\tПетрова", "Анна\t \t", "Анна"),
 ]
 
 
