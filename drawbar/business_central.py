@@ -7,7 +7,7 @@ enum members are escaped, and `or` joins tests of one and the same field only.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from decimal import Decimal
@@ -16,6 +16,9 @@ from typing import Any
 from drawbar.entities import (
     ZERO_GUID,
     Entity,
+    Expanded,
+    FirstOf,
+    Joined,
     Kind,
     MatchQuery,
     amount,
@@ -70,7 +73,12 @@ class BusinessCentral:
         return f"{self.collection_path(entity)}({record_id})"
 
     def select(self, entity: Entity, fields: Sequence[str]) -> str:
-        return ",".join(dict.fromkeys((entity.id_field, *fields, MODIFIED)))
+        columns = [column for name in fields for column in _columns(entity, name)]
+        return ",".join(dict.fromkeys((entity.id_field, *columns, MODIFIED)))
+
+    def expand(self, entity: Entity, fields: Sequence[str]) -> str:
+        derived = (entity.derived.get(name) for name in fields)
+        return ",".join(dict.fromkeys(item.navigation for item in derived if isinstance(item, Expanded)))
 
     def to_observed(self, entity: Entity, row: Mapping[str, Any], fields: Sequence[str]) -> Observed:
         record_id, version, modified_at = identity_of(entity, row, modified=MODIFIED)
@@ -79,7 +87,7 @@ class BusinessCentral:
             version=version,
             order=(modified_at - _EPOCH) // _MILLISECOND,
             modified_at=modified_at,
-            state={name: to_value(entity.kind(name), row[name]) for name in fields if name in row},
+            state={name: value for name in fields for value in _values(entity, name, row)},
         )
 
     def to_body(self, entity: Entity, values: Values) -> dict[str, Any]:
@@ -101,6 +109,32 @@ class BusinessCentral:
             )
             for place, test in enumerate(tests)
         )
+
+
+def _columns(entity: Entity, name: str) -> tuple[str, ...]:
+    """The columns of the row itself that are read for a field."""
+    derived = entity.derived.get(name)
+    if derived is None:
+        return (name,)
+    if isinstance(derived, FirstOf):
+        return derived.fields
+    return (derived.key,) if isinstance(derived, Joined) else ()
+
+
+def _values(entity: Entity, name: str, row: Mapping[str, Any]) -> Iterator[Value]:
+    """The value of a field, if the row says it."""
+    derived = entity.derived.get(name)
+    if isinstance(derived, FirstOf):
+        found = [to_value(entity.kind(field), row[field]) for field in derived.fields if field in row]
+        if len(found) == len(derived.fields):
+            yield next((value for value in found if value is not None), None)
+    elif isinstance(derived, Expanded):
+        field, wanted = derived.where
+        if isinstance(row.get(derived.navigation), list):
+            related = (item for item in row[derived.navigation] if item.get(field) == wanted)
+            yield next((to_value(entity.kind(name), item.get(derived.take)) for item in related), None)
+    elif name in row:
+        yield to_value(entity.kind(name), row[name])
 
 
 _MILLISECOND = parse_time("1970-01-01T00:00:00.001Z") - _EPOCH

@@ -7,7 +7,7 @@ Pure. The rules are those of the vendor's API reference: a lookup is read from `
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -17,6 +17,7 @@ from schemas.records import MatchTest, Observed, System, Value, Values
 
 MODIFIED = "modifiedon"
 ORDER = "versionnumber"
+BETWEEN_PARTS = "\t"  # in a field that several columns hold together
 STANDARD_HEADERS: Mapping[str, str] = {
     "Accept": "application/json",
     "OData-Version": "4.0",
@@ -26,9 +27,6 @@ STANDARD_HEADERS: Mapping[str, str] = {
 
 _ETAG = re.compile(r'W/"(\d+)"')
 _GUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-# An owner is read from the two columns that say its kind by their names: the annotation that says it for
-# `_ownerid_value` must be asked for by a header, which a delta link does not keep.
-_OWNER_COLUMNS: Mapping[str, str] = {"systemuser": "_owninguser_value", "team": "_owningteam_value"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +50,9 @@ class Dataverse:
         columns = [column for name in fields for column in _columns(entity, name)]
         return ",".join(dict.fromkeys((entity.id_field, *columns, MODIFIED, ORDER)))
 
+    def expand(self, entity: Entity, fields: Sequence[str]) -> str:  # noqa: ARG002 - everything is in the row here
+        return ""
+
     def to_observed(self, entity: Entity, row: Mapping[str, Any], fields: Sequence[str]) -> Observed:
         record_id, version, modified_at = identity_of(entity, row, modified=MODIFIED)
         return Observed(
@@ -70,10 +71,13 @@ class Dataverse:
         body: dict[str, Any] = {}
         for name, value in values.items():
             lookup = entity.lookups.get(name)
-            if lookup is None:
-                body[name] = value
+            if lookup is not None:
+                navigation, binding = _binding(name, lookup, value)
+                body[f"{navigation}@odata.bind"] = binding
+            elif name in entity.composites:
+                body |= dict(_parts(entity, name, value))
             else:
-                body[f"{lookup.navigation}@odata.bind"] = _binding(name, lookup, value)
+                body[name] = value
         return body
 
     def match_queries(
@@ -99,9 +103,11 @@ def _columns(entity: Entity, name: str) -> tuple[str, ...]:
     """The columns of the wire that hold a field."""
     lookup = entity.lookups.get(name)
     if lookup is None:
-        return (name,)
+        return entity.composites.get(name, (name,))
     if lookup.is_polymorphic:
-        return tuple(_OWNER_COLUMNS[target] for target in lookup.targets)
+        # Which entity is meant is read from the columns that hold it: the annotation that says it for
+        # `_ownerid_value` must be asked for by a header, which a delta link does not keep.
+        return tuple(lookup.columns[target] for target in lookup.targets)
     return (f"_{name}_value",)
 
 
@@ -118,10 +124,13 @@ def _to_value(entity: Entity, name: str, row: Mapping[str, Any]) -> Value:
     lookup = entity.lookups.get(name)
     if lookup is not None and lookup.is_polymorphic:
         for target in lookup.targets:
-            owner = row.get(_OWNER_COLUMNS[target])
-            if owner and owner != ZERO_GUID:
-                return f"{target}:{str(owner).lower()}"
+            referred = row.get(lookup.columns[target])
+            if referred and referred != ZERO_GUID:
+                return f"{target}:{str(referred).lower()}"
         return None
+    if name in entity.composites:
+        parts = [str(row.get(column) or "") for column in entity.composites[name]]
+        return BETWEEN_PARTS.join(parts) if any(parts) else None
     (column,) = _columns(entity, name)
     raw = row.get(column)
     if raw is None or raw == "":
@@ -133,19 +142,33 @@ def _to_value(entity: Entity, name: str, row: Mapping[str, Any]) -> Value:
     return amount(raw) if kind is Kind.AMOUNT else number_or_text(raw)
 
 
-def _binding(name: str, lookup: Lookup, value: Value) -> str | None:
+def _binding(name: str, lookup: Lookup, value: Value) -> tuple[str, str | None]:
+    """The navigation of a lookup, and what is bound to it."""
+    target, _, record_id = str(value or "").rpartition(":")
+    if not target and (value is None or not lookup.is_polymorphic):
+        target = next(iter(lookup.targets))
+    navigation = lookup.navigation.format(target=target)
     if value is None:
-        return None
-    target, _, record_id = str(value).rpartition(":")
-    if not target and not lookup.is_polymorphic:
-        (target,) = lookup.targets
+        return navigation, None
     if target not in lookup.targets or not _GUID.fullmatch(record_id):
         raise ValueError(f"{name} takes {' or '.join(f'{entity}:<id>' for entity in lookup.targets)}")
-    return f"/{lookup.targets[target]}({record_id})"
+    return navigation, f"/{lookup.targets[target]}({record_id})"
+
+
+def _parts(entity: Entity, name: str, value: Value) -> Iterator[tuple[str, str | None]]:
+    """The columns of a composite, each with its part. Raises ValueError when there are more parts than columns."""
+    columns = entity.composites[name]
+    parts = str(value or "").split(BETWEEN_PARTS)
+    if len(parts) > len(columns):
+        raise ValueError(f"{name} takes {len(columns)} parts")
+    for column, part in zip(columns, [*parts, *[""] * len(columns)], strict=False):
+        yield column, part or None
 
 
 def _equals(entity: Entity, name: str, value: Value) -> str:
     lookup = entity.lookups.get(name)
+    if name in entity.composites:
+        return " and ".join(f"{column} eq {_literal(Kind.TEXT, part)}" for column, part in _parts(entity, name, value))
     if lookup is None:
         return f"{name} eq {_literal(entity.kind(name), value)}"
     record_id = None if value is None else str(value).rpartition(":")[2]

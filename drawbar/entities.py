@@ -7,12 +7,12 @@ navigation is its schema name, and letter case counts (`bcbi_CompanyId`).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 from decimal import Decimal, InvalidOperation
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, Protocol, Union
 from urllib.parse import quote
 
 from schemas.records import MatchTest, Observed, System, Value, Values
@@ -38,8 +38,9 @@ class Kind(str, Enum):
 class Lookup:
     """A reference to another table. With one target the value is its id, with several it is `entity:id`."""
 
-    navigation: str  # the name that `@odata.bind` takes; letter case counts
+    navigation: str  # the name that `@odata.bind` takes, `{target}` in it for the entity; letter case counts
     targets: Mapping[str, str]  # entity -> entity set
+    columns: Mapping[str, str] = field(default_factory=dict)  # of several targets: entity -> column that holds its id
 
     @property
     def is_polymorphic(self) -> bool:
@@ -47,8 +48,40 @@ class Lookup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Expanded:
+    """A field that a navigation holds: `take` of the first of its rows where `where` has this value."""
+
+    navigation: str
+    where: tuple[str, str]
+    take: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstOf:
+    """The first of these fields of the row that is not blank."""
+
+    fields: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joined:
+    """A field that all rows of another set say together, each day anew: `of` gives it by `key`, as of a date."""
+
+    entity_set: str
+    key: str
+    of: Callable[[Sequence[Mapping[str, Any]], date], Mapping[str, Value]]
+
+
+Derived = Union[Expanded, FirstOf, Joined]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Entity:
-    """One table of one system. Fields that are in neither `kinds` nor `lookups` are text, whole numbers or booleans."""
+    """One table of one system. Fields that are in neither `kinds` nor `lookups` are text, whole numbers or booleans.
+
+    `composites`: a field that several columns hold together, as text with a tab between each two. `derived`: fields
+    that are not columns of the row itself; they are read, never written.
+    """
 
     system: System
     name: str
@@ -57,6 +90,13 @@ class Entity:
     business_keys: tuple[str, ...] = ()
     kinds: Mapping[str, Kind] = field(default_factory=dict)
     lookups: Mapping[str, Lookup] = field(default_factory=dict)
+    composites: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    derived: Mapping[str, Derived] = field(default_factory=dict)
+
+    @property
+    def changing(self) -> frozenset[str]:
+        """Fields that change without the version of their row."""
+        return frozenset(name for name, item in self.derived.items() if not isinstance(item, FirstOf))
 
     def kind(self, name: str) -> Kind:
         return Kind.GUID if name == self.id_field else self.kinds.get(name, Kind.TEXT)
@@ -86,6 +126,10 @@ class SystemAdapter(Protocol):
 
     def select(self, entity: Entity, fields: Sequence[str]) -> str:
         """The `$select` that `to_observed` needs for `fields`; version, order and time of change come with it."""
+        ...
+
+    def expand(self, entity: Entity, fields: Sequence[str]) -> str:
+        """The `$expand` that `to_observed` needs for `fields`; blank for none."""
         ...
 
     def to_observed(self, entity: Entity, row: Mapping[str, Any], fields: Sequence[str]) -> Observed:
@@ -161,7 +205,9 @@ _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(?:Z|\+00:00)")
 # --- the ERP ------------------------------------------------------------------------------------------------------
 
 
-def _erp(name: str, entity_set: str, *business_keys: str, **kinds: str) -> Entity:
+def _erp(
+    name: str, entity_set: str, *business_keys: str, derived: Mapping[str, Derived] | None = None, **kinds: str
+) -> Entity:
     listed = {field_name: Kind(kind) for kind, names in kinds.items() for field_name in names.split()}
     always = {"lastModifiedDateTime": Kind.TIME}
     return Entity(
@@ -171,7 +217,33 @@ def _erp(name: str, entity_set: str, *business_keys: str, **kinds: str) -> Entit
         id_field="id",
         business_keys=business_keys,
         kinds=listed | always,
+        derived=derived or {},
     )
+
+
+def exchange_rates(rates: Sequence[Mapping[str, Any]], today: date) -> dict[str, Value]:
+    """Units of each currency for one of the company's own, as of a day, rounded to 10 decimals (R322).
+
+    `rates`: rows of `currencyExchangeRates`. The last rate that has begun counts; one that is given in relation to a
+    third currency is multiplied by that one's. A currency without a rate, or with a rate of zero, is left out.
+    """
+    begun: dict[str, Mapping[str, Any]] = {}
+    for row in sorted(rates, key=lambda row: str(row["startingDate"])):
+        if str(row["startingDate"]) <= today.isoformat():
+            begun[str(row["currencyCode"]).upper()] = row
+
+    def rate(code: str, seen: tuple[str, ...] = ()) -> Decimal | None:
+        if not code:
+            return Decimal(1)
+        row = begun.get(code)
+        if row is None or code in seen:
+            return None
+        here, there = amount(row["exchangeRateAmount"]), amount(row["relationalExchangeRateAmount"])
+        related = rate(str(row.get("relationalCurrencyCode") or "").upper(), (*seen, code))
+        return here / there * related if here and there and related else None
+
+    found = {code: rate(code) for code in begun}
+    return {code: amount(round(value, 10)) for code, value in found.items() if value}
 
 
 _ERP_ENTITIES = (
@@ -184,6 +256,20 @@ _ERP_ENTITIES = (
         enum="type blocked",
         amount="balanceDue creditLimit",
         boolean="taxLiable",
+        derived={
+            "companyContactNumber": Expanded(
+                navigation="contactsInformation", where=("contactType", "Company"), take="contactNumber"
+            )
+        },
+    ),
+    _erp(
+        "contact",
+        "contacts",
+        "number",
+        code="number companyNumber country postalCode",
+        enum="type contactBusinessRelation",
+        boolean="privacyBlocked",
+        date="lastInteractionDate",
     ),
     _erp(
         "salesperson",
@@ -202,7 +288,17 @@ _ERP_ENTITIES = (
         boolean="calculateDiscountOnCreditMemos",
     ),
     _erp("shipmentMethod", "shipmentMethods", "code", code="code"),
-    _erp("currency", "currencies", "code", code="code", amount="amountRoundingPrecision"),
+    _erp(
+        "currency",
+        "currencies",
+        "code",
+        code="code",
+        amount="amountRoundingPrecision exchangeRate",
+        derived={
+            "exchangeRate": Joined(entity_set="currencyExchangeRates", key="code", of=exchange_rates),
+            "symbolOrCode": FirstOf(fields=("symbol", "code")),
+        },
+    ),
     _erp(
         "companyInformation",
         "companyInformation",  # a set of one record, with a singular name
@@ -218,11 +314,25 @@ def _to(entity: str, entity_set: str, navigation: str) -> Lookup:
     return Lookup(navigation=navigation, targets={entity: entity_set})
 
 
-_OWNER = Lookup(navigation="ownerid", targets={"systemuser": "systemusers", "team": "teams"})
+_OWNER = Lookup(
+    navigation="ownerid",
+    targets={"systemuser": "systemusers", "team": "teams"},
+    columns={"systemuser": "_owninguser_value", "team": "_owningteam_value"},
+)
+_PARENT_CUSTOMER = Lookup(
+    navigation="parentcustomerid_{target}",
+    targets={"account": "accounts", "contact": "contacts"},
+    columns={"account": "_accountid_value", "contact": "_parentcontactid_value"},
+)
 
 
 def _crm(
-    name: str, entity_set: str, *business_keys: str, lookups: Mapping[str, Lookup] | None = None, **kinds: str
+    name: str,
+    entity_set: str,
+    *business_keys: str,
+    lookups: Mapping[str, Lookup] | None = None,
+    composites: Mapping[str, tuple[str, ...]] | None = None,
+    **kinds: str,
 ) -> Entity:
     listed = {field_name: Kind(kind) for kind, names in kinds.items() for field_name in names.split()}
     always = {"modifiedon": Kind.TIME, "createdon": Kind.TIME, "versionnumber": Kind.INTEGER}
@@ -234,6 +344,7 @@ def _crm(
         business_keys=business_keys,
         kinds=listed | always,
         lookups=lookups or {},
+        composites=composites or {},
     )
 
 
@@ -252,6 +363,18 @@ _CRM_ENTITIES = (
             "preferredsystemuserid": _to("systemuser", "systemusers", "preferredsystemuserid"),
         },
         amount="creditlimit creditlimit_base marketcap marketcap_base revenue revenue_base exchangerate",
+    ),
+    _crm(
+        "contact",
+        "contacts",
+        lookups={
+            "ownerid": _OWNER,
+            "parentcustomerid": _PARENT_CUSTOMER,
+            "transactioncurrencyid": _to("transactioncurrency", "transactioncurrencies", "transactioncurrencyid"),
+            "bcbi_companyid": _to("bcbi_company", "bcbi_companies", "bcbi_CompanyId"),
+        },
+        composites={"fullname": ("firstname", "middlename", "lastname")},
+        amount="creditlimit creditlimit_base exchangerate",
     ),
     _crm(
         "systemuser",

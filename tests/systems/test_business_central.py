@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 from decimal import Decimal
 
 import pytest
 
 from drawbar.business_central import BusinessCentral, escape, unescape
+from drawbar.entities import exchange_rates
 from drawbar.odata import to_json
 from schemas.records import MatchTest
 
@@ -130,3 +131,76 @@ class TestAddresses:
     def test_select_brings_the_time_of_change(self):
         """Whatever is asked for, version, order and time come with it."""
         assert ERP.select(CUSTOMER, ("number", "number")) == "id,number,lastModifiedDateTime"
+
+
+class TestDerived:
+    def test_one_row_of_a_relation_gives_the_value(self):
+        """The company among the contacts of a customer; none is blank, a relation that was not asked for unknown."""
+        contacts = [
+            {"contactType": "Person", "contactNumber": "CT2"},
+            {"contactType": "Company", "contactNumber": "CT1"},
+        ]
+
+        def number(**row: object) -> object:
+            return ERP.to_observed(CUSTOMER, a_row(**row), ("companyContactNumber",)).state
+
+        assert {"companyContactNumber": "CT1"} == number(contactsInformation=contacts)
+        assert {"companyContactNumber": None} == number(contactsInformation=contacts[:1])
+        assert {} == number()
+        assert "contactsInformation" == ERP.expand(CUSTOMER, ("number", "companyContactNumber"))
+        assert "id,number,lastModifiedDateTime" == ERP.select(CUSTOMER, ("number", "companyContactNumber"))
+
+    def test_the_first_that_is_not_blank_gives_the_value(self):
+        """R321: a currency without a symbol shows its code."""
+        currency = ERP.entity("currency")
+
+        for symbol, expected in (("$", "$"), ("", "USD")):
+            row = a_row(symbol=symbol, code="USD")
+            assert {"symbolOrCode": expected} == ERP.to_observed(currency, row, ("symbolOrCode",)).state
+        assert {} == ERP.to_observed(currency, a_row(symbol=""), ("symbolOrCode",)).state
+        assert "id,symbol,code,lastModifiedDateTime" == ERP.select(currency, ("symbolOrCode", "exchangeRate"))
+
+
+def a_rate(code: str, day: str, here: float, there: float, related: str = "") -> dict[str, object]:
+    return {
+        "currencyCode": code,
+        "startingDate": day,
+        "exchangeRateAmount": here,
+        "relationalExchangeRateAmount": there,
+        "relationalCurrencyCode": related,
+    }
+
+
+class TestExchangeRates:
+    TODAY = date(2026, 3, 2)
+
+    def test_the_last_that_has_begun_counts(self):
+        """R322: units of the currency for one of the company's own."""
+        rates = [
+            a_rate("USD", "2026-03-03", 1, 5),
+            a_rate("USD", "2026-03-02", 1, 0.8),
+            a_rate("USD", "2026-01-01", 1, 0.9),
+        ]
+
+        assert {"USD": Decimal("1.25")} == exchange_rates(rates, self.TODAY)
+
+    def test_a_rate_to_a_third_currency_goes_by_that_ones(self):
+        rates = [a_rate("USD", "2026-01-01", 1, 0.5), a_rate("XAF", "2026-01-01", 300, 1, "USD")]
+
+        assert {"USD": Decimal(2), "XAF": Decimal(600)} == exchange_rates(rates, self.TODAY)
+
+    @pytest.mark.parametrize(
+        "rates",
+        [
+            [a_rate("USD", "2026-01-01", 0, 1)],
+            [a_rate("USD", "2026-01-01", 1, 0)],
+            [a_rate("USD", "2027-01-01", 1, 1)],
+            [a_rate("USD", "2026-01-01", 1, 1, "GBP"), a_rate("GBP", "2026-01-01", 1, 1, "USD")],
+        ],
+    )
+    def test_none_is_none(self, rates):
+        """Zero, not begun, and a circle."""
+        assert {} == exchange_rates(rates, self.TODAY)
+
+    def test_has_ten_decimals(self):
+        assert {"JPY": Decimal("0.3333333333")} == exchange_rates([a_rate("JPY", "2026-01-01", 1, 3)], self.TODAY)

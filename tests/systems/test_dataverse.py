@@ -124,6 +124,55 @@ class TestSelect:
         )
 
 
+class TestContact:
+    CONTACT = CRM.entity("contact")
+
+    def observed(self, name: str, **columns: object) -> object:
+        row = a_row(**columns) | {"contactid": GUID}
+        return CRM.to_observed(self.CONTACT, row, (name,)).state[name]
+
+    def test_a_name_is_its_three_parts(self):
+        parts = {"firstname": "Jane", "middlename": None, "lastname": "Roe"}
+
+        assert "Jane\t\tRoe" == self.observed("fullname", **parts)
+        assert self.observed("fullname", **dict.fromkeys(parts)) is None
+        assert parts == CRM.to_body(self.CONTACT, {"fullname": "Jane\t\tRoe"})
+        assert dict.fromkeys(parts) == CRM.to_body(self.CONTACT, {"fullname": None})
+        assert "contactid,firstname,middlename,lastname,modifiedon,versionnumber" == CRM.select(
+            self.CONTACT, ("fullname",)
+        )
+
+    def test_a_name_of_four_parts_is_refused(self):
+        with pytest.raises(ValueError, match="fullname takes 3 parts"):
+            CRM.to_body(self.CONTACT, {"fullname": "a\tb\tc\td"})
+
+    def test_a_name_is_looked_for_by_its_parts(self):
+        tests = (MatchTest(equals={"fullname": "Jane\t\tO'Hara"}),)
+        (query,) = CRM.match_queries(self.CONTACT, tests, within={}, within_blank_or={})
+
+        assert "firstname eq 'Jane' and middlename eq null and lastname eq 'O''Hara'" in query.filter
+
+    @pytest.mark.parametrize(
+        ("account", "contact", "expected"),
+        [(GUID, None, f"account:{GUID}"), (None, GUID, f"contact:{GUID}"), (None, None, None)],
+    )
+    def test_a_parent_says_what_it_is(self, account: object, contact: object, expected: object):
+        columns = {"_accountid_value": account, "_parentcontactid_value": contact}
+
+        assert expected == self.observed("parentcustomerid", **columns)
+
+    @pytest.mark.parametrize(
+        ("value", "expected"),
+        [
+            (f"account:{GUID}", {"parentcustomerid_account@odata.bind": f"/accounts({GUID})"}),
+            (f"contact:{GUID}", {"parentcustomerid_contact@odata.bind": f"/contacts({GUID})"}),
+            (None, {"parentcustomerid_account@odata.bind": None}),
+        ],
+    )
+    def test_a_parent_is_written_by_the_navigation_of_its_kind(self, value: object, expected: object):
+        assert expected == CRM.to_body(self.CONTACT, {"parentcustomerid": value})
+
+
 class TestWithQuery:
     def test_encodes_values(self):
         """Spaces, ampersands and non-Latin letters must not end a query option."""
