@@ -93,8 +93,8 @@ def observed_from(side: Side) -> Observed:
 def absorb_event(side: Side | None, event: ChangeEvent, prints: Fingerprints) -> tuple[Side, Absorbed]:
     """The side after a change event.
 
-    An equal `order` under another version is newer (ties go by offset in the changes topic); an equal version is what
-    the row knows already, since a version names one state.
+    An equal `order` under another version is newer (ties go by offset in the changes topic); an equal version with the
+    values that the row knows is an echo. What is derived changes without the version of its record.
     """
     if event.operation is Operation.DELETE or event.after is None:
         # Its order is derived from what capture saw last, which our own write may have passed: it does not count.
@@ -107,7 +107,7 @@ def absorb_event(side: Side | None, event: ChangeEvent, prints: Fingerprints) ->
         return replace(gone, version=event.version, order=order, deleted=True), Absorbed.DELETED
     if side is not None and event.order < side.order:
         return side, Absorbed.STALE
-    if side is not None and event.version == side.version and event.after.keys() <= side.state.keys():
+    if side is not None and event.version == side.version and event.after.items() <= side.state.items():
         return side, Absorbed.ECHO  # with a field that was not captured before, the same version is news
     fresh = Side(
         id=event.ref.id,

@@ -12,11 +12,23 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from decimal import Decimal
 
 from drawbar.ports import InMessage, OutMessage
 from schemas.codec import decode, encode
 from schemas.errors import Undecodable
-from schemas.records import ChangeEvent, DeadLetter, Observed, Operation, RecordRef, System, Watermark, derived_id
+from schemas.records import (
+    ChangeEvent,
+    DeadLetter,
+    Observed,
+    Operation,
+    RecordRef,
+    System,
+    Value,
+    Values,
+    Watermark,
+    derived_id,
+)
 from schemas.topics import WATERMARKS, changes_topic
 
 ROUNDING = timedelta(milliseconds=50)  # SQL rounds times; the ERP subtracts as much from its own filters
@@ -32,6 +44,7 @@ class Subject:
     system: System
     entity: str
     field_set: str
+    derived: tuple[str, ...] = ()  # fields that change without the version of their row
 
     @property
     def key(self) -> str:
@@ -47,7 +60,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What was last published of one record."""
+    """What was last published of one record. `version`: its stamp."""
 
     version: str
     order: int
@@ -73,6 +86,19 @@ def field_set_of(fields: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(set(fields))).encode()).hexdigest()[:16]
 
 
+def stamp(version: str, state: Values, derived: Iterable[str]) -> str:
+    """What names one state of a record: its version, and with it what changes without that."""
+    values = [f"{name}={_canonical(state[name])}" for name in sorted(derived) if name in state]
+    return f"{version}+{hashlib.sha256(chr(0).join(values).encode()).hexdigest()[:16]}" if values else version
+
+
+def _canonical(value: Value) -> str:
+    """Equal numbers are equal, whatever their type."""
+    if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
+        return repr(value)
+    return f"{Decimal(value).normalize():f}"
+
+
 # --- from rows to events ------------------------------------------------------------------------------------------
 
 
@@ -95,11 +121,13 @@ def to_events(
     for row in rows:
         last = fresh.get(row.id) or known.get(row.id)
         same_fields = last is not None and last.field_set == subject.field_set and not last.deleted
-        if last is not None and same_fields and last.version == row.version:
+        stamped = stamp(row.version, row.state, subject.derived)
+        if last is not None and same_fields and last.version == stamped:
             continue
-        order = _next_order(row, last)
-        # An ETag that comes back after a delete is another event than before it.
-        state = f"{row.version}@{order}" if last is not None and last.deleted else row.version
+        order = _next_order(row, stamped, last)
+        # A state that comes back, after a delete or because what is derived did, is another event than before.
+        again = last is not None and (last.deleted or stamped != row.version)
+        state = f"{stamped}@{order}" if again else stamped
         is_first = in_snapshot and not same_fields
         event = ChangeEvent(
             event_id=derived_id("event", subject.ref(row.id), state, subject.field_set),
@@ -114,7 +142,7 @@ def to_events(
             skew_ms=skew_ms,
         )
         events.append(event)
-        fresh[row.id] = _known(event)
+        fresh[row.id] = _known(event, subject)
     return tuple(events)
 
 
@@ -145,20 +173,20 @@ def to_deletes(
     return tuple(events)
 
 
-def _next_order(row: Observed, last: Known | None) -> int:
+def _next_order(row: Observed, stamped: str, last: Known | None) -> int:
     if last is None:
         return row.order
-    if last.version == row.version and not last.deleted:
+    if last.version == stamped and not last.deleted:
         return max(row.order, last.order)  # the same state, captured with other fields
     return max(row.order, last.order + 1)
 
 
-def remembered(events: Iterable[ChangeEvent]) -> dict[str, Known]:
+def remembered(events: Iterable[ChangeEvent], subject: Subject) -> dict[str, Known]:
     """What is known once `events` are published."""
-    return {event.ref.id: _known(event) for event in events}
+    return {event.ref.id: _known(event, subject) for event in events}
 
 
-def recalled(messages: Iterable[InMessage]) -> dict[str, Known]:
+def recalled(messages: Iterable[InMessage], subject: Subject) -> dict[str, Known]:
     """What the messages of a changes topic, from its beginning on, say was published.
 
     Bytes that are no change event count as nothing published: the record is then captured again.
@@ -171,7 +199,7 @@ def recalled(messages: Iterable[InMessage]) -> dict[str, Known]:
                 del known[record_id]
             continue
         try:
-            known[record_id] = _known(decode(ChangeEvent, message.value))
+            known[record_id] = _known(decode(ChangeEvent, message.value), subject)
         except Undecodable:
             known.pop(record_id, None)
     return known
@@ -181,15 +209,16 @@ def alive(known: Mapping[str, Known]) -> int:
     return sum(not last.deleted for last in known.values())
 
 
-def _known(event: ChangeEvent) -> Known:
-    return Known(event.version, event.order, event.field_set, event.operation is Operation.DELETE)
+def _known(event: ChangeEvent, subject: Subject) -> Known:
+    stamped = stamp(event.version, event.after or {}, subject.derived)
+    return Known(stamped, event.order, event.field_set, event.operation is Operation.DELETE)
 
 
 # --- from a listing to suspects -----------------------------------------------------------------------------------
 
 
 def compare(listed: Mapping[str, str], known: Mapping[str, Known], subject: Subject) -> Comparison:
-    """`listed` has the version of every record of the source by its id; a late commit shows as a difference."""
+    """`listed` has the stamp of every record of the source by its id; a late commit shows as a difference."""
 
     def is_published(record_id: str, version: str) -> bool:
         last = known.get(record_id)

@@ -264,7 +264,7 @@ class EntityCapture:
     def _recall(self) -> _Memory:
         self._ledger.take_over()
         watermark = capture.latest_watermark(self._ledger.read(WATERMARKS), self._subject.key)
-        known = capture.recalled(self._ledger.read(self._subject.topic))
+        known = capture.recalled(self._ledger.read(self._subject.topic), self._subject)
         letters = capture.letters_of(self._ledger.read(DEAD_LETTERS_INDEX), self._subject)
         self._sweep_at = -math.inf  # deletes while nobody looked
         self._watermark_at = self._clock.monotonic()
@@ -494,7 +494,7 @@ class EntityCapture:
         memory.position, memory.snapshot_done = moved, done
         for record_id in healed:
             del memory.letters[record_id]
-        for record_id, known in capture.remembered(events).items():
+        for record_id, known in capture.remembered(events, self._subject).items():
             before = memory.known.get(record_id)
             memory.alive += (not known.deleted) - (before is not None and not before.deleted)
             memory.known[record_id] = known

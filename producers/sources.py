@@ -15,10 +15,10 @@ from typing import Any, ClassVar, Protocol
 
 from drawbar.business_central import BusinessCentral
 from drawbar.dataverse import Dataverse
-from drawbar.entities import Entity, SystemAdapter, with_query
+from drawbar.entities import Entity, Joined, SystemAdapter, with_query
 from drawbar.odata import retry_after_s, to_json
 from drawbar.ports import Clock, Http, NoReply, Reply
-from producers.capture import next_position
+from producers.capture import next_position, stamp
 from schemas.errors import (
     AccessError,
     DrawbarError,
@@ -31,7 +31,7 @@ from schemas.errors import (
     Unavailable,
     Unreachable,
 )
-from schemas.records import Observed, System
+from schemas.records import Observed, System, Value
 
 IDS_PER_READ = 40  # ids in one filter: 40 of 45 characters keep the address below the 2 KB that proxies let through
 
@@ -148,7 +148,7 @@ class Source(Protocol):
         ...
 
     def ids(self) -> Iterator[Mapping[str, str]]:
-        """The versions of all records by their ids, page by page."""
+        """The stamps of all records by their ids, page by page."""
         ...
 
 
@@ -164,7 +164,8 @@ class _ODataSource:
         self._adapter = adapter
         self._entity: Entity = adapter.entity(entity)
         self._fields = tuple(fields)
-        self._select = adapter.select(self._entity, self._fields)
+        self._derived = tuple(name for name in fields if name in self._entity.changing)
+        self._query = _asked(adapter, self._entity, self._fields)
         self._http = http
         self._clock = clock
         self._page_size = page_size
@@ -179,7 +180,7 @@ class _ODataSource:
         return self._entity.name
 
     def record(self, record_id: str) -> Observed | Unreadable | None:
-        path = with_query(self._adapter.key_path(self._entity, record_id), {"$select": self._select})
+        path = with_query(self._adapter.key_path(self._entity, record_id), self._query)
         reply = self._ask(path, {})
         if reply.status == 404 and reply.is_json and error_code(reply):
             return None
@@ -245,11 +246,18 @@ class BusinessCentralSource(_ODataSource):
         self, adapter: BusinessCentral, entity: str, fields: Sequence[str], *, http: Http, clock: Clock, page_size: int
     ) -> None:
         super().__init__(adapter, entity, fields, http=http, clock=clock, page_size=page_size)
+        self._said: dict[str, Mapping[str, Value]] = {}  # field -> what other sets say of each record, by its key
+
+    def record(self, record_id: str) -> Observed | Unreadable | None:
+        if not self._said:
+            self._join()
+        return super().record(record_id)
 
     def changes(self, position: str) -> Iterator[Page]:
+        self._join()
         reached = position
         query = {
-            "$select": self._select,
+            **self._query,
             "$filter": f"lastModifiedDateTime gt {position}" if position else "",
             "$orderby": "lastModifiedDateTime asc",
         }
@@ -259,20 +267,54 @@ class BusinessCentralSource(_ODataSource):
             yield replace(page, position=reached, is_last="@odata.nextLink" not in reply)
 
     def records(self, record_ids: Sequence[str]) -> Iterator[Page]:
+        if not self._said:
+            self._join()
         for start in range(0, len(record_ids), IDS_PER_READ):
             wanted = record_ids[start : start + IDS_PER_READ]
             condition = " or ".join(f"{self._entity.id_field} eq {record_id}" for record_id in wanted)
-            for reply in self._list({"$select": self._select, "$filter": condition}):
+            for reply in self._list({**self._query, "$filter": condition}):
                 yield self._page(reply["value"])
 
     def ids(self) -> Iterator[Mapping[str, str]]:
+        self._join()
         # By id, since ids never change: no row moves to another page while the pages are read.
-        query = {
-            "$select": self._adapter.select(self._entity, ()),
-            "$orderby": f"{self._entity.id_field} asc",
-        }
+        query = {**_asked(self._adapter, self._entity, self._derived), "$orderby": f"{self._entity.id_field} asc"}
         for reply in self._list(query):
-            yield dict(self._version(row) for row in reply["value"])
+            yield dict(self._stamp(row) for row in reply["value"])
+
+    def _stamp(self, row: Mapping[str, Any]) -> tuple[str, str]:
+        """Id and stamp; of a row that cannot be read, its version, which is never known: it is read again."""
+        if not self._derived:
+            return self._version(row)
+        try:
+            seen = self._adapter.to_observed(self._entity, self._joined(row), self._derived)
+        except (ValueError, ArithmeticError):
+            return self._version(row)
+        return seen.id, stamp(seen.version, seen.state, self._derived)
+
+    def _read(self, row: Mapping[str, Any]) -> Observed | Unreadable:
+        return super()._read(self._joined(row))
+
+    def _join(self) -> None:
+        """Read what rows of other sets say of every record, as of today."""
+        for name in self._derived:
+            derived = self._entity.derived[name]
+            if isinstance(derived, Joined):
+                path = self._adapter.collection_path(replace(self._entity, entity_set=derived.entity_set))
+                pages = self._pages(path, f"odata.maxpagesize={self._page_size}")
+                rows = [row for page in pages for row in page["value"]]
+                try:
+                    self._said[name] = derived.of(rows, self._clock.now().date())
+                except (KeyError, TypeError, ValueError, ArithmeticError) as fault:
+                    raise SourceFault(_NONSENSE, f"a row of {derived.entity_set} that cannot be read") from fault
+
+    def _joined(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        found = dict(row)
+        for name, said in self._said.items():
+            derived = self._entity.derived[name]
+            assert isinstance(derived, Joined)
+            found[name] = said.get(str(row.get(derived.key) or "").upper())
+        return found
 
     def _list(self, query: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
         path = with_query(self._adapter.collection_path(self._entity), query)
@@ -291,7 +333,7 @@ class DataverseSource(_ODataSource):
         super().__init__(adapter, entity, fields, http=http, clock=clock, page_size=min(page_size, self.MAX_PAGE_SIZE))
 
     def changes(self, position: str) -> Iterator[Page]:
-        start = position or with_query(self._adapter.collection_path(self._entity), {"$select": self._select})
+        start = position or with_query(self._adapter.collection_path(self._entity), self._query)
         prefer = f"odata.track-changes,odata.maxpagesize={self._page_size}"
         try:
             for reply in self._pages(start, prefer):
@@ -329,6 +371,11 @@ class DataverseSource(_ODataSource):
             position=link,
             is_last=is_last,
         )
+
+
+def _asked(adapter: SystemAdapter, entity: Entity, fields: Sequence[str]) -> dict[str, str]:
+    """The query options under which a row says these fields."""
+    return {"$select": adapter.select(entity, fields), "$expand": adapter.expand(entity, fields)}
 
 
 def is_deleted_entry(row: Mapping[str, Any]) -> bool:

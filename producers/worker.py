@@ -26,6 +26,7 @@ from drawbar.bus.clients import make_consumer, make_producer, wait_for_broker
 from drawbar.business_central import BusinessCentral
 from drawbar.clock import SystemClock
 from drawbar.dataverse import Dataverse
+from drawbar.entities import entity_of
 from drawbar.hints import Hint, HintKind, entity_at, partition_of, read_hint
 from drawbar.odata import adapter_for, open_http
 from drawbar.ports import Clock, Http
@@ -161,7 +162,12 @@ class CaptureProcess:
             self._source(key, fields),
             ledger,
             self._clock,
-            subject=Subject(system=system, entity=entity, field_set=field_set_of(fields)),
+            subject=Subject(
+                system=system,
+                entity=entity,
+                field_set=field_set_of(fields),
+                derived=tuple(name for name in fields if name in entity_of(system, entity).changing),
+            ),
             settings=self._settings.capture,
             is_reference=key in self._reference,
             may_begin=lambda: self._may_begin(key),

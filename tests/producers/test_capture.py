@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
@@ -10,11 +11,12 @@ from hypothesis import strategies as st
 from drawbar.hints import Hint, HintKind, entity_at, partition_of, read_hint
 from producers import capture
 from producers.capture import Comparison, Known, Subject
-from schemas.records import Observed, Operation, System, Watermark
+from schemas.records import Observed, Operation, System, Value, Watermark
 from schemas.topics import CAPTURED
 from tests.producers.worlds import START, Fate, Store
 
 CUSTOMER = Subject(system=System.ERP, entity="customer", field_set="f1")
+CURRENCY = Subject(system=System.ERP, entity="currency", field_set="f1", derived=("exchangeRate",))
 NOW = START + timedelta(hours=1)
 
 
@@ -80,6 +82,64 @@ class TestToEvents:
         assert 5 == len({event.event_id for (event,) in found})
 
 
+def a_rated(rate: Value, *, version: str = "v1", order: int = 1000) -> Observed:
+    state = {"code": "USD", "exchangeRate": rate}
+    return Observed(id="usd", version=version, order=order, modified_at=START, state=state)
+
+
+class TestStamp:
+    def test_is_the_version_where_nothing_is_derived(self):
+        assert "v1" == capture.stamp("v1", {"code": "USD"}, ())
+        assert "v1" == capture.stamp("v1", {"code": "USD"}, ("exchangeRate",))
+
+    def test_names_version_and_derived_values_and_nothing_else(self):
+        """Equal numbers are equal whatever their type, and a blank is not an absent field."""
+        stamps = [
+            capture.stamp("v1", {"code": code, "exchangeRate": rate}, ("exchangeRate",))
+            for code, rate in [("USD", Decimal("2.0")), ("GBP", 2), ("USD", Decimal("2.1")), ("USD", None)]
+        ]
+
+        assert stamps[0] == stamps[1]
+        assert 3 == len({*stamps})
+        assert "v1" not in stamps
+
+
+class TestDerivedChanges:
+    def test_are_news_under_the_same_version(self):
+        """The next event comes right after the last one; its version stays what the system goes by."""
+        (first,) = capture.to_events([a_rated(Decimal("1.1"))], {}, CURRENCY, captured_at=NOW)
+        known = capture.remembered([first], CURRENCY)
+        (second,) = capture.to_events([a_rated(Decimal("1.2"))], known, CURRENCY, captured_at=NOW)
+
+        assert () == capture.to_events([a_rated(Decimal("1.10"))], known, CURRENCY, captured_at=NOW)
+        assert (1000, 1001) == (first.order, second.order)
+        assert {"v1"} == {first.version, second.version}
+        assert first.event_id != second.event_id
+
+    def test_that_come_back_are_another_event(self):
+        """A rate that goes up and down again is two changes, not a repeat."""
+        known: dict[str, Known] = {}
+        ids = set()
+        for rate in (1, 2, 1):
+            (event,) = capture.to_events([a_rated(rate)], known, CURRENCY, captured_at=NOW)
+            known = capture.remembered([event], CURRENCY)
+            ids.add(event.event_id)
+
+        assert 3 == len(ids)
+
+    def test_are_recalled_from_the_topic(self):
+        """A successor finds the same stamps, so it publishes nothing twice."""
+        store = Store(Fate())
+        found = capture.to_events([a_rated(Decimal("1.0825"))], {}, CURRENCY, captured_at=NOW)
+        store.commit(capture.to_messages(found))
+
+        known = capture.recalled(store.topics[CURRENCY.topic], CURRENCY)
+        assert capture.remembered(found, CURRENCY) == known
+        stamped = capture.stamp("v1", {"exchangeRate": Decimal("1.0825")}, CURRENCY.derived)
+        assert Comparison(differing=(), missing=()) == capture.compare({"usd": stamped}, known, CURRENCY)
+        assert Comparison(differing=("usd",), missing=()) == capture.compare({"usd": "v1"}, known, CURRENCY)
+
+
 class TestRecalled:
     @given(
         story=st.lists(
@@ -98,9 +158,9 @@ class TestRecalled:
                 else capture.to_events(rows, known, CUSTOMER, captured_at=NOW)
             )
             store.commit(capture.to_messages(found))
-            known.update(capture.remembered(found))
+            known.update(capture.remembered(found, CUSTOMER))
 
-        assert known == capture.recalled(store.topics.get(CUSTOMER.topic, []))
+        assert known == capture.recalled(store.topics.get(CUSTOMER.topic, []), CUSTOMER)
 
 
 class TestCompare:

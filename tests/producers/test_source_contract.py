@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
 
 import pytest
 
@@ -191,6 +193,40 @@ class TestBusinessCentralSource:
         ids = [row.id for page in source.changes("") for row in page.rows]
         assert ids
         assert sorted(ids) == sorted(listed(source))
+
+
+class TestDerivedFields:
+    def test_a_new_rate_shows_in_the_listing_though_no_currency_changed(
+        self, hands: Hands, make: Callable[..., Source]
+    ):
+        """R324: the rate is in another set, and its currency keeps version and time."""
+        source = make(System.ERP, entity="currency", fields=("code", "exchangeRate", "symbolOrCode"))
+        before = {row.id: row for page in source.changes("") for row in page.rows}
+        stamps = listed(source)
+        pound = next(row.id for row in before.values() if row.state["code"] == "GBP")
+        today = CLOCK.now().date().isoformat()
+        amounts = {"exchangeRateAmount": 2, "relationalExchangeRateAmount": 1}
+        rate = {"currencyCode": "GBP", "startingDate": today, **amounts}
+        hands.edit(System.ERP, set="currencyExchangeRates", id=str(uuid.uuid4()), values=rate)
+
+        after = listed(source)
+        assert {pound} == {record_id for record_id in after if after[record_id] != stamps[record_id]}
+        ((row,),) = [page.rows for page in source.records([pound])]
+        assert (Decimal(2), "£") == (row.state["exchangeRate"], row.state["symbolOrCode"])
+        assert before[pound].version == row.version
+        assert row == source.record(pound)
+
+    def test_a_customer_says_which_contact_is_its_company(self, hands: Hands, make: Callable[..., Source]):
+        """From a relation, by which persons in the ERP name the company that they belong to."""
+        source = make(System.ERP, fields=("number", "companyContactNumber"))
+        rows = [row for page in source.changes("") for row in page.rows]
+        companies = {row["number"] for row in hands.control("GET", "truth/erp/contacts") if row["type"] == "Company"}
+
+        found = {row.state["companyContactNumber"] for row in rows}
+        assert len(found & companies) > 50
+        assert found <= {*companies, None}
+        assert all(stamp.startswith('W/"') and "+" in stamp for stamp in listed(source).values())
+        assert rows[0] == source.record(rows[0].id)
 
 
 class TestDataverseSource:
