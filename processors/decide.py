@@ -283,6 +283,7 @@ def _decide_pair(pair: Pair, mapping: EntityMapping, view: ReferenceView, contex
             continue
         if verdict.way == "agree":
             settled.append(item.line)
+            soft += _relied_on(item, view)
             continue
         name = item.line.name_in(System.CRM)
         if verdict.way == "conflict":
@@ -332,7 +333,7 @@ def _lines(pair: Pair, mapping: EntityMapping, view: ReferenceView, prints: Fing
     found = []
     for line in _all_lines(mapping):
         erp_name, crm_name = line.name_in(System.ERP), line.name_in(System.CRM)
-        if crm_name not in crm.state or (erp_name not in erp.state and not line.is_made):
+        if line.once or crm_name not in crm.state or (erp_name not in erp.state and not line.is_made):
             continue
         erp_value: Value = view.company_crm_id if line.company else erp.state.get(erp_name)
         crm_value = crm.state[crm_name]
@@ -379,7 +380,8 @@ def _winner(
         return None
     if not (item.erp_changed or item.crm_changed):
         # What one side had to leave out, because the other record was not there, goes on from the side that has it.
-        return _Verdict("to_erp" if item.erp is None else "to_crm") if looks_again else None
+        way = "to_erp" if item.erp is None and not item.line.currency else "to_crm"
+        return _Verdict(way) if looks_again else None
     if item.first or whole or (item.erp_changed and item.crm_changed):
         if _same_both_ways(item, view):
             return _Verdict("agree")
@@ -389,8 +391,16 @@ def _winner(
     return _Verdict("to_crm" if item.erp_changed else "to_erp")
 
 
+def _relied_on(item: _Line, view: ReferenceView) -> tuple[str, ...]:
+    """What the line relies on that is as it should be: a value that another record bears, or a rate of another."""
+    if not (item.line.refers_by_field or item.line.rate):
+        return ()
+    carried = carry(item.line, item.erp, "to_crm", view, creating=False, held=item.crm)
+    return () if isinstance(carried, Bad) else carried.soft
+
+
 def _refers(line: FieldMapping) -> bool:
-    return line.owner is not None or line.reference is not None or line.currency or line.is_made
+    return line.owner is not None or line.reference is not None or line.currency or line.rate or line.is_made
 
 
 def _note_what_stands(ways: Mapping[str, _Way], item: _Line, mapping: EntityMapping) -> None:
@@ -436,7 +446,7 @@ def _first_winner(item: _Line, pair: Pair, mapping: EntityMapping) -> _Verdict:
     if pair.first_use:
         way = "to_crm" if pair.first_use == "erp" else "to_erp"
         return _Verdict(way, f"first agreement: {pair.first_use} was chosen")
-    if item.erp is None or item.line.currency:  # a foreign currency of the CRM stands
+    if item.erp is None and not item.line.currency:  # no currency is the company's own, not an unknown one
         return _Verdict("to_erp")
     if item.crm is None:
         return _Verdict("to_crm")
@@ -486,13 +496,13 @@ def _note(
 ) -> bool:
     """Put one carried value where it belongs. True when the line needs no write: both sides agree as they are."""
     name = line.name_in(system)
-    if isinstance(carried, Missing):
-        way.missing.append((carried.error, carried.missing, name))
-        return False
     if isinstance(carried, Bad):
         way.bad.append((carried.error, name))
         return False
     soft.extend(carried.soft)
+    if isinstance(carried, Missing):
+        way.missing.append((carried.error, carried.missing, name))
+        return False
     if isinstance(carried, Leave):
         way.left.append(f"{name}:{carried.reason}")
         return True

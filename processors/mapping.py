@@ -51,11 +51,20 @@ class FieldMapping(_Model):
         None, description="mapping that couples the salesperson code in `erp` with the owner in `crm` (R38, R39, R41)"
     )
     reference: str | None = Field(None, description="mapping whose couplings translate the value (R219-R223)")
-    reference_by: Literal["key", "id"] = Field("key", description="what the ERP field holds: business key or id")
+    reference_by: str = Field(
+        "key", description="what the ERP field holds of the other record: `key`, `id`, or one of its captured fields"
+    )
+    names_entity: bool = Field(
+        default=False, description="the CRM column may point to several tables; here it points to that of `reference`"
+    )
     options: dict[str, int] | None = Field(
         None, description="ERP code -> value of the CRM choice, with `reference` to the ERP table of codes (R230, R231)"
     )
-    currency: bool = Field(default=False, description="own currency only: blank or local code <-> its CRM row (R226)")
+    currency: bool = Field(default=False, description="currency code, blank for the own <-> its CRM row (R226, R227)")
+    rate: bool = Field(
+        default=False, description="units for one of the own currency -> units for one of the CRM's base (R322)"
+    )
+    once: bool = Field(default=False, description="written when the record is made, never after")
     company: bool = Field(default=False, description="stamp with the CRM row of this company (R54)")
     team: bool = Field(default=False, description="a new CRM record belongs to the company's team (R37, R43)")
     clear_when_uncoupled: bool = Field(
@@ -80,8 +89,15 @@ class FieldMapping(_Model):
     def _whole(self) -> FieldMapping:
         if self.crm is None or (self.erp is None and not self.is_made):
             raise ValueError("a field line needs both erp and crm (a company stamp or team: crm alone)")
-        if sum((self.owner is not None, self.reference is not None, self.currency, self.company, self.team)) > 1:
-            raise ValueError("owner, reference, currency, company and team exclude each other")
+        kinds = (self.owner is not None, self.reference is not None, self.currency, self.rate, self.company, self.team)
+        if sum(kinds) > 1:
+            raise ValueError("owner, reference, currency, rate, company and team exclude each other")
+        if self.names_entity and self.reference is None:
+            raise ValueError("names_entity needs `reference`: the mapping whose CRM table is named")
+        if self.options is not None and self.refers_by_field:
+            raise ValueError("with options, reference_by is key or id")
+        if (self.rate or self.once) and self.direction != "to_crm":
+            raise ValueError("rate and once lines go to_crm")
         if self.options is not None and self.reference is None:
             raise ValueError("options need `reference`: the mapping of the ERP table that holds the codes")
         if (self.owner is not None or self.is_made) and self.direction != "to_crm":
@@ -94,6 +110,11 @@ class FieldMapping(_Model):
     def is_made(self) -> bool:
         """Its value comes from the set-up, not from a field of the ERP record."""
         return self.company or self.team
+
+    @property
+    def refers_by_field(self) -> bool:
+        """Whether the ERP field holds what another field of the record that is meant holds."""
+        return self.reference is not None and self.reference_by not in ("key", "id")
 
     def name_in(self, system: System) -> str:
         """Field name on one side. A value that is made has no ERP field: it goes by the CRM column."""
@@ -112,6 +133,19 @@ class Condition(_Model):
     field: str
     equals: str | int | bool | None = Field(None, description="value that passes; null: blank passes")
     company: bool = Field(default=False, description="this company's CRM row, or blank, passes (R56)")
+    blank: Literal[False] | None = Field(None, description="false: any value passes, a blank does not")
+    entity: str | None = Field(None, description="a reference to a record of this CRM entity passes")
+
+    @model_validator(mode="after")
+    def _one(self) -> Condition:
+        if sum((self.equals is not None, self.company, self.blank is not None, self.entity is not None)) > 1:
+            raise ValueError("equals, company, blank and entity exclude each other")
+        return self
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether just one value passes, which a look-up in the other system can ask for."""
+        return not self.company and self.blank is None and self.entity is None
 
 
 class Filters(_Model):
@@ -209,6 +243,10 @@ class EntityMapping(_Model):
 
     def conditions(self, system: System) -> tuple[Condition, ...]:
         return self.filter.erp if system is System.ERP else self.filter.crm
+
+    def scope(self, system: System) -> tuple[Condition, ...]:
+        """The conditions that a look-up asks for; a record that fails another may be found and then put right."""
+        return tuple(item for item in self.conditions(system) if item.is_exact or item.company)
 
     def captured_fields(self, system: System) -> tuple[str, ...]:
         """Every field that this mapping needs from one side, sorted."""

@@ -176,7 +176,8 @@ def _model_in(hint: Any) -> type[BaseModel] | None:
 
 def _check_references(file: _File, mappings: list[EntityMapping]) -> None:
     """Whatever a line looks up must be looked up by a mapping file (R220)."""
-    known = [mapping.name for mapping in mappings]
+    by_name = {mapping.name: mapping for mapping in mappings}
+    known = list(by_name)
     roles = {mapping.role for mapping in mappings} | {mapping.crm for mapping in mappings}
     for number, line in enumerate(file.mapping.fields):
         needs = ["company"] if line.is_made else []
@@ -196,6 +197,13 @@ def _check_references(file: _File, mappings: list[EntityMapping]) -> None:
                     where=file.where("fields", number, key),
                     next_step=f"did you mean {close[0]!r}?" if close else f"known mappings: {', '.join(sorted(known))}",
                 )
+        other = by_name.get(line.reference or "")
+        if line.refers_by_field and other is not None and line.reference_by not in other.captured_fields(System.ERP):
+            raise MappingFileError(
+                f"mapping {other.name!r} does not capture {line.reference_by!r}",
+                where=file.where("fields", number, "reference_by"),
+                next_step=f"write key, id or a field it captures, or add it to also_capture.erp of {other.name}",
+            )
 
 
 def _check_examples(file: _File) -> None:
@@ -225,7 +233,7 @@ def _example_fault(
     here, there = line.name_in(source), line.name_in(target)
     if here not in sides[source] or there not in sides[target]:
         return ""
-    if line.owner or line.reference or line.currency or line.company:
+    if line.owner or line.reference or line.currency or line.rate or line.company:
         return f"{here} -> {there}: needs other records; an example is about plain fields"
     carried = carry(line, sides[source][here], direction, view, creating=True)
     if not isinstance(carried, Known):

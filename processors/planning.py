@@ -128,8 +128,11 @@ def in_dependency_order(mappings: Mapping[str, EntityMapping]) -> tuple[str, ...
     """The mappings whose records flow, each after those that its lines wait for. Those that wait for each other come in
     the order of their names; a line that goes on with a blank waits for nobody (R224).
     """
+    currencies = next((name for name, mapping in mappings.items() if mapping.crm == "transactioncurrency"), "")
     needs = {
-        name: {str(line.owner or line.reference) for line in mapping.fields if line.enabled and _waits(line)}
+        name: {
+            str(line.owner or line.reference or currencies) for line in mapping.fields if line.enabled and _waits(line)
+        }
         for name, mapping in mappings.items()
         if mapping.role == "pair"
     }
@@ -145,6 +148,8 @@ def in_dependency_order(mappings: Mapping[str, EntityMapping]) -> tuple[str, ...
 
 def _waits(line: object) -> bool:
     owner, reference = getattr(line, "owner", None), getattr(line, "reference", None)
+    if getattr(line, "currency", False):
+        return True
     return owner is not None or (reference is not None and not getattr(line, "clear_when_uncoupled", False))
 
 
@@ -214,7 +219,7 @@ class _Planning:
             side = side_of(pair, system)
             if side is None or side.deleted:
                 continue
-            if passes(side.state, self.mapping.conditions(system), self.view):
+            if passes(side.state, self.mapping.scope(system), self.view):
                 self.lookups[system].states[side.id] = side.state
             if pair.state is PairState.UNCOUPLED:
                 self._take_uncoupled(system, side, row)
@@ -229,7 +234,7 @@ class _Planning:
     def _take_uncoupled(self, system: System, side: Side, row: Row) -> None:
         if side.deleted:
             return
-        if passes(side.state, self.mapping.conditions(system), self.view):
+        if passes(side.state, self.mapping.scope(system), self.view):
             self.lookups[system].states[side.id] = side.state
         if self.uncoupled_too:
             self.singles[system, side.id] = with_side(Pair(), system, side)

@@ -18,7 +18,7 @@ from drawbar.ports import OutMessage
 from processors.brakes import Brakes
 from processors.mapping import EntityMapping
 from processors.tables import Outbox
-from processors.view import ReferenceView
+from processors.view import BASE_RATE, ReferenceView, is_relied_on, relied_on
 from schemas.codec import encode
 from schemas.coupling import PairState, Row
 from schemas.records import Order, OrderKind, System, Work, derived_id
@@ -202,7 +202,7 @@ class Waiting:
             in_flight=len(flights),
             claiming=sum(standing.claiming for standing in self._standing.values()),
             deferred=sum(standing.deferred for standing in self._standing.values()),
-            waiting=sum(bool(standing.names) for standing in self._standing.values()),
+            waiting=sum(not all(map(is_relied_on, standing.names)) for standing in self._standing.values()),
             kept_back=sum(bool(standing.kept_back) for standing in self._standing.values()),
             oldest_in_flight_s=(now - oldest).total_seconds(),
             unanswered=len(unanswered),
@@ -216,7 +216,15 @@ def is_there(name: str, view: ReferenceView, mappings: Mapping[str, EntityMappin
         return view.company_crm_id is not None
     if name == "local-currency":
         return view.local_currency is not None
+    if name == BASE_RATE:
+        return view.base_rate is not None
     first, _, rest = name.partition(":")
+    mapping_name, _, field = first.partition(".")
+    if field and mapping_name in mappings:
+        erp_field, _, erp_id = field.partition("@")
+        if erp_id:
+            return view.value_of(mapping_name, erp_field, erp_id) is not None
+        return view.erp_id_by(mapping_name, field, rest) is not None
     if first == "currency":
         return view.currency_id(rest) is not None
     if first in mappings:
@@ -282,7 +290,7 @@ class Releaser:
                 if side is not None and not side.deleted:
                     news.append(f"{system}:{mapping.entity_in(system)}:{side.id}")
         if owned:
-            for name in news:
+            for name in [*news, *map(relied_on, news)]:
                 for key in self._waiting.waiters(name):
                     self._add(key, OrderKind.RETRY, RELEASE)
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
 from processors.mapping import Condition, Direction, EntityMapping, FieldMapping, source_of, target_of
-from processors.transforms import transformed
-from processors.view import ReferenceView
+from processors.transforms import TRANSFORMS, transformed
+from processors.view import BASE_RATE, ReferenceView, normal_key, relied_on
 from schemas.errors import OptionNotCoupled, OwnerNotCoupled, RecordError, ReferenceNotCoupled, ValueNotMappable
 from schemas.records import System, Value, Values
 
@@ -23,7 +23,7 @@ class Known:
     """The target should hold this."""
 
     value: Value
-    soft: tuple[str, ...] = ()  # went on without these references; decided again when they appear
+    soft: tuple[str, ...] = ()  # went on without these, or relies on them; decided again when they appear or change
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,7 @@ class Missing:
 
     error: type[RecordError]
     missing: str
+    soft: tuple[str, ...] = ()  # as in Known
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Bad:
     error: type[RecordError]
 
 
+RATE_DECIMALS = 10
 Carried = Known | Leave | Missing | Bad
 
 
@@ -72,19 +74,24 @@ def carry(
     if line.owner is not None:
         return _carry_owner(line.owner, value, view, creating=creating)
     if line.currency:
-        return _carry_currency(value, held, direction, view)
+        return _carry_currency(value, held, direction, view, creating=creating)
+    if line.rate:
+        return _carry_rate(value, view)
     if line.options is not None:
         return _carry_option(line, value, direction, view)
     if line.reference is not None:
         return _carry_reference(line, value, direction, view)
-    return _carry_plain(line, value, direction)
+    return _carry_plain(line, value, direction, held)
 
 
-def _carry_plain(line: FieldMapping, value: Value, direction: Direction) -> Carried:
+def _carry_plain(line: FieldMapping, value: Value, direction: Direction, held: Value) -> Carried:
     try:
         value = typed(value, line.type)
     except ValueError:
         return Bad(ValueNotMappable)
+    keeps = line.transform is not None and TRANSFORMS[line.transform].keeps
+    if keeps and direction == "to_crm" and equal(line, transformed(held, line.transform, to_crm=False), value):
+        return Known(held)
     value = transformed(value, line.transform, to_crm=direction == "to_crm")
     length = line.length_in(target_of(direction))
     if isinstance(value, str) and not value.strip():
@@ -117,21 +124,64 @@ def _team(view: ReferenceView, *, creating: bool, otherwise: str, soft: tuple[st
     return Known(f"team:{view.default_team}", soft) if creating and view.default_team else Leave(otherwise, soft)
 
 
-def _carry_currency(value: Value, held: Value, direction: Direction, view: ReferenceView) -> Carried:
-    """R226, R227 for the company's own currency; any other is left as it is, on either side."""
+def _carry_currency(value: Value, held: Value, direction: Direction, view: ReferenceView, *, creating: bool) -> Carried:
+    """R221-R227: the company's own currency is a blank or its code in the ERP; any other goes by its coupling.
+
+    While the own one is not to be found, an account that names none is given the CRM's by the CRM: that must not come
+    back, so of two records that are there neither is changed.
+    """
     local = view.local_currency
+    own = view.currency_id(local) if local else None
+    code = normal_key(value or "") or local
+    waits_softly = not local or code == local if direction == "to_crm" else not creating or value is None
+    if own is None and waits_softly:
+        name = f"currency:{local}" if local else "local-currency"
+        return Leave("local-currency-not-in-crm" if local else "local-currency-unknown", (name,))
     if not local:
-        return Leave("local-currency-unknown", ("local-currency",))
-    row = view.currency_id(local)
-    if row is None:
-        return Leave("local-currency-not-in-crm", (f"currency:{local}",))
-    code = value if direction == "to_crm" else held
-    if str(code or local).strip().upper() != local:
-        return Leave("foreign-currency")
+        return Missing(ReferenceNotCoupled, "local-currency")
     if direction == "to_crm":
-        return Known(row)
-    # In the ERP a blank is the own currency, and the API may show it as the code: either is left as it stands.
-    return Known(held) if value in (None, row) else Leave("foreign-currency")
+        return Known(own) if code == local else _crm_currency(str(code), view)
+    if value is None:
+        return Known(held)
+    if value == own:
+        # A blank is the own currency, and the API may show it as the code: either is left as it stands.
+        return Known(held if normal_key(held or local) == local else None)
+    return _erp_currency(str(value), view)
+
+
+def _crm_currency(code: str, view: ReferenceView) -> Carried:
+    erp_id = view.erp_id_by_key(view.currencies, code)
+    crm_id = view.coupled_to(view.currencies, System.ERP, erp_id) if erp_id else None
+    if crm_id is not None:
+        return Known(crm_id)
+    return Missing(ReferenceNotCoupled, f"erp:currency:{erp_id}" if erp_id else f"{view.currencies}:{code}")
+
+
+def _erp_currency(crm_id: str, view: ReferenceView) -> Carried:
+    """The code of the coupled currency, else the ISO code, if the ERP has a currency of that."""
+    mapping = view.currencies
+    erp_id = view.coupled_to(mapping, System.CRM, crm_id)
+    coupled = view.key_by_id(mapping, System.ERP, erp_id) if erp_id else None
+    if coupled:
+        return Known(coupled)
+    code = view.key_by_id(mapping, System.CRM, crm_id)
+    if code and view.erp_id_by_key(mapping, code):
+        return Known(code)
+    return Missing(ReferenceNotCoupled, f"crm:transactioncurrency:{crm_id}", (f"{mapping}:{code}",) if code else ())
+
+
+def _carry_rate(value: Value, view: ReferenceView) -> Carried:
+    """R322: what one unit of the CRM's base currency is in this one. Decided anew when the base's own rate changes."""
+    try:
+        rate = typed(value, "decimal")
+    except ValueError:
+        return Bad(ValueNotMappable)
+    if not isinstance(rate, Decimal) or not rate:
+        return Known(None)
+    base = view.base_rate
+    if base is None:
+        return Missing(ReferenceNotCoupled, BASE_RATE)
+    return Known(rate if base == 1 else round(rate / base, RATE_DECIMALS), (relied_on(BASE_RATE),))
 
 
 def _carry_option(line: FieldMapping, value: Value, direction: Direction, view: ReferenceView) -> Carried:
@@ -160,19 +210,53 @@ def _carry_reference(line: FieldMapping, value: Value, direction: Direction, vie
     mapping = str(line.reference)
     if value is None:
         return Known(None)
-    if direction == "to_crm":
+    if line.refers_by_field:
+        carried = _by_field(line, mapping, str(value), direction, view)
+    elif direction == "to_crm":
         erp_id = str(value) if line.reference_by == "id" else view.erp_id_by_key(mapping, str(value))
-        crm_id = view.coupled_to(mapping, System.ERP, erp_id) if erp_id else None
-        if crm_id is not None:
-            return Known(crm_id)
-        missing = f"erp:{view.entity(mapping, System.ERP)}:{erp_id}" if erp_id else f"{mapping}:{value}"
+        carried = _coupled_crm(line, mapping, erp_id, f"{mapping}:{value}", view)
     else:
-        erp_id = view.coupled_to(mapping, System.CRM, str(value))
+        missing = f"crm:{view.entity(mapping, System.CRM)}:{_bare(line, str(value))}"
+        erp_id = view.coupled_to(mapping, System.CRM, _bare(line, str(value)))
         found = erp_id if line.reference_by == "id" or not erp_id else view.key_by_id(mapping, System.ERP, erp_id)
-        if found is not None:
-            return Known(found)
-        missing = f"crm:{view.entity(mapping, System.CRM)}:{value}"
-    return Known(None, (missing,)) if line.clear_when_uncoupled else Missing(ReferenceNotCoupled, missing)
+        carried = Known(found) if found is not None else Missing(ReferenceNotCoupled, missing)
+    if isinstance(carried, Missing) and line.clear_when_uncoupled:
+        return Known(None, (carried.missing, *carried.soft))
+    return carried
+
+
+def _by_field(line: FieldMapping, mapping: str, value: str, direction: Direction, view: ReferenceView) -> Carried:
+    """The ERP field holds what a field of the other record holds. That may move to another record at any time, so what
+    was found is relied on, not merely looked up.
+    """
+    field = line.reference_by
+    if direction == "to_crm":
+        name = f"{mapping}.{field}:{normal_key(value)}"
+        soft = (relied_on(name),)
+        return _coupled_crm(line, mapping, view.erp_id_by(mapping, field, value), name, view, soft)
+    crm_id = _bare(line, value)
+    erp_id = view.coupled_to(mapping, System.CRM, crm_id)
+    if erp_id is None:
+        return Missing(ReferenceNotCoupled, f"crm:{view.entity(mapping, System.CRM)}:{crm_id}")
+    found = view.value_of(mapping, field, erp_id)
+    if found is None:
+        return Missing(ReferenceNotCoupled, f"{mapping}.{field}@{erp_id}")
+    return Known(found, (relied_on(f"{mapping}.{field}:{found}"),))
+
+
+def _coupled_crm(
+    line: FieldMapping, mapping: str, erp_id: str | None, name: str, view: ReferenceView, soft: tuple[str, ...] = ()
+) -> Carried:
+    """The CRM record coupled to an ERP record; `name`: what is missing where there is no such record."""
+    crm_id = view.coupled_to(mapping, System.ERP, erp_id) if erp_id else None
+    if crm_id is None:
+        missing = f"erp:{view.entity(mapping, System.ERP)}:{erp_id}" if erp_id else name
+        return Missing(ReferenceNotCoupled, missing, soft)
+    return Known(f"{view.entity(mapping, System.CRM)}:{crm_id}" if line.names_entity else crm_id, soft)
+
+
+def _bare(line: FieldMapping, value: str) -> str:
+    return value.rpartition(":")[2] if line.names_entity else value
 
 
 # --- comparing ----------------------------------------------------------------------------------------------------
@@ -259,6 +343,10 @@ def _holds(condition: Condition, state: Values, company_crm_id: str | None) -> b
     value = _plain(state[condition.field])
     if condition.company:
         return value is None or value == company_crm_id
+    if condition.blank is False:
+        return value is not None
+    if condition.entity is not None:
+        return isinstance(value, str) and value.startswith(f"{condition.entity}:")
     return value == condition.equals
 
 

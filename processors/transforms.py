@@ -28,6 +28,7 @@ class Transform:
     to_erp: Text
     lossy: bool
     doc: str
+    keeps: bool = False  # what the CRM holds stands where it comes out as what the ERP holds
 
 
 def _international(text: str) -> str:
@@ -113,6 +114,7 @@ _ALL = (
         to_crm=_name_in_parts,
         to_erp=_name_as_one,
         lossy=True,
+        keeps=True,
         doc="One name in the ERP; first, middle and last name, with a tab between each two, in the CRM. One word is a "
         "last name. Where the CRM divides the same name in another way, that division stands.",
     ),

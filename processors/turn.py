@@ -255,7 +255,7 @@ class Turn:
 
     def within(self, system: System) -> dict[str, Value]:
         return {
-            condition.field: condition.equals for condition in self.mapping.conditions(system) if not condition.company
+            condition.field: condition.equals for condition in self.mapping.conditions(system) if condition.is_exact
         }
 
     def within_company(self, system: System) -> dict[str, Value]:

@@ -63,11 +63,14 @@ def _changes(system: str, entity: str) -> TopicSpec:
 CAPTURED: tuple[tuple[str, str], ...] = (
     ("erp", "salesperson"),
     ("erp", "customer"),
+    ("erp", "contact"),
+    ("erp", "currency"),
     ("erp", "paymentTerm"),
     ("erp", "shipmentMethod"),
     ("erp", "companyInformation"),
     ("crm", "systemuser"),
     ("crm", "account"),
+    ("crm", "contact"),
     ("crm", "transactioncurrency"),
     ("crm", "bcbi_company"),
 )

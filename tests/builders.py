@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from decimal import Decimal
 from typing import Any
 
 from processors.coupling import Fingerprints, agree
@@ -50,7 +51,8 @@ COMPANY_ID = "11111111-aaaa-4aaa-8aaa-111111111111"  # of the ERP
 COMPANY = "company-row"
 OTHER_COMPANY = "row-of-another-company"
 TEAM = "default-team"
-EURO, DOLLAR = "currency-eur", "currency-usd"
+EURO, DOLLAR = "currency-eur", "currency-usd"  # of the CRM: the own one, and one that is not coupled
+POUND, POUND_CRM = "pound", "currency-gbp"
 JANE, KIM = "salesperson-jane", "salesperson-kim"  # codes JR and KL
 JANES_USER, KIMS_USER = "user-jane", "user-kim"
 NET_30, NET_30_CRM = "term-net-30", 1
@@ -253,6 +255,10 @@ def a_user(record_id: str, email: str = "someone@contoso.example") -> Side:
     return a_side(record_id, state={**state, "isdisabled": False, "islicensed": True, "isintegrationuser": False})
 
 
+def a_pound(**changed: Value) -> dict[str, Value]:
+    return {"code": "GBP", "symbolOrCode": "£", "displayName": "Pound", "exchangeRate": Decimal("0.8"), **changed}
+
+
 def reference_rows() -> list[Row]:
     """What the view of the tests knows."""
 
@@ -269,6 +275,7 @@ def reference_rows() -> list[Row]:
         looked_up("company-information", "info", displayName="CRONUS", currencyCode="EUR"),
         looked_up("currency", EURO, system=System.CRM, isocurrencycode="EUR"),
         looked_up("currency", DOLLAR, system=System.CRM, isocurrencycode="USD"),
+        a_coupling("currency", a_side(POUND, state=a_pound()), a_side(POUND_CRM, state={"isocurrencycode": "GBP"})),
         looked_up("payment-term", NET_30, code="NET 30"),
         looked_up("payment-term", "term-odd", code="ODD"),
         looked_up("shipment-method", FOB, code="FOB"),

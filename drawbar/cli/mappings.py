@@ -169,12 +169,17 @@ def facts(mapping: EntityMapping) -> dict[str, str]:
 
 
 def _conditions(conditions: Iterable[Any]) -> str:
-    return ", ".join(
-        f"{condition.field} is this company or blank"
-        if condition.company
-        else f"{condition.field} is {'blank' if condition.equals is None else condition.equals}"
-        for condition in conditions
-    )
+    return ", ".join(f"{condition.field} is {_wanted(condition)}" for condition in conditions)
+
+
+def _wanted(condition: Any) -> str:
+    if condition.company:
+        return "this company or blank"
+    if condition.entity is not None:
+        return f"a reference to {condition.entity}"
+    if condition.blank is False:
+        return "not blank"
+    return "blank" if condition.equals is None else str(condition.equals)
 
 
 def how(line: FieldMapping) -> str:
@@ -187,7 +192,11 @@ def how(line: FieldMapping) -> str:
         line.transform or "",
         f"owner by {line.owner}" if line.owner else "",
         f"{'option' if line.options is not None else 'reference'} by {line.reference}" if line.reference else "",
-        "own currency only" if line.currency else "",
+        f"of its {line.reference_by}" if line.refers_by_field else "",
+        "names its table" if line.names_entity else "",
+        "currency" if line.currency else "",
+        "rate to the base currency" if line.rate else "",
+        "once" if line.once else "",
         "this company" if line.company else "",
         f"conflict {line.conflict}" if line.conflict else "",
         f"length {' '.join(part for part in lengths if part)}" if any(lengths) else "",

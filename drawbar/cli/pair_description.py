@@ -48,7 +48,7 @@ def describe_row(
         "kept_back": _kept_back(pair),
         "claiming": _ref(System.CRM, mapping, pair.claiming) if pair is not None else "",
         "candidates": _candidates(pair, mapping),
-        "went_on_without": list(pair.soft_missing) if pair is not None else [],
+        "went_on_without": [name for name in pair.soft_missing if not name.startswith("~")] if pair is not None else [],
         "differs": list(pair.differs) if pair is not None else [],
         "deferred": [_order(order) for order in row.deferred],
         "belongs_to": "",
@@ -141,6 +141,10 @@ def _outside_filter(pair: Pair | None, mapping: EntityMapping, skipped: Collecti
 def _must(condition: Condition) -> str:
     if condition.company:
         return "must be blank or this company's row"
+    if condition.blank is False:
+        return "must not be blank"
+    if condition.entity is not None:
+        return f"must be a reference to {condition.entity}"
     return "must be blank" if condition.equals is None else f"must equal {json.dumps(condition.equals)}"
 
 

@@ -217,8 +217,8 @@ class TestAStretchOfMessagesAgain:
     def test_of_old_events_finds_rows_that_know_better(self):
         """G4."""
         played = updated()
-        for order in (10, 20):
-            played.customer(order=order, phoneNumber="555").account(order=order, telephone1="555")
+        for order, number in ((10, None), (20, "1")):
+            played.customer(order=order, phoneNumber=number).account(order=order, telephone1="555")
 
         assert [] == played.commands
         assert "1" == played.pair().erp.state["phoneNumber"]

@@ -26,6 +26,7 @@ from tests.builders import (
     MAPPINGS,
     NET_30,
     NET_30_CRM,
+    POUND_CRM,
     TEAM,
     a_coupling,
     a_customer,
@@ -183,15 +184,44 @@ class TestCurrency:
         """R227: Business Central takes the local code and stores a blank."""
         assert Known(None) == to_erp(CURRENCY, EURO)
 
-    @pytest.mark.parametrize("row", [EURO, None, DOLLAR])
-    def test_a_foreign_one_of_the_erp_is_not_overwritten(self, row: str | None):
-        """A CRM fills in its own currency where none was given; that must not come back."""
-        assert Leave("foreign-currency") == carry(CURRENCY, row, "to_erp", a_view(), creating=False, held="USD")
+    def test_the_company_s_own_row_makes_a_foreign_code_blank(self):
+        """R227. No currency in the CRM says nothing."""
+        assert Known(None) == carry(CURRENCY, EURO, "to_erp", a_view(), creating=False, held="GBP")
+        assert Known("GBP") == carry(CURRENCY, None, "to_erp", a_view(), creating=False, held="GBP")
+        assert Known("EUR") == carry(CURRENCY, EURO, "to_erp", a_view(), creating=False, held="EUR")
 
-    def test_any_other_is_left_as_it_is(self):
-        """Until currencies are coupled: neither a value nor a reason to wait."""
-        assert Leave("foreign-currency") == to_crm(CURRENCY, "USD")
-        assert Leave("foreign-currency") == to_erp(CURRENCY, DOLLAR)
+    def test_a_foreign_one_goes_by_its_coupling(self):
+        """R221, R222."""
+        assert Known(POUND_CRM) == to_crm(CURRENCY, "gbp")
+        assert Known("GBP") == to_erp(CURRENCY, POUND_CRM)
+
+    def test_one_that_is_not_coupled_waits(self):
+        """R223: named by its record where there is one, else by its code."""
+        dollar = a_row(Pair(erp=a_side("usd", state={"code": "USD"})), mapping="currency", row_id="usd")
+
+        assert Missing(ReferenceNotCoupled, "currency:USD") == to_crm(CURRENCY, "USD")
+        assert Missing(ReferenceNotCoupled, "erp:currency:usd") == carry(
+            CURRENCY, "USD", "to_crm", a_view(dollar), creating=False
+        )
+        assert Missing(ReferenceNotCoupled, f"crm:transactioncurrency:{DOLLAR}", ("currency:USD",)) == to_erp(
+            CURRENCY, DOLLAR
+        )
+
+    def test_one_of_the_crm_whose_iso_code_is_a_code_of_the_erp_needs_no_coupling(self):
+        """R227."""
+        dollar = a_row(Pair(erp=a_side("usd", state={"code": "USD"})), mapping="currency", row_id="usd")
+
+        assert Known("USD") == carry(CURRENCY, DOLLAR, "to_erp", a_view(dollar), creating=False)
+
+    @pytest.mark.parametrize("row", [POUND_CRM, DOLLAR, None])
+    def test_what_the_crm_fills_in_does_not_come_back_while_the_own_one_is_missing(self, row: str | None):
+        """A CRM fills in its base currency where none was given."""
+        view = a_view(without=(EURO,))
+
+        assert Leave("local-currency-not-in-crm", ("currency:EUR",)) == carry(
+            CURRENCY, row, "to_erp", view, creating=False
+        )
+        assert Known("GBP") == carry(CURRENCY, POUND_CRM, "to_erp", view, creating=True)
 
     def test_waits_softly_while_the_local_currency_is_not_known(self):
         """The record goes on and is decided again: the own currency is never an uncoupled reference."""

@@ -35,6 +35,7 @@ from tests.builders import (
     MICROSOFT,
     NOON,
     OTHER_COMPANY,
+    POUND_CRM,
     SALESPEOPLE,
     TEAM_OWNED,
     a_coupling,
@@ -468,22 +469,23 @@ class TestReferences:
             )
         )
 
-    def test_a_foreign_currency_is_left_as_it_is(self):
-        """Both ways, until currencies are coupled."""
-        assert unchanged("to_crm", "transactioncurrencyid:foreign-currency") == to_crm(
-            a_pair(erp={"currencyCode": "USD"})
-        )
-        assert unchanged("to_erp", "currencyCode:foreign-currency") == to_erp(
-            a_pair(crm={"transactioncurrencyid": DOLLAR})
-        )
+    def test_a_foreign_currency_crosses_by_its_coupling(self):
+        """R221, R222."""
+        assert update("to_crm", transactioncurrencyid=POUND_CRM) == to_crm(a_pair(erp={"currencyCode": "GBP"}))
+        assert update("to_erp", currencyCode="GBP") == to_erp(a_pair(crm={"transactioncurrencyid": POUND_CRM}))
 
-    def test_a_foreign_currency_of_the_erp_is_not_overwritten_by_the_default_that_the_crm_filled_in(self):
-        """The customer is in dollars; the CRM gives an account without currency the euro by itself."""
-        pair = a_pair(agreed_erp={"currencyCode": "USD"}, agreed_crm={"transactioncurrencyid": None})
-        filled = replace(pair, crm=moved(pair.crm, transactioncurrencyid=EURO))
-        found = to_erp(filled)
+    def test_a_foreign_currency_that_is_not_coupled_waits(self):
+        """R223."""
+        waits = to_crm(a_pair(erp={"currencyCode": "USD"}))
 
-        assert not isinstance(found, Issue) or "currencyCode" not in found.values
+        assert isinstance(waits, Wait)
+        assert ("currency:USD",) == waits.missing
+
+    def test_at_the_first_agreement_no_currency_is_the_own_one(self):
+        """Of two currencies the authority's stands; a blank in the ERP is not an unknown value."""
+        pair = a_first_pair(erp={"currencyCode": None}, crm={"transactioncurrencyid": POUND_CRM})
+
+        assert update("to_crm", transactioncurrencyid=EURO) == to_crm(pair)
 
     def test_the_local_currency_s_code_is_no_change_of_a_blank(self):
         """R227: blank and the local code are one in the ERP."""

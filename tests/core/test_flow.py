@@ -19,6 +19,7 @@ from tests.builders import (
     KIMS_USER,
     MICROSOFT,
     NOON,
+    POUND_CRM,
     SALESPEOPLE,
     TEAM,
     a_change,
@@ -231,14 +232,12 @@ class TestCreate:
 
         assert {f"X{number}" for number in range(5)} == {command.target.id for command in played.commands}
 
-    def test_of_a_customer_in_a_foreign_currency_leaves_its_currency_alone(self):
-        """The CRM gives an account without currency its own: that is not to come back."""
+    def test_of_a_customer_in_a_foreign_currency_names_it(self):
+        """R221."""
         played = Played(customer(match=()))
-        played.change(a_change("erp:customer:X", order=10, state=a_customer(currencyCode="USD")))
-        assert "transactioncurrencyid" not in played.command.values
-        played.written(dict.fromkeys(an_account()) | {"statecode": 0}, transactioncurrencyid="currency-eur")
+        played.change(a_change("erp:customer:X", order=10, state=a_customer(currencyCode="GBP")))
 
-        assert [] == [command for command in played.commands if "currencyCode" in command.values]
+        assert POUND_CRM == played.command.values["transactioncurrencyid"]
 
     def test_that_lost_its_reference_waits_with_a_letter(self):
         """OWN-003, LOG-001: nothing is made; one letter names the salesperson."""

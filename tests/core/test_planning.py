@@ -285,7 +285,7 @@ class TestEndOf:
 class TestInDependencyOrder:
     def test_puts_those_that_are_referred_to_first(self):
         """A customer waits for its salesperson."""
-        assert ("salesperson-systemuser", "customer-account") == in_dependency_order(MAPPINGS)
+        assert ("currency", "salesperson-systemuser", "customer-account", "contact") == in_dependency_order(MAPPINGS)
 
     def test_ends_for_those_that_wait_for_each_other(self):
         """By name, then."""
