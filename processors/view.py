@@ -130,7 +130,7 @@ class ReferenceView:
         _forget(known, before)
         now = _entry(known, row.pair)
         if not now.ids:
-            return (*_field_news(known.mapping, before, now), *self._rate_news())
+            return (*_field_news(known.mapping, before, now), *self._rate_news(known.mapping))
         known.rows[row.id] = now
         news = []
         for system, record_id in now.ids.items():
@@ -156,12 +156,12 @@ class ReferenceView:
                 known.coupled[system][record_id] = (*known.coupled[system].get(record_id, ()), partner)
             if not before.coupled or before.ids != now.ids:
                 news += [f"erp:{known.mapping.erp}:{erp_id}", f"crm:{known.mapping.crm}:{crm_id}"]
-        return (*news, *self._role_news(known.mapping, row.pair), *self._rate_news())
+        return (*news, *self._role_news(known.mapping, row.pair), *self._rate_news(known.mapping))
 
-    def _rate_news(self) -> Iterable[str]:
+    def _rate_news(self, mapping: EntityMapping) -> Iterable[str]:
         """The base currency has rate 1 in the CRM: the company's own, or the only one that the ERP has a rate of."""
         known = self._known.get(self.currencies)
-        if known is None or known.rate_line is None:
+        if known is None or known.rate_line is None or (mapping is not known.mapping and mapping.role == "pair"):
             return
         rates = {system: _rates(known, system) for system in System}
         bases = [code for code, rate in rates[System.CRM].items() if rate == 1]

@@ -31,6 +31,11 @@ class TestFieldMapping:
             ({"erp": "a", "crm": "b", "owner": "s"}, "go to_crm"),  # R44: the CRM owner never overwrites the ERP
             ({"crm": "b", "company": True}, "go to_crm"),
             ({"erp": "a", "crm": "b", "transform": "rot13"}, "no transform is called 'rot13'; there are: "),
+            ({"erp": "a", "crm": "b", "rate": True}, "rate and once lines go to_crm"),
+            ({"erp": "a", "crm": "b", "once": True}, "rate and once lines go to_crm"),
+            ({"erp": "a", "crm": "b", "rate": True, "currency": True}, "rate, company and team exclude each other"),
+            ({"erp": "a", "crm": "b", "names_entity": True}, "names_entity needs `reference`"),
+            ({"erp": "a", "crm": "b", "reference": "c", "reference_by": "d", "options": {"X": 1}}, "key or id"),
             ({"erp": "a", "crm": "b", "direction": "sideways"}, "'both', 'to_crm' or 'to_erp'"),
             ({"erp": "a", "crm": "b", "type": "date"}, "'text', 'code'"),
             ({"erp": "a", "crm": "b", "erp_length": 0}, "greater than or equal to 1"),
@@ -50,6 +55,22 @@ class TestFieldMapping:
     def test_is_frozen(self):
         with pytest.raises(ValidationError):
             LINE.erp = "c"  # type: ignore[misc]
+
+
+class TestCondition:
+    def test_says_one_thing(self):
+        with pytest.raises(ValidationError, match="exclude each other"):
+            Condition(field="a", company=True, blank=False)
+
+    def test_of_one_value_can_be_asked_for(self):
+        plain = [Condition(field="a"), Condition(field="a", equals=1)]
+        others = [
+            Condition(field="a", company=True),
+            Condition(field="a", blank=False),
+            Condition(field="a", entity="account"),
+        ]
+
+        assert [True, True, False, False, False] == [condition.is_exact for condition in (*plain, *others)]
 
 
 class TestEntityMapping:

@@ -136,6 +136,14 @@ class TestFaults:
         assert fault.todo.startswith(todo)
         assert f"{tmp_path / '10-customers.yaml'}:{line}" == fault.where
 
+    def test_a_reference_by_a_field_that_is_not_captured_is_refused(self, tmp_path: Path):
+        """It would never be found."""
+        options = ", options: { NET 30: 1 } }"
+        fault = refused(tmp_path, GOOD.replace(options, ", reference_by: dueDate }"))
+
+        assert "mapping 'payment-term' does not capture 'dueDate'" == fault.message
+        assert "also_capture.erp of payment-term" in fault.todo
+
     def test_text_that_is_no_yaml_names_the_line(self, tmp_path: Path):
         fault = refused(tmp_path, GOOD + "    broken: { a: 1\n")
 
