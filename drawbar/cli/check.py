@@ -7,7 +7,7 @@ is not the record's. A system that looks at the version before the rights cannot
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -256,7 +256,23 @@ def _entity(http: Http, adapter: SystemAdapter, entity: Entity, fields: Iterable
     if reply.status != 200:
         yield Finding(what=f"{what}: read", fault=_refusal(adapter.system, f"reading {entity.name}", reply))
     elif not missing:
+        yield from _joined(http, adapter, entity, names)
         yield Finding(what=f"{what}: read", note=f"{plural(len(names), 'field')}")
+
+
+def _joined(http: Http, adapter: SystemAdapter, entity: Entity, names: Iterable[str]) -> Iterator[Finding]:
+    """Whether the sets that say fields of all records together can be read; told where not."""
+    from drawbar.entities import Joined
+
+    for name in names:
+        derived = entity.derived.get(name)
+        if not isinstance(derived, Joined):
+            continue
+        path = adapter.collection_path(replace(entity, entity_set=derived.entity_set))
+        reply = _ask(http, adapter.system, "GET", _query(path, {"$top": "1"}))
+        if reply.status != 200:
+            refusal = _refusal(adapter.system, f"reading {derived.entity_set}", reply)
+            yield Finding(what=f"{adapter.system} {entity.name}: {name}", fault=refusal)
 
 
 def _columns(http: Http, entity: Entity) -> frozenset[str] | DrawbarError:
@@ -366,7 +382,8 @@ def _ask(
 
 
 def _read(http: Http, adapter: SystemAdapter, entity: Entity, fields: Iterable[str]) -> Reply:
-    query = {"$select": adapter.select(entity, list(fields)), "$top": "1"}
+    names = list(fields)
+    query = {"$select": adapter.select(entity, names), "$expand": adapter.expand(entity, names), "$top": "1"}
     return _ask(http, adapter.system, "GET", _query(adapter.collection_path(entity), query))
 
 

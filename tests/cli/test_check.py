@@ -18,7 +18,9 @@ from tests.cli.rows_fake import app_of, run, shipped
 
 app = app_of(check)
 COMPANY = "c0bba000-0000-4000-8000-000000000001"
-COLUMNS = sorted({name for mapping in shipped().values() for name in mapping.captured_fields(System.CRM)})
+COLUMNS = sorted(
+    {name for mapping in shipped().values() for name in (*mapping.captured_fields(System.CRM), *mapping.defaults.crm)}
+)
 
 
 class FakeApi:
@@ -89,7 +91,10 @@ class TestProbeApi:
         findings = found(system)
 
         assert [] == [finding for finding in findings if finding.fault is not None]
-        written = {"erp": ["erp customer: write", "erp salesperson: write"], "crm": ["crm account: write"]}
+        written = {
+            "erp": ["erp contact: write", "erp customer: write", "erp salesperson: write"],
+            "crm": ["crm account: write", "crm contact: write", "crm transactioncurrency: write"],
+        }
         assert written[system.value] == [finding.what for finding in findings if finding.what.endswith("write")]
 
     def test_nothing_is_written(self):
@@ -99,7 +104,7 @@ class TestProbeApi:
         list(probe_api(api, Dataverse(), shipped(), company_id=COMPANY))
 
         assert {"GET", "PATCH"} == {method for method, _ in api.asked}
-        assert 1 == sum(method == "PATCH" for method, _ in api.asked)
+        assert 3 == sum(method == "PATCH" for method, _ in api.asked)
 
     @pytest.mark.parametrize("system", list(System))
     def test_a_missing_write_right_is_told(self, system):
@@ -124,15 +129,21 @@ class TestProbeApi:
 
     def test_a_field_that_the_erp_does_not_have_is_named(self):
         """One request tells that something is wrong; one for each field tells what."""
-        wrong = found(System.ERP, lambda _m, path: Reply(status=400) if "website" in path else None)
+        wrong = found(System.ERP, lambda _m, path: Reply(status=400) if "creditLimit" in path else None)
 
         (fault,) = [finding.fault for finding in wrong if finding.fault is not None]
-        assert (MappingFileError.code, "erp:customer has no field website") == (fault.code, fault.message)
+        assert (MappingFileError.code, "erp:customer has no field creditLimit") == (fault.code, fault.message)
         assert "customer-account" in fault.where
+
+    def test_a_set_that_cannot_be_read_is_told_of_the_field_that_it_gives(self):
+        """Exchange rates are in a set of their own, with a right of its own."""
+        denied = faults(System.ERP, lambda _m, path: Reply(status=403) if "currencyExchangeRates" in path else None)
+
+        assert [("erp currency: exchangeRate", PrivilegeMissing.code)] == denied
 
     def test_a_column_that_the_crm_does_not_have_is_named(self):
         """Its live metadata tells."""
-        columns = [{"LogicalName": name} for name in COLUMNS if name != "telephone1"]
+        columns = [{"LogicalName": name} for name in COLUMNS if name != "creditlimit"]
         wrong = found(
             System.CRM,
             lambda _m, path: (
@@ -141,7 +152,7 @@ class TestProbeApi:
         )
 
         (fault,) = [finding.fault for finding in wrong if finding.fault is not None]
-        assert "crm:account has no field telephone1" == fault.message
+        assert "crm:account has no field creditlimit" == fault.message
 
     @pytest.mark.parametrize(
         ("rows", "said"),

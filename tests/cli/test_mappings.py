@@ -86,7 +86,7 @@ class TestCheck:
         """Mappings and examples; exit code 0."""
         result = run(app, "check", str(folder))
 
-        assert (0, "7 mappings and") == (result.exit_code, " ".join(result.out.split()[:3]))
+        assert (0, "8 mappings and") == (result.exit_code, " ".join(result.out.split()[:3]))
 
     def test_a_wrong_key_is_told_by_file_line_and_suggestion(self, folder):
         """Exit code 2."""

@@ -81,7 +81,7 @@ class TestPlan:
         result = run(app, "plan", "--json", "--use", "crm", rows=a_load(), mappings=MAPPINGS)
         (plan,) = result.json
 
-        assert [PEOPLE, CUSTOMERS] == plan["order"]
+        assert ["currency", PEOPLE, CUSTOMERS, "contact"] == plan["order"]
         counts = {"match": 2, "clashes": 2, "writes_to_erp": 2, "ambiguous": 3, "alone": 2}
         assert counts == {name: count for name, count in plan["mappings"][CUSTOMERS]["counts"].items() if count}
 

@@ -191,7 +191,7 @@ class TestCurrency:
         assert Known("EUR") == carry(CURRENCY, EURO, "to_erp", a_view(), creating=False, held="EUR")
 
     def test_a_foreign_one_goes_by_its_coupling(self):
-        """R221, R222."""
+        """FLD-009, R221, R222."""
         assert Known(POUND_CRM) == to_crm(CURRENCY, "gbp")
         assert Known("GBP") == to_erp(CURRENCY, POUND_CRM)
 
