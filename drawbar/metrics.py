@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import accumulate
 from socketserver import ThreadingMixIn
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
@@ -27,7 +27,7 @@ from drawbar import health
 from drawbar.bus.clients import wait_for_broker
 from drawbar.health import Memory, Sight, Verdict
 from drawbar.histogram import BOUNDS_S
-from drawbar.settings import Settings
+from drawbar.settings import BusSettings, Settings
 from drawbar.status import (
     STAGES,
     Beat,
@@ -44,9 +44,9 @@ from drawbar.status import (
 )
 from schemas.errors import DrawbarError, SettingsError, by_code
 
-T = TypeVar("T")
-
 TIMEOUT_S = 3.0  # for the broker to answer a look: who asks for our health waits no longer than ten
+REACH_S = 2.0
+FRESH_S = 1.0  # who asked while another look was under way is given that one
 LOOKS = 4  # within the time after which something counts as standing still
 
 
@@ -264,11 +264,8 @@ def serve_stage(settings: Settings, stage: str) -> None:
     traffic_reader = _Lazy(lambda: TrafficReader(bus, topics=topics, timeout_s=TIMEOUT_S))
 
     def look() -> Look:
-        if topics:
-            traffic = traffic_reader.get().read()
-        else:
-            wait_for_broker(bus.bootstrap_servers, bus.extra, give_up_after_s=TIMEOUT_S, client_id="drawbar-status")
-            traffic = Traffic(lag={})
+        _reach(bus)
+        traffic = traffic_reader.get().read() if topics else Traffic(lag={})
         reader.get().poll(0.05)
         beats = [beat for beat in reader.get().beats() if beat.pid == os.getpid() and beat.stage == stage]
         now = datetime.now(timezone.utc)
@@ -280,7 +277,7 @@ def serve_stage(settings: Settings, stage: str) -> None:
             figures=figures,
         )
 
-    _serve(settings, look, stages=(stage,))
+    _serve(settings, _anew_after_faults(look, reader, traffic_reader), stages=(stage,))
 
 
 def serve_installation(settings: Settings, entities: Collection[str]) -> None:
@@ -291,6 +288,7 @@ def serve_installation(settings: Settings, entities: Collection[str]) -> None:
     letter_reader = _Lazy(lambda: LetterReader(bus))
 
     def look() -> Look:
+        _reach(bus)
         traffic = traffic_reader.get().read()
         reader.get().poll(0.05)
         beats = reader.get().beats()
@@ -301,20 +299,51 @@ def serve_installation(settings: Settings, entities: Collection[str]) -> None:
             figures=list(installation_metrics(picture, now=datetime.now(timezone.utc))),
         )
 
-    _serve(settings, look, stages=STAGES)
+    _serve(settings, _anew_after_faults(look, reader, traffic_reader, letter_reader), stages=STAGES)
 
 
-class _Lazy(Generic[T]):
-    """Made when it is first needed, and kept."""
+def _reach(bus: BusSettings) -> None:
+    """Raises BusUnavailable soon when no broker answers: what is asked of it next would try for longer."""
+    wait_for_broker(bus.bootstrap_servers, bus.extra, give_up_after_s=REACH_S, client_id="drawbar-status")
 
-    def __init__(self, make: Callable[[], T]) -> None:
+
+class _Reader(Protocol):
+    def close(self) -> None: ...
+
+
+R = TypeVar("R", bound=_Reader)
+
+
+class _Lazy(Generic[R]):
+    """Made when it is first needed, and kept until it fails."""
+
+    def __init__(self, make: Callable[[], R]) -> None:
         self._make = make
-        self._made: T | None = None
+        self._made: R | None = None
 
-    def get(self) -> T:
+    def get(self) -> R:
         if self._made is None:
             self._made = self._make()
         return self._made
+
+    def drop(self) -> None:
+        made, self._made = self._made, None
+        if made is not None:
+            made.close()
+
+
+def _anew_after_faults(look: Callable[[], Look], *readers: _Lazy[Any]) -> Callable[[], Look]:
+    """`look`, with new clients after a fault: some of those that asked a frozen broker never hear of it again. Seen."""
+
+    def looked() -> Look:
+        try:
+            return look()
+        except DrawbarError:
+            for reader in readers:
+                reader.drop()
+            raise
+
+    return looked
 
 
 class _Watch(Collector):
@@ -326,6 +355,8 @@ class _Watch(Collector):
         self._stands_still_s = stands_still_s
         self._lock = threading.Lock()
         self._memory: Memory = {}
+        self._seen: tuple[Look, Verdict, datetime] | None = None
+        self._seen_at = 0.0
 
     def collect(self) -> Iterator[Metric]:
         look, verdict, _ = self._see()
@@ -345,6 +376,8 @@ class _Watch(Collector):
 
     def _see(self) -> tuple[Look, Verdict, datetime]:
         with self._lock:
+            if self._seen is not None and time.monotonic() - self._seen_at < FRESH_S:
+                return self._seen
             try:
                 look = self._look()
             except DrawbarError:
@@ -352,7 +385,8 @@ class _Watch(Collector):
             now = datetime.now(timezone.utc)
             verdict = health.judge(look.sight, self._memory, now=now, stands_still_s=self._stands_still_s)
             self._memory = verdict.memory
-        return look, verdict, now
+            self._seen, self._seen_at = (look, verdict, now), time.monotonic()
+            return self._seen
 
 
 class _Server(ThreadingMixIn, WSGIServer):

@@ -16,9 +16,11 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as TimeoutException
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, TypeVar
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -71,6 +73,7 @@ UNFINISHED = {
 }
 
 Place = tuple[str, int]
+T = TypeVar("T")
 _LATE_REPORT = "has not reported since the last message"
 
 
@@ -445,7 +448,7 @@ class TrafficReader:
         counts = self._partition_counts({*topics, *BETWEEN_STAGES, COUPLINGS})
         self._topics = {name: counts[name] for name in topics}
         self._active = {name: counts[name] for name in (*BETWEEN_STAGES, COUPLINGS)}
-        self._peek = _Peek(bus)
+        self._peek = _Peek(bus, timeout_s)
 
     def read(self) -> Traffic:
         """The ends are read before and after the positions: when they are the same, the counts belong together."""
@@ -487,7 +490,7 @@ class TrafficReader:
 
     def _committed(self) -> list[dict[Place, int]]:
         try:
-            listed = self._admin.list_consumer_groups(request_timeout=self._timeout_s).result(self._timeout_s)
+            listed = _answer(self._admin.list_consumer_groups(request_timeout=self._timeout_s), self._timeout_s)
             prefix = self._bus.group_prefix
             found = []
             for group in listed.valid:
@@ -495,7 +498,7 @@ class TrafficReader:
                     continue
                 asked = [ConsumerGroupTopicPartitions(group.group_id)]
                 answers = self._admin.list_consumer_group_offsets(asked, request_timeout=self._timeout_s)
-                positions = answers[group.group_id].result(self._timeout_s).topic_partitions
+                positions = _answer(answers[group.group_id], self._timeout_s).topic_partitions
                 found.append({(at.topic, at.partition): at.offset for at in positions if at.offset >= 0})
         except KafkaException as failed:
             raise _unavailable("the positions of the stages cannot be read", failed) from failed
@@ -517,7 +520,8 @@ class TrafficReader:
 class _Peek:
     """Counts the messages between a position and an end, where only some of the offsets may hold one."""
 
-    def __init__(self, bus: BusSettings) -> None:
+    def __init__(self, bus: BusSettings, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
         self._consumer: Consumer = make_consumer(
             bus.bootstrap_servers,
             client_id="drawbar-status-peek",
@@ -534,7 +538,7 @@ class _Peek:
         if not open_:
             return found
         self._consumer.assign([TopicPartition(topic, p, start) for (topic, p), (start, _) in open_.items()])
-        deadline = time.monotonic() + TIMEOUT_S
+        deadline = time.monotonic() + self._timeout_s
         while open_ and time.monotonic() < deadline:
             for message in self._consumer.consume(100, 0.2):
                 place = (message.topic() or "", message.partition() or 0)
@@ -656,7 +660,7 @@ def _offsets_now(
     found: dict[Place, int] = {}
     for at, answer in answers.items():
         try:
-            found[at.topic, at.partition] = answer.result(timeout_s).offset
+            found[at.topic, at.partition] = _answer(answer, timeout_s).offset
         except KafkaException as failed:  # noqa: PERF203 - each partition has its own answer
             if failed.args[0].code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):  # noqa: SLF001
                 raise TopicMismatch(
@@ -674,10 +678,18 @@ def _last_timestamp(admin: AdminClient, topics: Mapping[str, int], timeout_s: fl
     }
     try:
         answers = admin.list_offsets(asked, request_timeout=timeout_s)
-        newest = max((answer.result(timeout_s).timestamp for answer in answers.values()), default=-1)
+        newest = max((_answer(answer, timeout_s).timestamp for answer in answers.values()), default=-1)
     except KafkaException as failed:
         raise _unavailable("the time of the last message cannot be read", failed) from failed
     return datetime.fromtimestamp(newest / 1000, timezone.utc) if newest >= 0 else None
+
+
+def _answer(asked: Future[T], timeout_s: float) -> T:
+    """What the broker says. Raises KafkaException, also when it says nothing: a frozen one does not even refuse."""
+    try:
+        return asked.result(timeout_s + 1)
+    except TimeoutException as late:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from late  # noqa: SLF001 - its public name
 
 
 def _unavailable(what: str, failed: KafkaException) -> BusUnavailable:

@@ -135,6 +135,37 @@ class TestMetrics:
 
         assert "drawbar_bus_reachable 0.0" in got(serving(away), "/metrics")[1]
 
+    def test_are_read_by_new_clients_after_a_fault(self):
+        """A client that asked a frozen broker may never hear of it again; so it is closed, and another one is made."""
+        made: list[Reader] = []
+
+        class Reader:
+            closed = False
+
+            def __init__(self) -> None:
+                made.append(self)
+
+            def close(self) -> None:
+                self.closed = True
+
+        answers = iter((None, BusUnavailable("frozen"), None))
+        reader = metrics._Lazy(Reader)
+
+        def look() -> Look:
+            reader.get()
+            fault = next(answers)
+            if fault is not None:
+                raise fault
+            return ALL_WELL
+
+        looked = metrics._anew_after_faults(look, reader)
+        looked()
+        with pytest.raises(BusUnavailable):
+            looked()
+        looked()
+
+        assert [True, False] == [one.closed for one in made]
+
     def test_say_when_their_port_is_taken(self):
         settings = settings_of(free_port())
         metrics._serve(settings, lambda: ALL_WELL, stages=STAGES)
