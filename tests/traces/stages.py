@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from drawbar.ports import InMessage, OutMessage
 from drawbar.traces import Traces
 from processors.agents import Decide, Pulse, Route
+from processors.brakes import Brakes
 from processors.coupling import Fingerprints
 from processors.mapping import EntityMapping, FieldMapping
 from processors.react import World
@@ -87,12 +88,13 @@ class Stages:
             self.rows,
             self.sent,
             waiting,
-            Releaser(waiting, self.sent, self.view, MAPPINGS, per_s=1, observing=False, clock=lambda: NOON),
+            Releaser(waiting, self.sent, self.view, MAPPINGS, per_s=1, brakes=Brakes(), clock=lambda: NOON),
             LetterPositions(),
             _taken,
             Pulse(limit_s=3600),
             lambda: NOON,
-            process,
+            name="here",
+            traces=process,
         )
 
     def captured(self) -> InMessage:
