@@ -621,8 +621,9 @@ def _table(
     table.add_row("agreeing", str(agreeing))
     table.add_row("not agreeing yet", f"{pairs - agreeing}: an open dead letter says of each what it waits for")
     table.add_row("duplicates", str(duplicates))
-    for (slug, missing), count in Counter((letter["slug"], letter["missing"]) for letter in letters).items():
-        table.add_row("open dead letters", f"{count} {slug} {missing}".strip())
+    for slug, count in Counter(letter["slug"] for letter in letters).most_common():
+        causes = Counter(letter["missing"] for letter in letters if letter["slug"] == slug)
+        table.add_row("open dead letters", f"{count} {slug}" + (f", {len(causes)} causes" if len(causes) > 1 else ""))
     for direction, values in run.latencies.items():
         if values:
             ordered = sorted(values)
