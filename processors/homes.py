@@ -40,6 +40,7 @@ from schemas.records import (
     Operation,
     Order,
     OrderKind,
+    OutcomeStatus,
     RecordRef,
     System,
     Value,
@@ -284,7 +285,10 @@ def _verify(turn: Turn, pair: Pair, direction: Direction, wanted: str) -> str:
     test = test_print(tests, turn.world.prints)
     if not tests:
         return "no-match"
-    if pair.matched is None or pair.matched.test != test:
+    # A look-up of before the other record was made did not find it.
+    outcome = turn.work.outcome
+    is_fresh = outcome is not None and outcome.status is OutcomeStatus.MATCHED
+    if pair.matched is None or pair.matched.test != test or not (is_fresh or wanted in pair.matched.candidates):
         hold = pair.holds.get(direction)
         if hold is not None and still_held(hold, side, retry=turn.retry):
             return "look"  # the look-up was refused: the order waits until somebody asks again

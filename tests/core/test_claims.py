@@ -187,6 +187,24 @@ class TestMatchedCoupling:
         assert {(f"C{number}", f"A{number}") for number in range(3)} == played.pairs()
         assert played.claim_is_whole()
 
+    def test_is_looked_at_again_where_the_last_look_was_before_the_customer_was_made(self):
+        """An account that is not made into a customer was looked up long ago, and found nobody."""
+        played = Played(small(create="none"))
+        played.account().found()
+        played.customer().found(account_found())
+        again = played.command
+
+        assert ("A", CommandKind.MATCH) == (again.home, again.kind)
+        played.found(customer_found())
+        assert {("C", "A")} == played.pairs()
+
+    def test_that_is_none_from_the_other_side_is_not_looked_at_for_ever(self):
+        played = Played(small(create="none"))
+        played.account().found()
+        played.customer().found(account_found()).found()
+
+        assert ([], set()) == (played.commands, played.pairs())
+
     def test_of_an_account_that_is_taken_leads_to_a_create(self):
         """R107: found, but coupled."""
         mapping = small(match=small().match)
