@@ -17,6 +17,7 @@ from drawbar.sandbox.seed_contacts import plant_currencies_and_contacts
 from drawbar.sandbox.seed_items import plant_items
 from drawbar.sandbox.seed_names import (
     COUNTRIES,
+    EXCHANGE_RATES,
     FORMS,
     NEWCOMERS,
     OWNERS,
@@ -83,6 +84,8 @@ def plant(erp: BusinessCentral, crm: Dataverse, identities: Identities, kind: Li
         planter.set_up()
         if kind == "demo":
             planter.trade()
+        else:
+            planter.rates()
 
 
 class Planter:
@@ -306,6 +309,19 @@ class Planter:
         matches = self._accounts(customers, users)
         plant_currencies_and_contacts(self, customers, matches, users)
         plant_items(self)
+
+    def rates(self) -> None:
+        """A currency without a rate is one that nobody can convert. The demo data bring theirs."""
+        of = {row["code"] for row in self.erp.truth("currencies")}
+        for code, day, price in EXCHANGE_RATES:
+            if code in of:
+                self.in_erp(
+                    "currencyExchangeRates",
+                    currencyCode=code,
+                    startingDate=day,
+                    exchangeRateAmount=1,
+                    relationalExchangeRateAmount=price,
+                )
 
     def _people(self) -> list[str]:
         """Salespeople in the ERP and users in the CRM; returns the users who may own accounts."""

@@ -172,5 +172,7 @@ class TestEmpty:
 
         assert ("http", None) == (urlsplit(info["erp"]["base_url"]).scheme, info["ca_file"])
         assert ([], []) == (control("GET", "truth/erp/customers"), control("GET", "truth/crm/accounts"))
+        rates = control("GET", "truth/erp/currencyExchangeRates")
+        assert {"EUR", "GBP", "DKK"} == {row["currencyCode"] for row in rates}
         assert {"USD", "EUR"} == {row["isocurrencycode"] for row in control("GET", "truth/crm/transactioncurrencies")}
         control.close()
