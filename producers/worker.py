@@ -49,7 +49,9 @@ GROUP = "capture"
 BEAT_S = 1.0
 LEAVE_S = 5.0  # how long a rebalance waits for polls under way; below the session time-out of 6 s
 TAKE_AGAIN_S = 10.0  # after being shut out while the group still names us: it may have been a process that is gone now
-PEOPLE = frozenset({"salesperson", "systemuser"})  # referred to by customers and accounts
+# Referred to by customers and accounts; and what refers to those.
+REFERRED_TO = frozenset({"salesperson", "systemuser", "currency", "transactioncurrency"})
+REFERRING = frozenset({"contact"})
 
 log = structlog.get_logger("drawbar.capture")
 
@@ -217,7 +219,9 @@ class CaptureProcess:
     def _rank(self, key: Key) -> int:
         if key in self._reference:
             return 0
-        return 1 if key[1] in PEOPLE else 2
+        if key[1] in REFERRED_TO:
+            return 1
+        return 3 if key[1] in REFERRING else 2
 
     def _source(self, key: Key, fields: Sequence[str]) -> Source:
         system, entity = key
