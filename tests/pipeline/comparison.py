@@ -35,9 +35,9 @@ def disagreements(system: Installation, *, open_letters: Iterable[str] = ()) -> 
     and nothing waits in a dead letter but the records in `open_letters`.
     """
     customers, accounts = system.rows("erp"), system.rows("crm")
-    coupled = [(line["erp_id"], line["crm_id"]) for line in system.lines("couplings", "list")]
+    coupled = [(line["mapping"], line["erp_id"], line["crm_id"]) for line in system.lines("couplings", "list")]
     people = {row["id"]: row["code"] for row in system.truth("erp", "salespeoplePurchasers")}
-    pairs = Counter(pair for pair in coupled if pair[0] not in people)
+    pairs = Counter((erp, crm) for mapping, erp, crm in coupled if mapping == "customer-account")
     wanted = Counter(system.pairs.items())
 
     found = _is_there("customer", customers, set(system.pairs), system.apart)
@@ -46,7 +46,8 @@ def disagreements(system: Installation, *, open_letters: Iterable[str] = ()) -> 
     found += [f"{erp} and {crm} are coupled, {count} times too often" for (erp, crm), count in (pairs - wanted).items()]
     found += _twins("customers", (row["displayName"] for row in customers.values()))
     found += _twins("accounts", (row["name"] for row in accounts.values()))
-    compare = _Comparison(system, people, coupled)
+    owners = {people[erp]: crm for mapping, erp, crm in coupled if mapping == "salesperson-systemuser"}
+    compare = _Comparison(system, owners)
     for erp, crm in system.pairs.items():
         if erp in customers and crm in accounts:
             found += compare(customers[erp], accounts[crm])
@@ -82,10 +83,10 @@ def _twins(what: str, names: Iterable[str]) -> list[str]:
 class _Comparison:
     """Compares a customer with an account."""
 
-    def __init__(self, system: Installation, people: Mapping[str, str], coupled: Iterable[tuple[str, str]]) -> None:
+    def __init__(self, system: Installation, owners: Mapping[str, str]) -> None:
         self._terms = {row["id"]: TERMS.get(row["code"]) for row in system.truth("erp", "paymentTerms")}
         self._methods = {row["id"]: METHODS.get(row["code"]) for row in system.truth("erp", "shipmentMethods")}
-        self._owners = {people[erp]: crm for erp, crm in coupled if erp in people}
+        self._owners = owners
         company = system.connection["erp"]["company_id"]
         stamps = {row["bcbi_externalid"]: row["bcbi_companyid"] for row in system.truth("crm", "bcbi_companies")}
         self._stamp = stamps[company]
