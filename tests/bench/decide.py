@@ -1,0 +1,72 @@
+"""The decide stage beside a bare Faust agent and a plain loop, each on the same messages, in turns, in one run."""
+
+from __future__ import annotations
+
+import sys
+
+from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]
+
+from drawbar.bus.clients import make_admin
+from tests.bench.contenders import OUTPUT
+from tests.bench.figures import Figure, Measurement, at_least, run_alone
+from tests.bench.given import PARTITIONS, broker, coupled, phone_change, put, references, row_message, settings_for
+from tests.bench.given import work_message as message_of
+from tests.bench.processes import Ends, Pace, median, pace_of, program
+
+EVENTS = 4_000
+ROUNDS = 1  # the median of each is taken
+CONTENDERS = ("decide", "faust", "faust-confirmed", "loop")
+
+
+def measure() -> Measurement:
+    rows = [*references(), *(row_message(coupled(number)) for number in range(EVENTS))]
+    works = [message_of(phone_change(number)) for number in range(EVENTS)]
+    paces: dict[str, list[Pace]] = {name: [] for name in CONTENDERS}
+    for _ in range(ROUNDS):
+        with broker() as (bootstrap, folder):
+            make_outputs(bootstrap)
+            put(bootstrap, rows)
+            put(bootstrap, works)
+            for name in CONTENDERS:
+                settings = settings_for(bootstrap, folder / "state")
+                output = Ends(bootstrap, output_of(name), PARTITIONS)
+                arguments = (name, settings.model_dump_json())
+                with program("tests.bench.contenders", *arguments, log=folder / f"{name}.log") as pid:
+                    pace = pace_of(pid, output.count, EVENTS)
+                output.close()
+                paces[name].append(pace)
+                sys.stderr.write(f"  {name}: {pace.per_s:,.0f}/s, {pace.cpu_us:,.0f} us of processor time each\n")
+    per_s = {name: median([pace.per_s for pace in found]) for name, found in paces.items()}
+    cpu_us = {name: median([pace.cpu_us for pace in found]) for name, found in paces.items()}
+    figures = [
+        *(Figure(what=f"{name}: events", value=per_s[name], unit="1/s") for name in CONTENDERS),
+        *(Figure(what=f"{name}: processor time", value=cpu_us[name], unit="us/event") for name in CONTENDERS),
+        at_least("decide : bare Faust, one awaited send", per_s["decide"] / per_s["faust"], "x", 2),
+        Figure(
+            what="decide : bare Faust, each send confirmed", value=per_s["decide"] / per_s["faust-confirmed"], unit="x"
+        ),
+        Figure(what="decide : same decisions in a plain loop", value=per_s["decide"] / per_s["loop"], unit="x"),
+        Figure(what="the same by processor time, bare Faust", value=cpu_us["faust"] / cpu_us["decide"], unit="x"),
+        Figure(what="the same by processor time, plain loop", value=cpu_us["loop"] / cpu_us["decide"], unit="x"),
+    ]
+    raw = {
+        name: [{"per_s": round(pace.per_s, 1), "cpu_us": round(pace.cpu_us, 1)} for pace in found]
+        for name, found in paces.items()
+    }
+    return Measurement(name="decide", figures=figures, raw={"events": EVENTS, "contenders": raw})
+
+
+def output_of(contender: str) -> str:
+    return OUTPUT.get(contender, f"bench.{contender}")
+
+
+def make_outputs(bootstrap: str) -> None:
+    """The topics that only this measurement writes."""
+    names = [output_of(name) for name in CONTENDERS if name != "decide"]
+    admin = make_admin(bootstrap, client_id="bench", extra={})
+    for made in admin.create_topics([NewTopic(name, PARTITIONS, 1) for name in names]).values():
+        made.result(30)
+
+
+if __name__ == "__main__":
+    run_alone(measure)
