@@ -79,7 +79,9 @@ def plain_loop(bootstrap: str) -> None:
                 producer.produce(OUTPUT["loop"], value=encode(step.command), key=key)
         producer.flush(30)
         if messages:
-            consumer.commit(asynchronous=False)
+            ends = {message.partition(): (message.offset() or 0) + 1 for message in messages}
+            places = [TopicPartition(PAIRS_WORK, partition or 0, end) for partition, end in ends.items()]
+            consumer.commit(offsets=places, asynchronous=False)
 
 
 if __name__ == "__main__":
@@ -91,6 +93,4 @@ if __name__ == "__main__":
     elif contender == "loop":
         plain_loop(given.bus.bootstrap_servers)
     else:
-        bare_faust(
-            given.bus.bootstrap_servers, given.state_dir, contender, confirmed=contender.endswith("-confirmed")
-        )
+        bare_faust(given.bus.bootstrap_servers, given.state_dir, contender, confirmed=contender.endswith("-confirmed"))

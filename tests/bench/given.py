@@ -48,9 +48,7 @@ def coupled(number: int) -> Row:
 
 def phone_change(number: int) -> Work:
     """The customer's phone number was changed: one field is to be written."""
-    state = a_customer(
-        number=f"C-{number}", displayName=f"Fabrikam {number}", phoneNumber=f"+49 30 555 {number:06}"
-    )
+    state = a_customer(number=f"C-{number}", displayName=f"Fabrikam {number}", phoneNumber=f"+49 30 555 {number:06}")
     return work_of(a_change(f"erp:customer:{customer_id(number)}", state=state))
 
 
@@ -60,9 +58,7 @@ def broker() -> Iterator[tuple[str, Path]]:
     with tempfile.TemporaryDirectory(prefix="drawbar-bench-") as name:
         folder = Path(name)
         with ApacheKafka.start(folder / "kafka", heap_mb=512) as kafka:
-            apply(
-                make_admin(kafka.bootstrap_servers, client_id="bench", extra={}), TOPICS, partitions=PARTITIONS
-            )
+            apply(make_admin(kafka.bootstrap_servers, client_id="bench", extra={}), TOPICS, partitions=PARTITIONS)
             yield kafka.bootstrap_servers, folder
 
 

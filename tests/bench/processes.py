@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,11 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
 
+def has_ended(pid: int) -> bool:
+    """Whether a process of ours is dead and not yet waited for."""
+    return Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0] == "Z"
+
+
 def resident_mb(pid: int) -> float:
     for line in Path(f"/proc/{pid}/status").read_text("ascii").splitlines():
         if line.startswith("VmRSS:"):
@@ -34,11 +39,18 @@ def resident_mb(pid: int) -> float:
 
 
 @contextmanager
-def program(module: str, *arguments: str, log: Path) -> Iterator[int]:
-    """`python -m MODULE` while the block lasts; gives its pid, which is that of the measured process itself."""
+def program(module: str, *arguments: str, log: Path, settings: Mapping[str, str] | None = None) -> Iterator[int]:
+    """`python -m MODULE` while the block lasts; gives its pid, which is that of the measured process itself.
+
+    `settings`: by their names in the environment; those of somebody who has another system are left out.
+    """
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("DRAWBAR_")}
     with log.open("ab") as output:
         process = subprocess.Popen(
-            tethered([sys.executable, "-m", module, *arguments]), stdout=output, stderr=subprocess.STDOUT
+            tethered([sys.executable, "-m", module, *arguments]),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**ours, **(settings or {})},
         )
     try:
         yield process.pid
@@ -90,6 +102,8 @@ def pace_of(pid: int, count: Callable[[], int], wanted: int) -> Pace:
     samples: list[tuple[float, float, int]] = []
 
     def is_done() -> bool:
+        if has_ended(pid):
+            raise RuntimeError(f"process {pid} has ended")
         samples.append((time.monotonic(), cpu_s(pid), count()))
         return samples[-1][2] >= wanted
 
