@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo test check lint types imports format clean
+.PHONY: help setup lock demo test bench check lint types imports format clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -40,6 +40,9 @@ check: lint types imports ## Lint, types and import rules
 
 test: check ## Everything that stands between a change and main: checks and tests, on a real Apache Kafka
 	$(BIN)/pytest
+
+bench: setup ## Measure speed, latency and memory, about 8 minutes; ONLY=decide: one measurement
+	@$(BIN)/python -m tests.bench $(ONLY)
 
 format: setup ## Put the code into the agreed form
 	$(BIN)/ruff check --fix .

@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from tests.bench.figures import OUT, Measurement, save, show
+from tests.bench.figures import OUT, Measurement, be_quiet, save, show
 
 MEASUREMENTS = ("decide", "profile", "memory", "sink", "sandbox", "crossing")
 MODULES = {"profile": "profile_decide"}  # a module may not be named like one of the standard library that it uses
@@ -20,6 +20,7 @@ def main() -> int:
     parser.add_argument("only", nargs="?", choices=MEASUREMENTS, help="this one; default: all of them")
     parser.add_argument("--out", type=Path, default=OUT, help="folder of the JSON files")
     given = parser.parse_args()
+    be_quiet()
     done = [measured(name, given.out) for name in ([given.only] if given.only else MEASUREMENTS)]
     show(*done)
     return 0

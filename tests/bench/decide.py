@@ -13,8 +13,8 @@ from tests.bench.given import PARTITIONS, broker, coupled, phone_change, put, re
 from tests.bench.given import work_message as message_of
 from tests.bench.processes import Ends, Pace, median, pace_of, program
 
-EVENTS = 4_000
-ROUNDS = 1  # the median of each is taken
+EVENTS = 3_000
+ROUNDS = 3  # the median of each is taken
 CONTENDERS = ("loop", "faust", "faust-confirmed", "decide")  # the last one changes the rows
 
 

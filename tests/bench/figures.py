@@ -16,6 +16,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from drawbar.log import set_up_log
+from drawbar.settings import LogSettings
+
 OUT = Path(".drawbar/bench")
 
 
@@ -85,8 +88,14 @@ def show(*all_done: Measurement) -> None:
     Console(width=130).print(table)
 
 
+def be_quiet() -> None:
+    """What starts and stops here is no news: the table is."""
+    set_up_log(LogSettings(level="error", format="auto"))
+
+
 def run_alone(measure: Callable[[], Measurement]) -> None:
     """What each module does when it is started as a program."""
+    be_quiet()
     done = measure()
     sys.stderr.write(f"{save(done)}\n")
     show(done)

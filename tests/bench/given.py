@@ -15,7 +15,7 @@ from drawbar.bus.topics import apply
 from drawbar.settings import Settings
 from schemas.codec import encode, to_json
 from schemas.coupling import Row
-from schemas.records import Work, derived_id
+from schemas.records import Value, Work, derived_id
 from schemas.topics import COUPLINGS, PAIRS_WORK, TOPICS
 from tests.builders import (
     COMPANY_ID,
@@ -38,17 +38,32 @@ def customer_id(number: int) -> str:
 
 
 def coupled(number: int) -> Row:
-    """A customer and its account, in agreement, as Drawbar leaves them: one id on both sides."""
+    """A customer and its account, in agreement, as Drawbar leaves them: one id on both sides, values of their own."""
     record = customer_id(number)
-    named = {"displayName": f"Fabrikam {number}"}
-    erp = a_side(record, state=a_customer(number=f"C-{number}", **named))
-    crm = a_side(record, state=an_account(name=named["displayName"]))
-    return a_row(an_agreed_pair(erp, crm), row_id=record)
+    erp = a_side(record, state=customer_state(number))
+    account = {
+        "name": f"Fabrikam {number}",
+        "address1_line1": f"Unter den Linden {number}",
+        "emailaddress1": f"info@fabrikam-{number}.example",
+        "telephone1": f"+49 30 {number:06}",
+    }
+    return a_row(an_agreed_pair(erp, a_side(record, state=an_account(**account))), row_id=record)
+
+
+def customer_state(number: int, **changed: Value) -> dict[str, Value]:
+    named: dict[str, Value] = {
+        "number": f"C-{number}",
+        "displayName": f"Fabrikam {number}",
+        "addressLine1": f"Unter den Linden {number}",
+        "email": f"info@fabrikam-{number}.example",
+        "phoneNumber": f"+49 30 {number:06}",
+    }
+    return a_customer(**{**named, **changed})
 
 
 def phone_change(number: int) -> Work:
     """The customer's phone number was changed: one field is to be written."""
-    state = a_customer(number=f"C-{number}", displayName=f"Fabrikam {number}", phoneNumber=f"+49 30 555 {number:06}")
+    state = customer_state(number, phoneNumber=f"+49 30 555 {number:06}")
     return work_of(a_change(f"erp:customer:{customer_id(number)}", state=state))
 
 
