@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import Enum
+from functools import lru_cache
 
 from processors.mapping import EntityMapping, FieldMapping, source_of, target_of
 from processors.transfer import equal
@@ -41,11 +42,16 @@ class Fingerprints:
 
     def of(self, value: Value) -> str:
         """16 hexadecimal digits; equal numbers are equal whatever their type."""
-        return hashlib.blake2b(_canonical(value), key=self.key, digest_size=8).hexdigest()
+        return _fingerprint(self.key, value)
 
     def of_values(self, values: Iterable[tuple[str, Value]]) -> str:
         text = b"\x00".join(name.encode() + b"\x01" + _canonical(value) for name, value in values)
         return hashlib.blake2b(text, key=self.key, digest_size=8).hexdigest()
+
+
+@lru_cache(maxsize=16_384, typed=True)  # a decision asks some seventy times, mostly for values it has just asked for
+def _fingerprint(key: bytes, value: Value) -> str:
+    return hashlib.blake2b(_canonical(value), key=key, digest_size=8).hexdigest()
 
 
 def _canonical(value: Value) -> bytes:
