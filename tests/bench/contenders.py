@@ -34,6 +34,7 @@ BATCH = 200  # as `decide.batch_size`
 
 
 def bare_faust(bootstrap: str, folder: Path, which: str, *, confirmed: bool) -> None:
+    (folder / which).mkdir(parents=True)
     app: Any = faust.App(
         which,
         broker=f"kafka://{bootstrap}",

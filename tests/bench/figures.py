@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -74,7 +75,8 @@ def save(done: Measurement, out: Path = OUT) -> Path:
         "system": f"{platform.system()} {platform.machine()}",
     }
     text = json.dumps({**asdict(done), "at": done.at.isoformat(timespec="seconds"), "machine": machine}, indent=1)
-    path.write_text(text + "\n", "utf-8")
+    lists_in_one_line = re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text)
+    path.write_text(lists_in_one_line + "\n", "utf-8")
     return path
 
 
