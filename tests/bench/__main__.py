@@ -21,8 +21,12 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=OUT, help="folder of the JSON files")
     given = parser.parse_args()
     be_quiet()
-    done = [measured(name, given.out) for name in ([given.only] if given.only else MEASUREMENTS)]
-    show(*done)
+    done: list[Measurement] = []
+    try:
+        for name in [given.only] if given.only else MEASUREMENTS:
+            done.append(measured(name, given.out))
+    finally:
+        show(*done)  # what was measured before something failed is not lost
     return 0
 
 
