@@ -24,7 +24,7 @@ def main() -> int:
     done: list[Measurement] = []
     try:
         for name in [given.only] if given.only else MEASUREMENTS:
-            done.append(measured(name, given.out))
+            done.append(measured(name, given.out))  # noqa: PERF401 - one after the other, in case one fails
     finally:
         show(*done)  # what was measured before something failed is not lost
     return 0
