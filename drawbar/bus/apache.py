@@ -53,18 +53,24 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PreparedBroker:
-    """A formatted broker that only needs its process: what `ApacheKafka` and a supervisor start."""
+class Prepared:
+    """A broker of whatever kind that only needs its process: what a supervisor starts."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
-    data_dir: Path
     port: int
-    controller_port: int
 
     @property
     def bootstrap_servers(self) -> str:
         return f"{HOST}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedBroker(Prepared):
+    """An Apache Kafka with formatted storage."""
+
+    data_dir: Path
+    controller_port: int
 
     @property
     def log_path(self) -> Path:

@@ -11,11 +11,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from drawbar.bus.apache import HOST, broker_settings, free_port
+from drawbar.bus.apache import HOST, Prepared, broker_settings, free_port
 from drawbar.bus.jars import KAFKA_VERSION
 from schemas.errors import BusStartFailed, BusUnavailable, DrawbarError
 
@@ -24,25 +22,12 @@ CONTROLLER_PORT = 9093  # inside the container, where nobody else is
 START_TIMEOUT_S = 120
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PreparedContainer:
-    """A container that only needs the process that makes it."""
-
-    argv: tuple[str, ...]
-    env: Mapping[str, str]
-    port: int
-
-    @property
-    def bootstrap_servers(self) -> str:
-        return f"{HOST}:{self.port}"
-
-
-def prepare(*, port: int | None = None) -> PreparedContainer:
+def prepare(*, port: int | None = None) -> Prepared:
     """Have an engine that answers; start nothing. Raises BusUnavailable when none does."""
     _ask_engine()
     chosen = port or free_port()
     argv = (sys.executable, "-m", "drawbar.bus.docker", "--port", str(chosen))
-    return PreparedContainer(argv=argv, env=dict(os.environ), port=chosen)
+    return Prepared(argv=argv, env=dict(os.environ), port=chosen)
 
 
 def container_environment(port: int, *, host: str = HOST) -> dict[str, str]:

@@ -8,36 +8,21 @@ group takes half the session timeout, which is 6 s in all our clients. What is p
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
 
-from drawbar.bus.apache import HOST, free_port
+from drawbar.bus.apache import HOST, Prepared, free_port
 from schemas.errors import BusStartFailed, BusUnavailable
 
 LIMITS = "kept in memory: nothing survives its end, and Drawbar's promises are made on Apache Kafka"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PreparedEmbedded:
-    """An embedded broker that only needs its process."""
-
-    argv: tuple[str, ...]
-    env: Mapping[str, str]
-    port: int
-
-    @property
-    def bootstrap_servers(self) -> str:
-        return f"{HOST}:{self.port}"
-
-
-def prepare(*, port: int | None = None) -> PreparedEmbedded:
+def prepare(*, port: int | None = None) -> Prepared:
     """Have the binary ready; start nothing. Raises BusUnavailable when there is none for this machine."""
     binary = _binary()
     chosen = port or free_port()
     address = f"tcp://{HOST}:{chosen}"
     # Settings by arguments alone: its own variables (LISTENER_URL, STORAGE_ENGINE) are names that others may use, too.
     env = {name: value for name, value in os.environ.items() if name not in _ITS_VARIABLES} | {"NO_COLOR": "1"}
-    return PreparedEmbedded(
+    return Prepared(
         argv=(
             binary,
             "--listener-url",
