@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from drawbar.sandbox.business_central import BusinessCentral
 from drawbar.sandbox.dataverse import Dataverse
-from drawbar.sandbox.seed_contacts import plant_currencies_and_contacts
+from drawbar.sandbox.seed_contacts import currency, exchange_rate, plant_currencies_and_contacts
 from drawbar.sandbox.seed_items import plant_items
 from drawbar.sandbox.seed_names import (
     COUNTRIES,
@@ -179,14 +179,7 @@ class Planter:
         for code, name in (("BANK", "Bank transfer"), ("CARD", "Card payment"), ("CHECK", "Check payment")):
             self.in_erp("paymentMethods", code=code, displayName=name)
         for code, name, symbol in (("EUR", "Euro", "€"), ("GBP", "Pound sterling", "£"), ("DKK", "Danish krone", "kr")):
-            self.in_erp(
-                "currencies",
-                code=code,
-                displayName=name,
-                symbol=symbol,
-                amountDecimalPlaces="2:2",
-                amountRoundingPrecision=0.01,
-            )
+            self.in_erp("currencies", **currency(code, name, symbol))
         information = {
             **self.erp.records.blank_row("companyInformation"),
             "id": self._guids.next(),
@@ -315,13 +308,7 @@ class Planter:
         of = {row["code"] for row in self.erp.truth("currencies")}
         for code, day, price in EXCHANGE_RATES:
             if code in of:
-                self.in_erp(
-                    "currencyExchangeRates",
-                    currencyCode=code,
-                    startingDate=day,
-                    exchangeRateAmount=1,
-                    relationalExchangeRateAmount=price,
-                )
+                self.in_erp("currencyExchangeRates", **exchange_rate(code, day, price))
 
     def _people(self) -> list[str]:
         """Salespeople in the ERP and users in the CRM; returns the users who may own accounts."""

@@ -60,6 +60,18 @@ def plant_currencies_and_contacts(
     planter.contacts(customers, matches)
 
 
+def currency(code: str, name: str, symbol: str) -> Values:
+    """A currency of the ERP, to be made."""
+    shown = {"amountDecimalPlaces": "2:2", "amountRoundingPrecision": 0.01}
+    return {"code": code, "displayName": name, "symbol": symbol, **shown}
+
+
+def exchange_rate(code: str, day: str, price: float) -> Values:
+    """What one unit of a currency is in the company's own, from a day on."""
+    units = {"exchangeRateAmount": 1, "relationalExchangeRateAmount": price}
+    return {"currencyCode": code, "startingDate": day, **units}
+
+
 class _Planter:
     def __init__(self, ground: Ground, generator: random.Random, users: list[str]) -> None:
         self._ground = ground
@@ -82,22 +94,9 @@ class _Planter:
 
     def currencies(self) -> None:
         for code, name, symbol in MORE_CURRENCIES:
-            self._in_erp(
-                "currencies",
-                code=code,
-                displayName=name,
-                symbol=symbol,
-                amountDecimalPlaces="2:2",
-                amountRoundingPrecision=0.01,
-            )
+            self._in_erp("currencies", **currency(code, name, symbol))
         for code, day, price in EXCHANGE_RATES:
-            self._in_erp(
-                "currencyExchangeRates",
-                currencyCode=code,
-                startingDate=day,
-                exchangeRateAmount=1,
-                relationalExchangeRateAmount=price,
-            )
+            self._in_erp("currencyExchangeRates", **exchange_rate(code, day, price))
         for code, name, symbol, rate in CRM_CURRENCIES:
             body = {
                 "isocurrencycode": code,
