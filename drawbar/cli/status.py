@@ -112,10 +112,10 @@ def _watch_until_quiet(settings: Settings, entities: list[str], *, began: dateti
 def reach(settings: Settings, *, give_up_after_s: float = BROKER_WAIT_S) -> None:
     """Return once the broker answers. Raises BusUnavailable."""
     from drawbar.bus.clients import wait_for_broker
-    from drawbar.log import set_up_log
+    from drawbar.lazy_log import set_up_log_when_needed
     from drawbar.settings import LogSettings
 
-    set_up_log(LogSettings(level="error", format=settings.log.format))
+    set_up_log_when_needed(LogSettings(level="error", format=settings.log.format))
     try:
         wait_for_broker(settings.bus.bootstrap_servers, settings.bus.extra, give_up_after_s=max(0.0, give_up_after_s))
     except BusUnavailable as fault:
