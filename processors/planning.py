@@ -28,7 +28,7 @@ from processors.decide import (
     test_print,
 )
 from processors.decide import free_candidates as free_of
-from processors.mapping import Direction, EntityMapping, target_of
+from processors.mapping import Direction, EntityMapping, FieldMapping, target_of
 from processors.transfer import passes
 from processors.view import ReferenceView
 from schemas.coupling import Matched, Pair, PairState, Row, Side
@@ -146,11 +146,9 @@ def in_dependency_order(mappings: Mapping[str, EntityMapping]) -> tuple[str, ...
     return tuple(done)
 
 
-def _waits(line: object) -> bool:
-    owner, reference = getattr(line, "owner", None), getattr(line, "reference", None)
-    if getattr(line, "currency", False):
-        return True
-    return owner is not None or (reference is not None and not getattr(line, "clear_when_uncoupled", False))
+def _waits(line: FieldMapping) -> bool:
+    waits_for_reference = line.reference is not None and not line.clear_when_uncoupled
+    return line.currency or line.owner is not None or waits_for_reference
 
 
 _Key = tuple[System, str]
