@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# tests side by side: most of their time is waiting
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lock demo test bench check lint types imports format clean
@@ -39,7 +41,7 @@ imports: setup ## Which package may import which
 check: lint types imports ## Lint, types and import rules
 
 test: check ## Everything that stands between a change and main: checks and tests, on a real Apache Kafka
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 bench: setup ## Measure speed, latency and memory, about 8 minutes; ONLY=decide: one measurement
 	@$(BIN)/python -m tests.bench $(ONLY)

@@ -6,9 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from xdist.scheduler import LoadScopeScheduling
 
 from drawbar import lazy_log
 from tests.kafka_fixture import bootstrap, kafka, names, own_kafka  # noqa: F401
+
+INSTALLATIONS = "tests/pipeline/"
 
 
 @pytest.fixture(autouse=True)
@@ -18,3 +21,22 @@ def log_as_a_new_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = structlog.get_config()
     yield
     structlog.configure(**before)
+
+
+class _Modules(LoadScopeScheduling):
+    """Which tests stay together when workers share them. A module stays whole: its tests share what they have started.
+    Whole installations are one part as well, since two of them at a time would fight for the machine.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.split("::", 1)[0]
+        return INSTALLATIONS if module.startswith(INSTALLATIONS) else module
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _Modules:
+    return _Modules(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Installations first: they take longest."""
+    items.sort(key=lambda item: not item.nodeid.startswith(INSTALLATIONS))
