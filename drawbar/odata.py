@@ -213,7 +213,8 @@ def to_reply(status: int, headers: Mapping[str, str], content: bytes) -> Reply:
         body = json.loads(content, parse_float=Decimal)
         return Reply(status=status, headers=lower, body=_whole(body) if _HALF.search(content) else body)
     except (ValueError, RecursionError):
-        return Reply(status=status, headers=lower, is_json=False)
+        xml = content if lower.get("content-type", "").startswith("application/xml") else b""
+        return Reply(status=status, headers=lower, is_json=False, xml=xml)
 
 
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")  # may be half a pair: escaped, or as bytes

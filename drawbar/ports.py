@@ -19,7 +19,8 @@ class Reply:
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)  # names in lower case
     body: Any = None
-    is_json: bool = True  # False: the body was HTML or broken JSON, and `body` is None
+    is_json: bool = True  # False: the body was XML, HTML or broken JSON, and `body` is None
+    xml: bytes = b""  # the body of a metadata document
 
 
 class NoReply(Exception):

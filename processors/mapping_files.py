@@ -6,7 +6,7 @@ The shell of `processors/mapping.py`: the only part of the processors that reads
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -31,7 +31,7 @@ def shipped_folder() -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
+class MappingFile:
     """A mapping file as it was read, with what is needed to name a line of it."""
 
     path: Path
@@ -39,6 +39,7 @@ class _File:
     mapping: EntityMapping
 
     def where(self, *location: int | str) -> str:
+        """File and line of a part of it, such as `"fields", 3, "crm"`."""
         return f"{self.path}:{_line_of(self.node, location)}"
 
 
@@ -50,20 +51,26 @@ def load_mappings(
     Raises MappingFileError naming file and line for the first fault, MappingExampleFailed for an example that does
     not come out as written.
     """
+    files = read_files(folder)
+    for file in files.values():
+        _check_references(file, [other.mapping for other in files.values()])
+        _check_examples(file)
+    return {name: with_compat(file.mapping, compat=compat, ownership=ownership) for name, file in files.items()}
+
+
+def read_files(folder: Path | None) -> dict[str, MappingFile]:
+    """Every mapping file of the folder (None: the shipped ones), each right by itself. Raises MappingFileError."""
     folder = folder or shipped_folder()
     paths = sorted((*folder.glob("*.yaml"), *folder.glob("*.yml"))) if folder.is_dir() else []
     if not paths:
         raise MappingFileError("there is no mapping file", where=str(folder))
-    files: dict[str, _File] = {}
+    files: dict[str, MappingFile] = {}
     for path in paths:
         file = _read(path)
         if file.mapping.name in files:
             raise MappingFileError(f"a second mapping is called {file.mapping.name!r}", where=str(path))
         files[file.mapping.name] = file
-    for file in files.values():
-        _check_references(file, [other.mapping for other in files.values()])
-        _check_examples(file)
-    return {name: with_compat(file.mapping, compat=compat, ownership=ownership) for name, file in files.items()}
+    return files
 
 
 def read_mapping(path: Path) -> EntityMapping:
@@ -71,7 +78,7 @@ def read_mapping(path: Path) -> EntityMapping:
     return _read(path).mapping
 
 
-def _read(path: Path) -> _File:
+def _read(path: Path) -> MappingFile:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as fault:
@@ -90,7 +97,7 @@ def _read(path: Path) -> _File:
     if twice is not None:
         raise MappingFileError(f"key {twice.value!r} is written twice", where=f"{path}:{twice.start_mark.line + 1}")
     try:
-        return _File(path, node, EntityMapping.model_validate(_exact(values)))
+        return MappingFile(path, node, EntityMapping.model_validate(_exact(values)))
     except ValidationError as fault:
         first = fault.errors()[0]
         location = tuple(first["loc"])
@@ -174,7 +181,7 @@ def _model_in(hint: Any) -> type[BaseModel] | None:
     return next((found for inner in get_args(hint) if (found := _model_in(inner)) is not None), None)
 
 
-def _check_references(file: _File, mappings: list[EntityMapping]) -> None:
+def _check_references(file: MappingFile, mappings: list[EntityMapping]) -> None:
     """Whatever a line looks up must be looked up by a mapping file (R220)."""
     by_name = {mapping.name: mapping for mapping in mappings}
     known = list(by_name)
@@ -206,24 +213,54 @@ def _check_references(file: _File, mappings: list[EntityMapping]) -> None:
             )
 
 
-def _check_examples(file: _File) -> None:
-    """Run every example of a mapping in each direction it allows. Raises MappingExampleFailed."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExampleResult:
+    """How one example came out in one direction it allows; `fault` blank: as written."""
+
+    mapping: str
+    name: str
+    direction: Direction
+    where: str
+    compared: int  # fields that were carried and compared
+    fault: str
+
+
+def example_results(file: MappingFile) -> Iterator[ExampleResult]:
+    """Run every example of a mapping in each direction it allows."""
     mapping = file.mapping
     view = ReferenceView((mapping,), company_id="")
     for number, example in enumerate(mapping.examples):
         sides: dict[System, Mapping[str, Value]] = {System.ERP: example.erp, System.CRM: example.crm}
-        faults = [
+        unmapped = [
             f"{mapping.entity_in(system)} has no mapped field {name!r}"
             for system, values in sides.items()
             for name in values
             if name not in mapping.targets(system)
         ]
         for direction in DIRECTIONS:
-            if example.direction in ("both", direction):
-                faults += [_example_fault(line, sides, direction, view) for line in mapping.lines(direction)]
-        fault = next(filter(None, faults), None)
-        if fault:
-            raise MappingExampleFailed(f"example {example.name!r}: {fault}", where=file.where("examples", number))
+            if example.direction not in ("both", direction) or not mapping.flows(direction):
+                continue
+            lines = [line for line in mapping.lines(direction) if _is_shown(line, sides)]
+            faults = [*unmapped, *(_example_fault(line, sides, direction, view) for line in lines)]
+            yield ExampleResult(
+                mapping=mapping.name,
+                name=example.name,
+                direction=direction,
+                where=file.where("examples", number),
+                compared=len(lines),
+                fault=next(filter(None, faults), ""),
+            )
+
+
+def _is_shown(line: FieldMapping, sides: Mapping[System, Mapping[str, Value]]) -> bool:
+    return all(line.name_in(system) in values for system, values in sides.items())
+
+
+def _check_examples(file: MappingFile) -> None:
+    """Raises MappingExampleFailed for the first example that does not come out as written."""
+    for result in example_results(file):
+        if result.fault:
+            raise MappingExampleFailed(f"example {result.name!r}: {result.fault}", where=result.where)
 
 
 def _example_fault(
@@ -231,8 +268,6 @@ def _example_fault(
 ) -> str:
     source, target = source_of(direction), target_of(direction)
     here, there = line.name_in(source), line.name_in(target)
-    if here not in sides[source] or there not in sides[target]:
-        return ""
     if line.owner or line.reference or line.currency or line.rate or line.company:
         return f"{here} -> {there}: needs other records; an example is about plain fields"
     carried = carry(line, sides[source][here], direction, view, creating=True)

@@ -7,7 +7,9 @@
     │   ├── SettingsError          1001  a setting is missing, unknown or of the wrong kind
     │   ├── MappingFileError       1002  a mapping file says what no mapping can say
     │   ├── MappingExampleFailed   1003  an example in a mapping file does not come out as written
-    │   └── UsageError             1004  a command was given what it cannot work with
+    │   ├── UsageError             1004  a command was given what it cannot work with
+    │   ├── MappingMismatch        1005  a mapping file says what the system does not have or does not take
+    │   └── MappingIdle            1006  a key in a mapping file has no effect
     ├── AccessError        DRW-2xxx  a system does not let us in                                   (exit code 3)
     │   ├── SignInFailed           2001  no token: address, application, secret or certificate
     │   ├── TokenRefused           2002  the system refuses a fresh token
@@ -110,6 +112,18 @@ class UsageError(ConfigError):
     code = "DRW-1004"
     slug = "usage"
     next_step = "see the command's --help"
+
+
+class MappingMismatch(ConfigError):
+    code = "DRW-1005"
+    slug = "mapping-mismatch"
+    next_step = "correct the mapping file, or the field in the system's own set-up"
+
+
+class MappingIdle(ConfigError):
+    code = "DRW-1006"
+    slug = "mapping-idle"
+    next_step = "take the key out, or write what it needs to have an effect"
 
 
 class AccessError(DrawbarError):

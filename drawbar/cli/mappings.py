@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -12,8 +12,12 @@ from drawbar.cli.running import plural
 from drawbar.cli.shared import AsJson, ConnectionFile, new_app, open_settings, print_error, print_json_line, print_table
 
 if TYPE_CHECKING:
+    from drawbar.cli.mapping_faults import Finding, Live
+    from drawbar.metadata import Facts
+    from drawbar.settings import Settings
     from processors.mapping import EntityMapping, FieldMapping
     from schemas.errors import DrawbarError
+    from schemas.records import System
 
 app = new_app("What is synchronised and how; whether the mapping files are right.")
 
@@ -72,28 +76,86 @@ def check(
     folder: Annotated[
         Optional[Path], typer.Argument(metavar="[FOLDER]", help="Folder of the files; default: those in force.")
     ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Do not ask the two systems what fields they have.")
+    ] = False,
     as_json: AsJson = False,
     connection_file: ConnectionFile = None,
 ) -> None:
-    """Check mapping files, their references to each other, and every example in them.
+    """Check mapping files: by themselves, every example, and against the live metadata of the systems that are named.
+
+    Keys without effect and values that may be too long are told, too; they do not make the check fail.
 
     Example: drawbar mappings check ./mappings
     """
     settings = open_settings(connection_file)
     where = folder or settings.mappings_dir
     found, faults = check_folder(where, compat=settings.compat, ownership=settings.ownership)
-    for fault in faults:
+    asked: tuple[System, ...] = ()
+    notes: list[DrawbarError] = []
+    if not faults:
+        asked = () if offline else named_systems(settings)
+        findings = list(findings_of(where, settings, asked))
+        faults = [finding.error for finding in findings if finding.stops]
+        notes = [finding.error for finding in findings if not finding.stops]
+    for fault in (*faults, *notes):
         if as_json:
-            print_json_line(fault_json(fault))
+            print_json_line({**fault_json(fault), "stops": fault in faults})
         else:
             print_error(fault)
     if faults:
         raise typer.Exit(max(fault.exit_code for fault in faults))
     examples = sum(len(mapping.examples) for mapping in found.values())
     if as_json:
-        print_json_line({"mappings": sorted(found), "examples": examples, "faults": 0})
-    else:
-        typer.echo(f"{plural(len(found), 'mapping')} and {plural(examples, 'example')}: all right")
+        said = {"mappings": sorted(found), "examples": examples, "faults": 0, "notes": len(notes)}
+        print_json_line({**said, "asked": [system.value for system in asked]})
+        return
+    against = " and ".join(f"the {system.value.upper()}" for system in asked)
+    how_far = f"held against {against}" if against else "not held against the systems"
+    told = f"{plural(len(notes), 'note')}, no fault" if notes else "all right"
+    typer.echo(f"{plural(len(found), 'mapping')} and {plural(examples, 'example')}, {how_far}: {told}")
+
+
+def named_systems(settings: Settings) -> tuple[System, ...]:
+    """Those of the two that the settings say how to reach."""
+    from schemas.records import System
+
+    addresses = {System.ERP: settings.erp.base_url, System.CRM: settings.crm.base_url}
+    return tuple(system for system in System if addresses[system])
+
+
+def findings_of(folder: Path | None, settings: Settings, asked: Iterable[System]) -> Iterator[Finding]:
+    """What there is to say of files that are right by themselves. Raises the coded error of a system that does not
+    tell its metadata.
+    """
+    from drawbar.cli.mapping_faults import idle, mismatches, unknown_entities
+    from processors.mapping_files import read_files
+
+    files = read_files(folder)
+    unknown = list(unknown_entities(files.values()))
+    yield from unknown
+    if not unknown:
+        yield from mismatches(files, live_facts(settings, asked, [file.mapping for file in files.values()]))
+    for file in files.values():
+        yield from idle(file)
+
+
+def live_facts(settings: Settings, asked: Iterable[System], mappings: Iterable[EntityMapping]) -> Live:
+    """The fields of every mapped entity of these systems. Raises AccessError, SourceBroken, SettingsError."""
+    from drawbar.metadata import read_facts
+    from drawbar.odata import adapter_for, open_http
+
+    known = tuple(mappings)
+    live: dict[tuple[System, str], Facts | None] = {}
+    for system in asked:
+        names = sorted({name for mapping in known if (name := mapping.entity_in(system)) is not None})
+        adapter, http = adapter_for(settings, system), open_http(settings, system)
+        try:
+            http.sign_in()
+            live |= {(system, name): facts for name, facts in read_facts(http, adapter, names).items()}
+        finally:
+            http.close()
+    return live
 
 
 def check_folder(

@@ -17,6 +17,8 @@ STABLE = {
     "DRW-1002": ("MappingFileError", "mapping-file"),
     "DRW-1003": ("MappingExampleFailed", "mapping-example"),
     "DRW-1004": ("UsageError", "usage"),
+    "DRW-1005": ("MappingMismatch", "mapping-mismatch"),
+    "DRW-1006": ("MappingIdle", "mapping-idle"),
     "DRW-2000": ("AccessError", "access"),
     "DRW-2001": ("SignInFailed", "sign-in-failed"),
     "DRW-2002": ("TokenRefused", "token-refused"),
