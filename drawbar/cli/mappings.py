@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 
-from drawbar.cli.running import plural
-from drawbar.cli.shared import AsJson, ConnectionFile, new_app, open_settings, print_error, print_json_line, print_table
+from drawbar.cli.explain import homes_of
+from drawbar.cli.running import Running, plural, running, say_unreadable, utc_now
+from drawbar.cli.shared import (
+    AsJson,
+    ConnectionFile,
+    MappingName,
+    new_app,
+    open_settings,
+    print_error,
+    print_json_line,
+    print_table,
+)
+from schemas.errors import UsageError
 
 if TYPE_CHECKING:
     from drawbar.cli.mapping_faults import Finding, Live
+    from drawbar.cli.preview import Preview
     from drawbar.metadata import Facts
     from drawbar.settings import Settings
     from processors.mapping import EntityMapping, FieldMapping
+    from processors.mapping_diff import Effect, KeyChange, MappingChange, NewFields
+    from schemas.coupling import Row
     from schemas.errors import DrawbarError
     from schemas.records import System
 
 app = new_app("What is synchronised and how; whether the mapping files are right.")
 
+KEY_WIDTH = 80  # a change of a key that takes more is only named
 ARROWS = {"both": "<->", "to_crm": "-->", "to_erp": "<--"}
 
 
@@ -52,7 +69,6 @@ def show(
     Example: drawbar mappings show customer-account
     """
     from drawbar.rows import suggestion
-    from schemas.errors import UsageError
 
     mappings = _mappings(connection_file)
     if name not in mappings:
@@ -156,6 +172,235 @@ def live_facts(settings: Settings, asked: Iterable[System], mappings: Iterable[E
         finally:
             http.close()
     return live
+
+
+@app.command("test")
+def run_examples(
+    folder: Annotated[
+        Optional[Path], typer.Argument(metavar="[FOLDER]", help="Folder of the files; default: those in force.")
+    ] = None,
+    mapping: MappingName = None,
+    as_json: AsJson = False,
+    connection_file: ConnectionFile = None,
+) -> None:
+    """Run the examples in the mapping files, each in every direction it allows, and say how each came out.
+
+    Example: drawbar mappings test ./mappings --mapping contact
+    """
+    from drawbar.rows import suggestion
+    from processors.mapping_files import example_results, read_files
+    from schemas.errors import MappingExampleFailed
+
+    files = read_files(folder or open_settings(connection_file).mappings_dir)
+    if mapping is not None and mapping not in files:
+        raise UsageError(f"no mapping is called {mapping!r}", next_step=suggestion(mapping, list(files)))
+    results = [result for name, file in files.items() if mapping in (None, name) for result in example_results(file)]
+    failed = [result for result in results if result.fault]
+    for result in results:
+        if as_json:
+            print_json_line({**asdict(result), "ok": not result.fault})
+            continue
+        fields = plural(result.compared, "field")
+        said = "FAULT " if result.fault else "ok    "
+        typer.echo(f"{said} {result.mapping}  {ARROWS[result.direction]}  {result.name} ({fields})")
+        if result.fault:
+            typer.echo(f"       {result.fault}\n       {result.where}")
+    if not as_json:
+        typer.echo(f"{plural(len(results), 'run')} of examples, {plural(len(failed), 'fault')}")
+    if failed:
+        raise typer.Exit(MappingExampleFailed.exit_code)
+
+
+@app.command("preview")
+def preview_record(
+    ctx: typer.Context,
+    record: Annotated[str, typer.Argument(metavar="REF|KEY", help="Record, by id or business key.")],
+    mapping: MappingName = None,
+    direction: Annotated[
+        Optional[Literal["to_crm", "to_erp"]], typer.Option("--direction", help="Only this way.", show_default="both")
+    ] = None,
+    folder: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--folder", help="Preview the files in this folder instead of those in force.", show_default=False
+        ),
+    ] = None,
+    values: Annotated[bool, typer.Option("--values", help="Print the values of fields, too.")] = False,
+    as_json: AsJson = False,
+    connection_file: ConnectionFile = None,
+) -> None:
+    """Show what would be sent for a record as it was last seen, line by line and why, and the request. Sends nothing.
+
+    Example: drawbar mappings preview erp:customer:number=C-10 --direction to_crm
+    """
+    system = running(ctx, connection_file)
+    ref, homes = homes_of(record, system, mapping)
+    made = [
+        found
+        for row in homes
+        if not row.is_empty
+        for found in previews_of(row, system, mappings_in(folder, system), direction, values=values)
+    ]
+    if not made:
+        raise UsageError(f"nothing would flow from {ref}", next_step="drawbar explain tells what is known of it")
+    for one in made:
+        if as_json:
+            print_json_line({"ref": ref, **asdict(one)})
+        else:
+            print_preview(ref, one)
+    say_unreadable(system.rows)
+
+
+@app.command()
+def diff(
+    ctx: typer.Context,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the changed files.")],
+    as_json: AsJson = False,
+    connection_file: ConnectionFile = None,
+) -> None:
+    """Show how the files in a folder differ from the mappings in force, and for how many records a write would follow.
+
+    Counted over the latest state of all known records. Changes nothing. Exit code 0 whether they differ or not.
+
+    Example: drawbar mappings diff ./mappings-of-tomorrow
+    """
+    from processors.coupling import Fingerprints
+    from processors.mapping_diff import changes_of, effects_of, new_fields
+
+    system = running(ctx, connection_file)
+    before, after = system.mappings, mappings_in(folder, system)
+    rows = system.rows.rows()
+    prints = Fingerprints.of_key(system.settings.fingerprint_key.get_secret_value())
+    company_id = system.settings.erp.company_id
+    found = Difference(
+        changes=changes_of(before, after),
+        new_fields=new_fields(before.values(), after.values()),
+        effects=effects_of(rows.values(), before, after, prints=prints, company_id=company_id),
+        rows=len(rows),
+    )
+    if as_json:
+        print_json_line(asdict(found))
+    else:
+        print_difference(found)
+    say_unreadable(system.rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    changes: tuple[MappingChange, ...]
+    new_fields: tuple[NewFields, ...]
+    effects: tuple[Effect, ...]
+    rows: int
+
+
+SIGNS = {"added": "+", "removed": "-", "changed": "~"}
+TARGETS = {"to_crm": "CRM", "to_erp": "ERP"}
+
+
+def print_difference(found: Difference) -> None:
+    if not found.changes:
+        typer.echo("the files say what is in force")
+        return
+    for change in found.changes:
+        typer.echo(f"{SIGNS[change.kind]} {change.name}")
+        for key in change.keys:
+            typer.echo(f"    {key_change(key)}")
+        for line in change.lines:
+            said = "; ".join(key_change(key) for key in line.keys)
+            typer.echo(f"  {SIGNS[line.kind]} {line.erp or '(made)'} {line.crm}{f': {said}' if said else ''}")
+    typer.echo("")
+    for new in found.new_fields:
+        typer.echo(f"not captured yet: {new.system}:{new.entity} {', '.join(new.fields)}; the entity is captured anew")
+    typer.echo(f"what would follow, over the latest state in {plural(found.rows, 'row')}:")
+    for effect in found.effects:
+        for text in effect_lines(effect):
+            typer.echo(f"  {effect.mapping}: {text}")
+    if not found.effects:
+        typer.echo("  nothing")
+
+
+def key_change(key: KeyChange) -> str:
+    """`crm_length: 200 -> 150`; of what is long only that it changed."""
+    said = [json.dumps(value, ensure_ascii=False) for value in (key.before, key.after)]
+    if sum(map(len, said)) > KEY_WIDTH:
+        return f"{key.key}: changed"
+    return f"{key.key}: {said[0]} -> {said[1]}"
+
+
+def effect_lines(effect: Effect) -> Iterator[str]:
+    for direction, count in sorted(effect.writes.items()):
+        names = counted(effect.fields[direction])
+        yield f"{plural(count, 'record')} of the {TARGETS[direction]} would be written ({names})"
+    for direction, count in sorted(effect.made.items()):
+        yield f"{plural(count, 'record')} would be made in the {TARGETS[direction]}"
+    if effect.matched:
+        yield f"{plural(effect.matched, 'pair')} would be coupled"
+    if effect.differ:
+        yield f"left as it stands for now, though it would come to another value: {counted(effect.differ)}"
+    if effect.unknown:
+        yield f"not known before they are captured: {counted(effect.unknown)}"
+
+
+def counted(fields: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(fields.items(), key=lambda item: (-item[1], item[0])))
+
+
+def mappings_in(folder: Path | None, system: Running) -> Mapping[str, EntityMapping]:
+    """The mappings of a folder under the settings of the running system; None: those in force."""
+    from processors.mapping_files import load_mappings
+
+    if folder is None:
+        return system.mappings
+    return load_mappings(folder, compat=system.settings.compat, ownership=system.settings.ownership)
+
+
+def previews_of(
+    row: Row, system: Running, mappings: Mapping[str, EntityMapping], direction: str | None, *, values: bool
+) -> Iterator[Preview]:
+    from drawbar.cli.preview import adapters, preview
+    from processors.coupling import Fingerprints
+    from processors.mapping import DIRECTIONS, target_of
+    from processors.mapping_files import captured_entities
+    from processors.turn import World
+    from processors.view import ReferenceView
+
+    if row.mapping not in mappings:
+        raise UsageError(f"the folder has no mapping {row.mapping}", next_step="name another with --mapping")
+    settings, mapping = system.settings, mappings[row.mapping]
+    company_id = settings.erp.company_id
+    view = ReferenceView(mappings.values(), company_id=company_id)
+    for known in system.rows.rows().values():
+        view.apply(known)
+    prints = Fingerprints.of_key(settings.fingerprint_key.get_secret_value())
+    world = World(mappings=mappings, view=view, prints=prints, company_id=company_id)
+    captured = captured_entities(mappings.values())
+    for way in DIRECTIONS:
+        if direction not in (None, way):
+            continue
+        target = target_of(way)
+        fields = captured.get((target, str(mapping.entity_in(target))), ())
+        adapter = adapters(company_id)[target]
+        found = preview(row, way, world, adapter, fields=fields, now=utc_now(), values=values)
+        if found is not None:
+            yield found
+
+
+def print_preview(ref: str, one: Preview) -> None:
+    from drawbar.odata import to_json
+
+    typer.echo(f"{ref}  mapping {one.mapping}, {one.direction}: {one.verdict}")
+    columns = ("from", "to", "value", "becomes", "why", "then")
+    print_table(
+        columns,
+        [(line.source, line.target, line.before, line.after, line.why, line.then) for line in one.lines],
+    )
+    for request in one.requests:
+        typer.echo(f"{request.when}: {request.method} {request.path}")
+        for name, value in request.headers.items():
+            typer.echo(f"  {name}: {value}")
+        for name, value in (request.body or {}).items():
+            typer.echo(f"  {name} = {value if isinstance(value, str) and value.startswith('<') else to_json(value)}")
+    typer.echo("")
 
 
 def check_folder(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from drawbar.cli.mappings import app, how
+from drawbar.cli.mappings import app, effect_lines, how
 from processors.mapping import FieldMapping
+from processors.mapping_diff import Effect
 from processors.mapping_files import shipped_folder
-from tests.cli.rows_fake import CUSTOMERS, run, shipped
+from schemas.coupling import PairState
+from tests.cli.rows_fake import CONTOSO, CUSTOMERS, FakeRows, a_row, a_side, run, shipped
 
 
 @pytest.fixture
@@ -115,3 +118,62 @@ class TestCheck:
     def test_an_empty_folder_is_a_fault(self, tmp_path):
         """Nothing would ever be synchronised."""
         assert 2 == run(app, "check", str(tmp_path)).exit_code
+
+
+class TestDiff:
+    def test_the_files_in_force_do_not_differ(self, folder):
+        """Neither shown nor counted."""
+        assert "the files say what is in force" in run(app, "diff", str(folder), rows=FakeRows()).out
+
+    def test_shows_lines_uncaptured_fields_and_records(self, folder):
+        """What is added, what capture has to read for it, and what a row cannot tell before."""
+        line = "  - { erp: phoneNumber, crm: telephone1"
+        spoil(folder, CUSTOMERS, line, f"  - {{ erp: taxRegistrationNumber, crm: fax, crm_length: 50 }}\n{line}")
+        spoil(folder, CUSTOMERS, "conflict: latest", "conflict: erp")
+        pair = a_row(
+            CUSTOMERS,
+            erp=a_side(CONTOSO, displayName="Contoso"),
+            crm=a_side(CONTOSO, name="Contoso"),
+            state=PairState.COUPLED,
+        )
+        known = FakeRows(known=[pair])
+        out = run(app, "diff", str(folder), rows=known).out
+
+        assert "~ customer-account" in out
+        assert 'conflict: "latest" -> "erp"' in out
+        assert "+ taxRegistrationNumber fax" in out
+        assert "not captured yet: erp:customer taxRegistrationNumber; the entity is captured anew" in out
+        assert "not captured yet: crm:account fax; the entity is captured anew" in out
+        assert [] == known.sent
+
+    def test_refuses_files_that_are_wrong(self, folder):
+        """Exit code 2, as the check says it."""
+        spoil(folder, CUSTOMERS, "authority: erp", "autority: erp")
+
+        assert 2 == run(app, "diff", str(folder), rows=FakeRows()).exit_code
+
+    def test_json_has_all_of_it(self, folder):
+        spoil(folder, CUSTOMERS, "conflict: latest", "conflict: erp")
+        (found,) = run(app, "diff", str(folder), "--json", rows=FakeRows()).json
+
+        assert ("conflict", "latest", "erp") == tuple(found["changes"][0]["keys"][0].values())
+
+
+class TestEffectLines:
+    def test_say_records_and_fields(self):
+        """The most frequent field first."""
+        effect = Effect(
+            mapping=CUSTOMERS,
+            writes=Counter(to_crm=3),
+            fields={"to_crm": Counter(name=1, fax=3)},
+            made=Counter(to_erp=1),
+            matched=2,
+            differ=Counter(telephone1=5),
+        )
+
+        assert [
+            "3 records of the CRM would be written (fax 3, name 1)",
+            "1 record would be made in the ERP",
+            "2 pairs would be coupled",
+            "left as it stands for now, though it would come to another value: telephone1 5",
+        ] == list(effect_lines(effect))
