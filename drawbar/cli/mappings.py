@@ -104,15 +104,17 @@ def check(
 
     Example: drawbar mappings check ./mappings
     """
+    from schemas.errors import MappingExampleFailed
+
     settings = open_settings(connection_file)
     where = folder or settings.mappings_dir
     found, faults = check_folder(where, compat=settings.compat, ownership=settings.ownership)
     asked: tuple[System, ...] = ()
     notes: list[DrawbarError] = []
-    if not faults:
+    if all(isinstance(fault, MappingExampleFailed) for fault in faults):  # a wrong name spoils its examples, too
         asked = () if offline else named_systems(settings)
         findings = list(findings_of(where, settings, asked))
-        faults = [finding.error for finding in findings if finding.stops]
+        faults = [*(finding.error for finding in findings if finding.stops), *faults]
         notes = [finding.error for finding in findings if not finding.stops]
     for fault in (*faults, *notes):
         if as_json:

@@ -156,8 +156,8 @@ class _Telling:
             return f"a command is under way ({command.kind.value}); this is what would follow if it changed nothing"
         mine = [item for item in decided.decisions if item.direction in (self.direction, "", "conflict")]
         said = "; ".join(dict.fromkeys(self._said(item) for item in mine)) or "nothing is decided in this direction"
-        kept = pair.kept_back.get(self.direction)
-        return f"{said}; a brake keeps it back" if kept is not None else said
+        is_kept = self.direction in pair.kept_back and any(isinstance(item, Issue) for item in mine)
+        return f"{said}; a brake keeps it back" if is_kept else said
 
     def _said(self, decision: Decision) -> str:
 

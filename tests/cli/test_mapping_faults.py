@@ -270,6 +270,23 @@ class TestCheckOfARunningSystem:
             result.json[0][name] for name in ("code", "next_step", "stops")
         )
 
+    def test_tells_the_wrong_name_besides_the_example_that_it_spoils(self, spoil: Spoil, connection: str):
+        """The cause comes first."""
+        folder = spoil("crm: address1_city", "crm: adress1_city")
+        result = run(app, "check", str(folder), "--connection-file", connection, "--json")
+
+        assert ["DRW-1005", "DRW-1003"] == [fault["code"] for fault in result.json if fault["stops"]]
+
+    def test_says_when_a_system_does_not_answer(self, hands: Hands, tmp_path: Path):
+        """Exit code 3: the files may be right."""
+        crm = {**hands.info["crm"], "base_url": "https://127.0.0.1:9/api/data/v9.2"}
+        path = tmp_path / "connection.json"
+        path.write_text(json.dumps({**hands.info, "crm": crm, "bootstrap_servers": "127.0.0.1:1"}))
+        result = run(app, "check", "--connection-file", str(path))
+
+        assert 3 == result.exit_code
+        assert "DRW-2004" in result.err
+
     def test_asks_nobody_when_told_so(self, spoil: Spoil, connection: str):
         folder = spoil("crm: websiteurl", "crm: webiteurl")
         result = run(app, "check", str(folder), "--connection-file", connection, "--offline")
