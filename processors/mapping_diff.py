@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from processors.coupling import Fingerprints, form, side_of
-from processors.decide import Context, Issue, decide
+from processors.decide import Context, Issue, Settle, decide
 from processors.mapping import DIRECTIONS, EntityMapping, FieldMapping, source_of, target_of
 from processors.planning import Fate, make_plan
 from processors.transfer import Known, carry, equal
 from processors.view import ReferenceView
 from schemas.coupling import Pair, PairState, Row
-from schemas.records import System
+from schemas.records import CommandKind, System
 
 Kind = Literal["added", "removed", "changed"]
 
@@ -70,10 +70,23 @@ class Effect:
     unknown: Counter[str] = field(default_factory=Counter)  # CRM field -> pairs whose rows do not hold its line yet
     made: Counter[str] = field(default_factory=Counter)  # direction -> records that are made
     matched: int = 0  # pairs that are coupled
+    deleted: Counter[str] = field(default_factory=Counter)  # direction -> records deleted after their lost counterpart
+    dropped: int = 0  # pairs of a mapping that is gone
+    settled: Counter[str] = field(default_factory=Counter)  # restore or uncouple -> pairs that lost a record
 
     @property
     def is_none(self) -> bool:
-        return not (self.writes or self.differ or self.unknown or self.made or self.matched)
+        found = (
+            self.writes,
+            self.differ,
+            self.unknown,
+            self.made,
+            self.matched,
+            self.deleted,
+            self.settled,
+            self.dropped,
+        )
+        return not any(found)
 
 
 def changes_of(before: Mapping[str, EntityMapping], after: Mapping[str, EntityMapping]) -> tuple[MappingChange, ...]:
@@ -125,10 +138,16 @@ def effects_of(
     effects = {name: Effect(mapping=name) for name, mapping in after.items() if mapping.role == "pair"}
     for row in known:
         pair, mapping = row.pair, after.get(row.mapping)
-        if pair is None or mapping is None or mapping.name not in effects or not _is_whole(pair):
+        if pair is None or mapping is None or mapping.name not in effects or pair.state is not PairState.COUPLED:
             continue
         pair = replace(pair, in_flight=None)
         old = before.get(row.mapping)
+        if not _is_whole(pair):
+            then = _of_an_orphan(pair, mapping, views["after"], context)
+            if old is None or then != _of_an_orphan(pair, old, views["before"], context):
+                effects[mapping.name].deleted.update(then.deleted)
+                effects[mapping.name].settled.update(then.settled)
+            continue
         due = _issues(pair, old, views["before"], context) if old is not None else {}
         effect = effects[mapping.name]
         for direction, issue in _issues(pair, mapping, views["after"], context).items():
@@ -142,14 +161,28 @@ def effects_of(
             if name not in effect.fields.get(direction, ()):
                 effect.differ[name] += 1
         effect.unknown.update(_unknown(pair, mapping))
+    for name in sorted({*before} - {*after}):
+        pairs = [row.pair for row in known if row.mapping == name and row.pair is not None]
+        coupled = sum(pair.state is PairState.COUPLED for pair in pairs)
+        effects[name] = Effect(mapping=name, dropped=coupled if before[name].role == "pair" else 0)
     _count_singles(known, before, after, effects, prints=prints, company_id=company_id)
     return tuple(effect for effect in effects.values() if not effect.is_none)
 
 
 def _is_whole(pair: Pair) -> bool:
-    """Two records that are coupled and both there."""
-    sides = (pair.erp, pair.crm)
-    return pair.state is PairState.COUPLED and all(side is not None and not side.deleted for side in sides)
+    """Both records are there."""
+    return all(side is not None and not side.deleted for side in (pair.erp, pair.crm))
+
+
+def _of_an_orphan(pair: Pair, mapping: EntityMapping, view: ReferenceView, context: Context) -> Effect:
+    """What the policy for deletes makes of a pair that lost a record; a dead letter is nothing here."""
+    effect = Effect(mapping=mapping.name)
+    match decide(pair, mapping, view, context).decisions[0]:
+        case Issue(direction=direction, kind=CommandKind.DELETE):
+            effect.deleted[direction] += 1
+        case Settle(how="restore" | "uncouple" as how):
+            effect.settled[how] += 1
+    return effect
 
 
 def _issues(pair: Pair, mapping: EntityMapping, view: ReferenceView, context: Context) -> dict[str, Issue]:

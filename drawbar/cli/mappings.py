@@ -335,6 +335,13 @@ def effect_lines(effect: Effect) -> Iterator[str]:
         yield f"{plural(count, 'record')} of the {TARGETS[direction]} would be written ({names})"
     for direction, count in sorted(effect.made.items()):
         yield f"{plural(count, 'record')} would be made in the {TARGETS[direction]}"
+    for direction, count in sorted(effect.deleted.items()):
+        yield f"{plural(count, 'record')} of the {TARGETS[direction]} would be DELETED, after their lost counterparts"
+    for how, count in sorted(effect.settled.items()):
+        done = "uncoupled" if how == "uncouple" else "restored in the system that lost them"
+        yield f"{plural(count, 'pair')} would be {done}"
+    if effect.dropped:
+        yield f"{plural(effect.dropped, 'pair')} would not be kept in step any more"
     if effect.matched:
         yield f"{plural(effect.matched, 'pair')} would be coupled"
     if effect.differ:

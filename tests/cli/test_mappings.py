@@ -167,13 +167,19 @@ class TestEffectLines:
             writes=Counter(to_crm=3),
             fields={"to_crm": Counter(name=1, fax=3)},
             made=Counter(to_erp=1),
+            dropped=4,
             matched=2,
+            deleted=Counter(to_crm=1),
+            settled=Counter(restore=2),
             differ=Counter(telephone1=5),
         )
 
         assert [
             "3 records of the CRM would be written (fax 3, name 1)",
             "1 record would be made in the ERP",
+            "1 record of the CRM would be DELETED, after their lost counterparts",
+            "2 pairs would be restored in the system that lost them",
+            "4 pairs would not be kept in step any more",
             "2 pairs would be coupled",
             "left as it stands for now, though it would come to another value: telephone1 5",
         ] == list(effect_lines(effect))

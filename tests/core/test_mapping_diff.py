@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -127,9 +128,8 @@ class TestEffectsOf:
         row = a_pair(1, {"displayName": "A"}, {"name": "A"}, a_mapping(NAME))
         assert row.pair is not None
         assert row.pair.erp is not None
-        changed = Side(**{**_fields(row.pair.erp), "state": {"displayName": "Z"}})
-        pair = Pair(**{**_fields(row.pair), "erp": changed})
-        moved = Row(mapping=row.mapping, id=row.id, pair=pair)
+        changed = replace(row.pair.erp, state={"displayName": "Z"})
+        moved = replace(row, pair=replace(row.pair, erp=changed))
 
         assert effect_of([moved], a_mapping(NAME), a_mapping(NAME, PHONE)) == Effect(
             mapping="customer-account", unknown=Counter(telephone1=1)
@@ -160,13 +160,36 @@ class TestEffectsOf:
         assert effect is not None
         assert Counter(to_crm=1) == effect.made
 
+    @pytest.mark.parametrize(
+        ("deletes", "deleted", "settled"),
+        [
+            ("propagate", Counter(to_crm=1), Counter()),
+            ("restore", Counter(), Counter(restore=1)),
+            ("uncouple", Counter(), Counter(uncouple=1)),
+        ],
+    )
+    def test_counts_what_becomes_of_pairs_that_lost_a_record(
+        self, deletes: str, deleted: Counter[str], settled: Counter[str]
+    ):
+        """Another policy for deletes reaches those that waited for a person."""
+        before, after = a_mapping(NAME), a_mapping(NAME, deletes=deletes)
+        row = a_pair(1, {"displayName": "A"}, {"name": "A"}, before)
+        assert row.pair is not None
+        assert row.pair.erp is not None
+        orphan = replace(row, pair=replace(row.pair, erp=replace(row.pair.erp, deleted=True)))
+        effect = effect_of([orphan], before, after)
+
+        assert effect is not None
+        assert (deleted, settled) == (effect.deleted, effect.settled)
+
+    def test_counts_the_pairs_of_a_mapping_that_is_gone(self, rows: list[Row]):
+        (effect,) = effects_of(rows, by_name(a_mapping(NAME)), {}, prints=PRINTS, company_id="")
+
+        assert 3 == effect.dropped
+
     def test_a_mapping_that_is_new_knows_no_rows(self, rows: list[Row]):
         """It says nothing rather than something wrong."""
         other = a_mapping(NAME, name="other")
         before = by_name(a_mapping(NAME))
 
         assert () == effects_of(rows, before, {**before, "other": other}, prints=PRINTS, company_id="")
-
-
-def _fields(item: Any) -> dict[str, Any]:
-    return {name: getattr(item, name) for name in item.__dataclass_fields__}
