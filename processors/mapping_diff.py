@@ -160,7 +160,7 @@ def effects_of(
         for direction, name in sorted(rest):
             if name not in effect.fields.get(direction, ()):
                 effect.differ[name] += 1
-        effect.unknown.update(_unknown(pair, mapping))
+        effect.unknown.update(set(_unknown(pair, mapping)) - set(_unknown(pair, old) if old is not None else ()))
     for name in sorted({*before} - {*after}):
         pairs = [row.pair for row in known if row.mapping == name and row.pair is not None]
         coupled = sum(pair.state is PairState.COUPLED for pair in pairs)

@@ -231,6 +231,12 @@ class TestToReply:
         """HTML from a proxy and broken JSON must not break the client."""
         assert to_reply(502, {}, content) == Reply(status=502, is_json=False)
 
+    def test_keeps_a_metadata_document(self):
+        """As bytes: what it says is for `drawbar.metadata`."""
+        reply = to_reply(200, {"Content-Type": "application/xml; charset=utf-8"}, b"<Edmx/>")
+
+        assert (b"<Edmx/>", False, None) == (reply.xml, reply.is_json, reply.body)
+
     @pytest.mark.parametrize("half", [rb"\ud800", rb"\uDFFF", b"\xed\xa0\x80"])
     def test_reads_half_a_character_as_the_sign_for_it(self, half):
         """JSON can say it, no message of ours can hold it: one such name must not stop its neighbours."""
