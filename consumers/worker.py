@@ -186,6 +186,7 @@ class SinkWorker:
         skew_ms: Callable[[], int] = lambda: 0,
         host: str = "",
         pid: int = 0,
+        mappings_version: str = "",
         traces: Traces = NO_TRACES,
     ) -> None:
         """`fields`: entity -> fields that replies shall hold. `dead_letter`: the messages that set one aside."""
@@ -195,6 +196,7 @@ class SinkWorker:
         self._system = adapter.system
         self._stage = f"sink-{self._system.value}"
         self._host, self._pid = host, pid
+        self._mappings_version = mappings_version
         self._traces = traces
         self._tokens = 0
         self._tasks: dict[int, _Task] = {}
@@ -566,6 +568,7 @@ class SinkWorker:
             "host": self._host,
             "at": self._clock.now().isoformat(),
             "state": state,
+            "mappings": self._mappings_version,
             "paused_reason": reason,
             "resume_in_s": self._resume_in_s(),
             "in_flight": self.in_flight,
@@ -644,7 +647,12 @@ def throttle_for(settings: Settings, system: System) -> Throttle:
 
 
 def run_sink(
-    settings: Settings, system: System, *, fields: Mapping[str, Sequence[str]], dead_letter: DeadLetter
+    settings: Settings,
+    system: System,
+    *,
+    fields: Mapping[str, Sequence[str]],
+    dead_letter: DeadLetter,
+    mappings_version: str = "",
 ) -> None:
     """Run the sink of one system until SIGTERM or SIGINT; returns once it has drained.
 
@@ -683,6 +691,7 @@ def run_sink(
         skew_ms=lambda: http.skew_ms,
         host=host,
         pid=pid,
+        mappings_version=mappings_version,
         traces=traces,
     )
     handlers.update(assigned=worker.assigned, revoked=worker.revoked, lost=worker.lost)

@@ -224,6 +224,8 @@ def notes(picture: Picture) -> list[str]:
     found += [brake_text(brake) for brake in on]
     if on or held:
         found.append(f"records held: {held}; quiet does not mean in step, drawbar brakes show tells more")
+    if len({beat.details["mappings"] for beat in picture.beats if beat.details.get("mappings")}) > 1:
+        found.append("not all stages work by the same mapping files: give `drawbar mappings apply` again, it goes on")
     if any(beat.number("waiting") and beat.details.get("company_known") is False for beat in processes):
         found.append("the CRM has no row for this company (bcbi_externalid is its id): records wait for it")
     return found
@@ -460,6 +462,15 @@ class TrafficReader:
             lag[topic] += found.messages
         last = _last_timestamp(self._admin, self._active, self._timeout_s)
         return Traffic(lag=lag, behind=behind, is_steady=self._ends() == ends, last_message_at=last)
+
+    def ends(self, topics: Collection[str]) -> dict[Place, int]:
+        """The end of each partition of these topics, as of now."""
+        return {place: end for place, end in self._ends().items() if place[0] in topics}
+
+    def not_read(self, ends: Mapping[Place, int]) -> int:
+        """How many messages up to these ends a stage has not acknowledged."""
+        behind = self._behind(ends, self._committed())
+        return sum(found.messages for place, found in behind.items() if found.acknowledged < ends[place])
 
     def close(self) -> None:
         self._peek.close()

@@ -247,7 +247,7 @@ class _Line:
     crm: Value
     erp_changed: bool
     crm_changed: bool
-    first: bool  # the sides never agreed on this line
+    first: bool  # the sides never agreed on this line as it is now
 
     def value(self, system: System) -> Value:
         return self.erp if system is System.ERP else self.crm
@@ -272,6 +272,7 @@ def _decide_pair(pair: Pair, mapping: EntityMapping, view: ReferenceView, contex
     }
     ways: dict[str, _Way] = {direction: _Way() for direction in DIRECTIONS}
     settled: list[FieldMapping] = []
+    unsettled: set[str] = set()  # CRM names of lines on which both sides are still to agree
     conflicts: list[str] = []
     chosen: dict[tuple[str, str], list[str]] = {}
     soft: list[str] = []
@@ -286,6 +287,7 @@ def _decide_pair(pair: Pair, mapping: EntityMapping, view: ReferenceView, contex
             soft += _relied_on(item, view)
             continue
         name = item.line.name_in(System.CRM)
+        unsettled.add(name)
         if verdict.way == "conflict":
             conflicts.append(name)
             continue
@@ -299,6 +301,7 @@ def _decide_pair(pair: Pair, mapping: EntityMapping, view: ReferenceView, contex
         carried = carry(item.line, source, direction, view, creating=False, held=held)
         if _note(ways[direction], item.line, target_of(direction), carried, target, soft, context.prints):
             settled.append(item.line)
+            unsettled.discard(name)
     if not (conflicts and whole):
         pair = agree(pair, settled, context.prints, company=view.company_crm_id)
     choices = tuple(
@@ -319,6 +322,8 @@ def _decide_pair(pair: Pair, mapping: EntityMapping, view: ReferenceView, contex
         decision.direction for decision in decisions if isinstance(decision, Skip) and decision.reason == "unchanged"
     }
     pair = replace(pair, news=tuple(way for way in DIRECTIONS if news[way] and way not in at_rest))
+    if pair.again:
+        pair = replace(pair, again=tuple(name for name in pair.again if name in unsettled))
     if pair.differs:  # what was changed or made equal since needs nobody's choice any more
         still = differing(pair, mapping, view, context.prints)
         pair = replace(pair, differs=tuple(name for name in pair.differs if name in still))
@@ -337,16 +342,13 @@ def _lines(pair: Pair, mapping: EntityMapping, view: ReferenceView, prints: Fing
             continue
         erp_value: Value = view.company_crm_id if line.company else erp.state.get(erp_name)
         crm_value = crm.state[crm_name]
-        found.append(
-            _Line(
-                line,
-                erp_value,
-                crm_value,
-                erp.base.get(erp_name) != prints.of(erp_value),
-                crm.base.get(crm_name) != prints.of(crm_value),
-                erp_name not in erp.base and crm_name not in crm.base,
-            )
-        )
+        erp_changed = erp.base.get(erp_name) != prints.of(erp_value)
+        crm_changed = crm.base.get(crm_name) != prints.of(crm_value)
+        # A line that came later may share a field with another, on which there is an agreement: it has none yet.
+        first = erp_name not in erp.base or crm_name not in crm.base
+        if crm_name in pair.again and not (erp_changed or crm_changed):
+            first = True
+        found.append(_Line(line, erp_value, crm_value, first or erp_changed, first or crm_changed, first))
     return tuple(found)
 
 
@@ -375,7 +377,9 @@ def _winner(
         # On a one-way line the target's own edits stand until the source's field changes again. What is looked up or
         # made is carried with every change of the record (R39, R54).
         always = (_refers(item.line) and news[ways[0]]) or looks_again
-        return _Verdict(ways[0]) if always or item.changed(source_of(ways[0])) else None
+        if not (always or item.changed(source_of(ways[0]))):
+            return None
+        return _Verdict("agree") if item.first and _gives_way(item, pair, source_of(ways[0])) else _Verdict(ways[0])
     if not ways:
         return None
     if not (item.erp_changed or item.crm_changed):
@@ -421,6 +425,9 @@ def _whole_record_conflict(lines: tuple[_Line, ...], pair: Pair, mapping: Entity
     """R173, under `conflict: record`: both sides changed, whatever the fields, and a two-way line differs."""
     if mapping.conflict != "record" or pair.first_use:
         return False
+    agreed = [item for item in lines if not item.first]
+    if agreed:  # a line that came later was changed by nobody
+        lines = tuple(agreed)
     both = any(item.erp_changed for item in lines) and any(item.crm_changed for item in lines)
     return both and any(
         item.line.direction == "both"
@@ -439,6 +446,16 @@ def _same_both_ways(item: _Line, view: ReferenceView) -> bool:
         return True
     to_erp = carry(item.line, item.crm, "to_erp", view, creating=False, held=item.erp)
     return isinstance(to_erp, Known) and equal(item.line, to_erp.value, item.erp)
+
+
+def _gives_way(item: _Line, pair: Pair, source: System) -> bool:
+    """At the first agreement a blank gives way to a value, on a one-way line as well: it erases nothing."""
+    return (
+        not pair.first_use
+        and not _refers(item.line)
+        and item.value(source) is None
+        and item.value(source.other) is not None
+    )
 
 
 def _first_winner(item: _Line, pair: Pair, mapping: EntityMapping) -> _Verdict:

@@ -28,6 +28,7 @@ from processors.decide import (
 )
 from processors.mapping import Direction, source_of
 from processors.rebase import rebase, settle_differences
+from processors.remap import remap
 from processors.turn import Turn
 from schemas.coupling import Hold, Home, Matched, Pair, PairState, Side
 from schemas.errors import AlreadyCoupled
@@ -161,6 +162,7 @@ def handle(turn: Turn, order: Order) -> bool:
         OrderKind.CLOSE: _close,
         OrderKind.REBASE: rebase,
         OrderKind.SETTLE: settle_differences,
+        OrderKind.REMAP: remap,
     }
     return handlers[order.kind](turn, order)
 

@@ -107,6 +107,17 @@ def changes_of(before: Mapping[str, EntityMapping], after: Mapping[str, EntityMa
     return tuple(found)
 
 
+def unseen_lines(changes: Iterable[MappingChange]) -> dict[str, tuple[str, ...]]:
+    """Mapping -> the CRM fields of lines that were added or changed. All mappings whose records are to be looked at
+    again are in it: one without such a line has another filter, say, or other keys of a match.
+    """
+    return {
+        change.name: tuple(line.crm for line in change.lines if line.kind != "removed")
+        for change in changes
+        if change.kind == "changed"
+    }
+
+
 def new_fields(before: Iterable[EntityMapping], after: Iterable[EntityMapping]) -> tuple[NewFields, ...]:
     """What capture does not read now."""
     captured, wanted = _captured(before), _captured(after)

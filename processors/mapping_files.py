@@ -44,14 +44,14 @@ class MappingFile:
 
 
 def load_mappings(
-    folder: Path | None, *, compat: str = "drawbar", ownership: str = "person"
+    source: Path | Mapping[Path, str] | None, *, compat: str = "drawbar", ownership: str = "person"
 ) -> dict[str, EntityMapping]:
-    """Every `*.yaml` and `*.yml` of the folder (None: the shipped ones), by name of the mapping.
+    """Every mapping of a folder (None: the shipped one), or of files that were read already, by name.
 
     Raises MappingFileError naming file and line for the first fault, MappingExampleFailed for an example that does
     not come out as written.
     """
-    files = read_files(folder)
+    files = read_texts(source) if isinstance(source, Mapping) else read_files(source)
     for file in files.values():
         _check_references(file, [other.mapping for other in files.values()])
         _check_examples(file)
@@ -60,13 +60,23 @@ def load_mappings(
 
 def read_files(folder: Path | None) -> dict[str, MappingFile]:
     """Every mapping file of the folder (None: the shipped ones), each right by itself. Raises MappingFileError."""
+    return read_texts(texts_of(folder))
+
+
+def texts_of(folder: Path | None) -> dict[Path, str]:
+    """Every `*.yaml` and `*.yml` of the folder (None: the shipped one), in order. Raises MappingFileError."""
     folder = folder or shipped_folder()
     paths = sorted((*folder.glob("*.yaml"), *folder.glob("*.yml"))) if folder.is_dir() else []
     if not paths:
         raise MappingFileError("there is no mapping file", where=str(folder))
+    return {path: _text_of(path) for path in paths}
+
+
+def read_texts(texts: Mapping[Path, str]) -> dict[str, MappingFile]:
+    """The mapping files with these texts, each right by itself, by name of the mapping. Raises MappingFileError."""
     files: dict[str, MappingFile] = {}
-    for path in paths:
-        file = _read(path)
+    for path, text in texts.items():
+        file = _read(path, text)
         if file.mapping.name in files:
             raise MappingFileError(f"a second mapping is called {file.mapping.name!r}", where=str(path))
         files[file.mapping.name] = file
@@ -75,14 +85,17 @@ def read_files(folder: Path | None) -> dict[str, MappingFile]:
 
 def read_mapping(path: Path) -> EntityMapping:
     """One mapping file. Raises MappingFileError with the line of the fault."""
-    return _read(path).mapping
+    return _read(path, _text_of(path)).mapping
 
 
-def _read(path: Path) -> MappingFile:
+def _text_of(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as fault:
         raise MappingFileError("not text in UTF-8", where=str(path)) from fault
+
+
+def _read(path: Path, text: str) -> MappingFile:
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)

@@ -73,6 +73,7 @@ class Turn:
     now: datetime
     retry: bool = False
     use: str = ""
+    is_let_through: bool = False  # a person saw how many records this writes
     command: Command | None = None
     works: list[Work] = field(default_factory=list)
     letters: list[DeadLetter] = field(default_factory=list)
@@ -200,6 +201,7 @@ class Turn:
         kept = pair.kept_back.get(issue.direction)
         return (
             pair.in_step
+            and not self.is_let_through
             and issue.kind in (CommandKind.UPDATE, CommandKind.DELETE)
             and not self.world.brakes.was_let_through(
                 self.mapping.name, issue.direction, kept.since if kept is not None else None

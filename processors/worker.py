@@ -51,7 +51,7 @@ SWITCH_INTERVAL_S = 0.0005
 log = structlog.get_logger(__name__)
 
 
-def run_process(settings: Settings, mappings: Mapping[str, EntityMapping]) -> None:
+def run_process(settings: Settings, mappings: Mapping[str, EntityMapping], *, mappings_version: str = "") -> None:
     """Route and decide until SIGTERM or SIGINT. Returns after a drained stop.
 
     Raises what ended it otherwise: BusUnavailable, TopicMismatch, or whatever a fault in the code raises.
@@ -67,7 +67,7 @@ def run_process(settings: Settings, mappings: Mapping[str, EntityMapping]) -> No
     worker: list[_Worker] = []
 
     async def main() -> None:
-        worker.append(_Worker(settings, mappings))
+        worker.append(_Worker(settings, mappings, mappings_version))
         await worker[0].run()
 
     try:
@@ -102,8 +102,9 @@ class StandsStill:
 class _Worker:
     """Everything one process consists of. Made inside the running event loop."""
 
-    def __init__(self, settings: Settings, mappings: Mapping[str, EntityMapping]) -> None:
+    def __init__(self, settings: Settings, mappings: Mapping[str, EntityMapping], mappings_version: str) -> None:
         self._settings = settings
+        self._mappings_version = mappings_version
         self._mappings = mappings
         self._host = socket.gethostname()
         self._name = f"process {os.getpid()} on {self._host}"
@@ -380,6 +381,7 @@ class _Worker:
                 "host": self._host,
                 "at": now.isoformat(),
                 "state": self._state,
+                "mappings": self._mappings_version,
                 "partitions": list(self._partitions),
                 "in_flight": figures.in_flight,
                 "claiming": figures.claiming,

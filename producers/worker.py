@@ -57,14 +57,18 @@ log = structlog.get_logger("drawbar.capture")
 
 
 def run_capture(
-    settings: Settings, *, entities: Mapping[tuple[System, str], Sequence[str]], reference: AbstractSet[Key]
+    settings: Settings,
+    *,
+    entities: Mapping[tuple[System, str], Sequence[str]],
+    reference: AbstractSet[Key],
+    mappings_version: str = "",
 ) -> None:
     """Capture until SIGTERM or SIGINT, which let the polls under way finish.
 
     `entities`: the fields to capture of each entity. `reference`: those of them that are only looked up. Raises
     SettingsError for settings that cannot work; whatever else fails is waited for and shown.
     """
-    process = CaptureProcess(settings, entities=entities, reference=reference)
+    process = CaptureProcess(settings, entities=entities, reference=reference, mappings_version=mappings_version)
     with _ended_by_signals(process.stop):
         process.run()
 
@@ -78,10 +82,12 @@ class CaptureProcess:
         *,
         entities: Mapping[Key, Sequence[str]],
         reference: AbstractSet[Key],
+        mappings_version: str = "",
     ) -> None:
         for system, entity in entities:
             _check_captured(system, entity)
         self._settings = settings
+        self._mappings_version = mappings_version
         self._entities = entities
         self._reference = reference
         self._clock = SystemClock()
@@ -297,6 +303,7 @@ class CaptureProcess:
             "host": socket.gethostname(),
             "at": self._clock.now().isoformat(),
             "state": "draining" if self._stop.is_set() else running,
+            "mappings": self._mappings_version,
             "entities": parts,
             **webhooks,
             "systems": {system.value: lane.status() for system, lane in self._http.items()},

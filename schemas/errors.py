@@ -47,9 +47,10 @@
     │   ├── PositionExpired        6002  retriable: the source forgot our position; a snapshot follows
     │   └── SourceBroken           6003  retriable: the source answers what it must not
     ├── DemoFailed             7001  the demo saw something that is not as it must be
-    └── BrakeError         DRW-8xxx  brakes
-        ├── MassUpdate             8001  too many records at once: writing stops until somebody lets it happen
-        └── BrakeNotConfirmed      8002  a process did not say that it keeps to a brake
+    ├── BrakeError         DRW-8xxx  brakes
+    │   ├── MassUpdate             8001  too many records at once: writing stops until somebody lets it happen
+    │   └── BrakeNotConfirmed      8002  a process did not say that it keeps to a brake
+    └── MappingsNotTaken       9001  a process did not say that it works by the mapping files that were applied
 
 A code never changes its meaning. `retriable` says whether the same attempt may succeed without anybody acting.
 """
@@ -369,6 +370,12 @@ class BrakeNotConfirmed(BrakeError):
     code = "DRW-8002"
     slug = "brake-not-confirmed"
     next_step = "the brake is set, and holds as soon as the process reads it; see drawbar status for what it does"
+
+
+class MappingsNotTaken(DrawbarError):
+    code = "DRW-9001"
+    slug = "mappings-not-taken"
+    next_step = "see drawbar status for what these processes do; then give the command again, it goes on where it was"
 
 
 def all_errors() -> tuple[type[DrawbarError], ...]:

@@ -186,7 +186,8 @@ class Outcome:
 class OrderKind(str, Enum):
     """What may be asked of a home. COUPLE and UNCOUPLE come from people (or from a match); the next five are how two
     homes settle a claim; RETRY decides again; RESEND repeats a command that was not answered; CLOSE gives a letter up.
-    REBASE takes what both systems hold as the new base and writes nothing; SETTLE says what becomes of the differences.
+    REBASE takes what both systems hold as the new base and writes nothing; SETTLE says what becomes of the differences;
+    REMAP looks again at lines that other mapping files changed.
     """
 
     COUPLE = "couple"  # to the CRM record's home: claim it for `erp_id`
@@ -200,6 +201,7 @@ class OrderKind(str, Enum):
     CLOSE = "close"
     REBASE = "rebase"
     SETTLE = "settle"
+    REMAP = "remap"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,6 +219,7 @@ class Order:
     # REBASE: the system to read, or blank for both; SETTLE: erp, crm, keep
     use: str = ""
     batch: str = ""  # COUPLE: recorded with the pair; UNCOUPLE: only if the pair was coupled by this batch
+    fields: tuple[str, ...] = ()  # REMAP: CRM names of the lines to look at again
     reason: str = ""  # REFUSED, GIVE_BACK, CLOSE: taken, ambiguous, no-match, …
     holder: str = ""  # REFUSED: the ERP record that holds the claim; GIVE_BACK for a restore: the home that adopts
     candidates: tuple[str, ...] = ()  # REFUSED, GIVE_BACK: refs of ambiguous candidates

@@ -19,6 +19,7 @@ WATERMARKS = "capture.watermarks"
 HINTS = "capture.hints"
 STATUS = "stages.status"
 BRAKES = "brakes"
+MAPPINGS = "mappings"
 
 
 def changes_topic(system: str, entity: str) -> str:
@@ -176,6 +177,16 @@ TOPICS: tuple[TopicSpec, ...] = (
         schema="JSON text",
         writer="command line, decide",
         doc="Which directions of which mappings write nothing for now, by whom and why.",
+    ),
+    TopicSpec(
+        name=MAPPINGS,
+        partitions=1,
+        cleanup="compact",
+        retention_ms=None,
+        key="in-force or next",
+        schema="JSON text",
+        writer="command line, decide",
+        doc="The mapping files by which everything works, word for word, and those that are about to come into force.",
     ),
     TopicSpec(
         name=STATUS,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from drawbar.cli import (
+    applying,
     brakes,
     changes,
     check,
@@ -75,6 +76,7 @@ app.command("explain", short_help="Tell what is known of a record, and why.")(ex
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(couplings.app, name="couplings")
 transfer.register(couplings.app)
+mappings.app.command("apply")(applying.apply)
 rebaseline.register(sync.app)
 app.add_typer(sync.app, name="sync", short_help="Plan and run a first load; take a new base after a restore.")
 app.add_typer(mappings.app, name="mappings", short_help="What is synchronised and how; are the files right.")

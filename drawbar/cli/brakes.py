@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from drawbar.cli.running import age, parse_when, plural, utc_now
+from drawbar.cli.running import age, parse_when, plural, utc_now, who
 from drawbar.cli.shared import AsJson, ConnectionFile, new_app, open_running, print_json_line, print_table, say
 from schemas.errors import UsageError
 
@@ -64,7 +63,7 @@ def pause(
             say(f"{_named(key)}: was {before[key].word} already, by {before[key].by}")
     if ALL in before and before[ALL].on and ALL not in keys:
         say(f"everything was paused already, by {before[ALL].by}")
-    wanted = paused(keys, before, by=_who(), at=utc_now(), reason=reason)
+    wanted = paused(keys, before, by=who(), at=utc_now(), reason=reason)
     offset = set_brakes(settings.bus, wanted)
     _confirm(settings, offset)
     for key in wanted:
@@ -85,7 +84,7 @@ def resume(mapping: Mapping_ = None, direction: Direction_ = None, connection_fi
     keys = _keys(mappings, mapping, direction)
     before = read_brakes(settings.bus)
     every = _every(mappings, before)
-    wanted = resumed(keys, before, every, by=_who(), at=utc_now())
+    wanted = resumed(keys, before, every, by=who(), at=utc_now())
     _confirm(settings, set_brakes(settings.bus, wanted))
     for key, brake in wanted.items():
         say(f"{_named(key)}: " + ("stays paused" if brake.on else "goes on"))
@@ -171,7 +170,7 @@ def release(
     from drawbar.brakes import read_brakes, set_brakes
     from processors.brakes import let_through
 
-    brake = let_through(read_brakes(settings.bus)[meant.what], by=_who(), at=utc_now(), free_for=span)
+    brake = let_through(read_brakes(settings.bus)[meant.what], by=who(), at=utc_now(), free_for=span)
     _confirm(settings, set_brakes(settings.bus, {meant.what: brake}))
     say(f"{meant.what}: {plural(meant.records, 'record')} go on")
 
@@ -343,12 +342,12 @@ def _print(held: Sequence[Held], records: int, *, to_stderr: bool = False) -> No
 
 
 def _open(connection_file: Path | None) -> tuple[Settings, Mapping[str, EntityMapping]]:
+    from drawbar.cli.in_force import mappings_in_force
     from drawbar.cli.status import reach
-    from processors.mapping_files import load_mappings
 
     settings = open_running(connection_file)
     reach(settings)
-    return settings, load_mappings(settings.mappings_dir, compat=settings.compat, ownership=settings.ownership)
+    return settings, mappings_in_force(settings)
 
 
 def _keys(mappings: Mapping[str, EntityMapping], mapping: str | None, direction: str | None) -> tuple[str, ...]:
@@ -389,11 +388,3 @@ def _confirm(settings: Settings, offset: int) -> None:
 
 def _named(key: str) -> str:
     return "everything" if key == "*" else key
-
-
-def _who() -> str:
-    """The login of who runs the command."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "operator"  # a container may have a user without a name

@@ -24,8 +24,8 @@ UNDER_WAY = 40  # orders not ended: enough to keep a lane busy; what people edit
 TELL_EVERY_S = 5.0  # a line of progress where there is no terminal
 STILL_S = 15.0  # so long without any progress is told
 
-# Events of the journal by which a home says that it did not follow an order.
-REFUSALS = ("claim-refused", "given-back", "skipped", "would-write")
+# Events of the journal by which a home says that it did not follow an order, or that it did where no row shows it.
+ANSWERS = ("claim-refused", "given-back", "skipped", "would-write", "remapped")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,7 @@ class Progress(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """The rows of all homes as last seen, by key; and why orders were not followed, by their ids."""
+    """The rows of all homes as last seen, by key; and what was said of orders, by their ids."""
 
     rows: Mapping[str, Row]
     answers: Mapping[str, str]
@@ -108,8 +108,8 @@ def _note(news: News, known: dict[str, Row], answers: dict[str, str]) -> str:
         key = home_key(news.mapping, news.id)
         known[key] = news
         return key
-    if isinstance(news, JournalLine) and news.event in REFUSALS and news.cause_id:
-        answers.setdefault(news.cause_id, news.reason)  # what comes after it is what was decided then
+    if isinstance(news, JournalLine) and news.event in ANSWERS and news.cause_id:
+        answers.setdefault(news.cause_id, news.reason or news.event)  # what comes after it is what was decided then
         return home_key(news.mapping, news.home)
     return ""
 

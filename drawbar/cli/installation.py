@@ -58,7 +58,7 @@ class Plan:
     """
 
     settings: Settings
-    entities: frozenset[str]  # what capture reads, `erp.customer`
+    entities: Callable[[Settings], frozenset[str]]  # what capture reads, `erp.customer`, once the broker answers
     sandbox: Sandbox | None = None
     connection_file: Path | None = None
     processes: Mapping[str, int] = field(default_factory=dict)  # stage -> how many; 1 where it is not named
@@ -83,6 +83,7 @@ class Installation:
         self._pids: dict[str, list[int]] = {}
         self._starts: dict[str, int] = {}
         self._logs: dict[str, list[tuple[Path, int]]] = {}
+        self._entities: frozenset[str] = frozenset()
         self._beats: BeatReader | None = None
         self._keeps_nothing = False  # the bus forgets everything with its process
 
@@ -136,6 +137,7 @@ class Installation:
         self._settings = _with(self._settings, bus, self._connection if info is not None else None)
         self._sign_in()
         self._with_bus(self._apply_topics)
+        self._entities = self._with_bus(lambda: plan.entities(self._settings))
         self._start_stages()
 
     def _start_bus(self) -> str:
@@ -277,7 +279,7 @@ class Installation:
         }
         port = self._settings.log.metrics_port
         if port:
-            serve_installation(self._settings, self._plan.entities)
+            serve_installation(self._settings, self._entities)
             self._say("up", f"metrics of all on port {port}")
         for stage, command in commands.items():
             for number in range(self._plan.processes.get(stage, 1)):
@@ -327,7 +329,7 @@ class Installation:
             for entity, look in beat.entities.items()
             if look.get("state") != "waiting"
         }
-        return captured >= self._plan.entities
+        return captured >= self._entities
 
     def _ready(self) -> None:
         self._is_written = True

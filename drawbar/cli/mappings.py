@@ -266,20 +266,8 @@ def diff(
 
     Example: drawbar mappings diff ./mappings-of-tomorrow
     """
-    from processors.coupling import Fingerprints
-    from processors.mapping_diff import changes_of, effects_of, new_fields
-
     system = running(ctx, connection_file)
-    before, after = system.mappings, mappings_in(folder, system)
-    rows = system.rows.rows()
-    prints = Fingerprints.of_key(system.settings.fingerprint_key.get_secret_value())
-    company_id = system.settings.erp.company_id
-    found = Difference(
-        changes=changes_of(before, after),
-        new_fields=new_fields(before.values(), after.values()),
-        effects=effects_of(rows.values(), before, after, prints=prints, company_id=company_id),
-        rows=len(rows),
-    )
+    found = difference(system, mappings_in(folder, system))
     if as_json:
         print_json_line(asdict(found))
     else:
@@ -293,6 +281,22 @@ class Difference:
     new_fields: tuple[NewFields, ...]
     effects: tuple[Effect, ...]
     rows: int
+
+
+def difference(system: Running, after: Mapping[str, EntityMapping]) -> Difference:
+    """Between what is in force and these, over the latest state of all known records."""
+    from processors.coupling import Fingerprints
+    from processors.mapping_diff import changes_of, effects_of, new_fields
+
+    before, rows = system.mappings, system.rows.rows()
+    prints = Fingerprints.of_key(system.settings.fingerprint_key.get_secret_value())
+    company_id = system.settings.erp.company_id
+    return Difference(
+        changes=changes_of(before, after),
+        new_fields=new_fields(before.values(), after.values()),
+        effects=effects_of(rows.values(), before, after, prints=prints, company_id=company_id),
+        rows=len(rows),
+    )
 
 
 SIGNS = {"added": "+", "removed": "-", "changed": "~"}
@@ -521,7 +525,6 @@ def how(line: FieldMapping) -> str:
 
 
 def _mappings(connection_file: Path | None) -> Mapping[str, EntityMapping]:
-    from processors.mapping_files import load_mappings
+    from drawbar.cli.in_force import mappings_in_force
 
-    settings = open_settings(connection_file)
-    return load_mappings(settings.mappings_dir, compat=settings.compat, ownership=settings.ownership)
+    return mappings_in_force(open_settings(connection_file))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from consumers.worker import DeadLetter
+    from drawbar.cli.in_force import InForce
     from drawbar.settings import Settings
     from processors.mapping import EntityMapping
     from schemas.records import System
@@ -90,13 +93,13 @@ def up(
         overrides["state_dir"] = state_dir
     settings = _settings_of_a_new_system(overrides, bus)
     set_up_log(LogSettings(level="error", format=settings.log.format))  # what happens is told in lines of its own
-    mappings = _mappings(settings)
+    _check_folder(settings)
     if not sandbox:
         _check_systems(settings)
     plan = Plan(
         settings=settings,
         bus=own,
-        entities=frozenset(f"{system}.{entity}" for system, entity in _entities(mappings)),
+        entities=_captured_names,
         sandbox=Sandbox(seed=seed, db=db, plain_http=plain) if sandbox else None,
         connection_file=connection_file,
         processes={"capture": capture, "process": process, "sink-erp": sinks, "sink-crm": sinks},
@@ -114,11 +117,17 @@ def run_capture_stage(connection_file: ConnectionFile = None) -> None:
     Example: drawbar capture run --connection-file connection.json
     """
     settings = _stage(connection_file, "capture")
-    mappings = _mappings(settings)
-    from processors.mapping_files import looked_up_only
-    from producers.worker import run_capture
+    with _at_work(settings, "capture") as files:
+        from processors.mapping_files import looked_up_only
+        from producers.worker import run_capture
 
-    run_capture(settings, entities=_entities(mappings), reference=looked_up_only(mappings.values()))
+        mappings = files.mappings
+        run_capture(
+            settings,
+            entities=_entities(mappings),
+            reference=looked_up_only(mappings.values()),
+            mappings_version=files.version,
+        )
 
 
 @capture_app.command("confirm-deletes")
@@ -180,10 +189,10 @@ def process(connection_file: ConnectionFile = None) -> None:
     Example: drawbar process --connection-file connection.json
     """
     settings = _stage(connection_file, "process")
-    mappings = _mappings(settings)
-    from processors.worker import run_process
+    with _at_work(settings, "process") as files:
+        from processors.worker import run_process
 
-    run_process(settings, mappings)
+        run_process(settings, files.mappings, mappings_version=files.version)
 
 
 def sink(
@@ -196,15 +205,15 @@ def sink(
     """
     if system not in ("erp", "crm"):
         raise UsageError(f"--system is erp or crm, not {system!r}")
-    settings = _stage(connection_file, f"sink-{system}")
-    from consumers.worker import run_sink
-    from drawbar.bus.clients import wait_for_broker
-    from schemas.records import System
+    stage = f"sink-{system}"
+    settings = _stage(connection_file, stage)
+    with _at_work(settings, stage) as files:
+        from consumers.worker import run_sink
+        from schemas.records import System
 
-    target = System(system)
-    fields = {name: fields for (of, name), fields in _entities(_mappings(settings)).items() if of is target}
-    wait_for_broker(settings.bus.bootstrap_servers, settings.bus.extra)  # ends here when it does not let us in
-    run_sink(settings, target, fields=fields, dead_letter=_dead_letter(f"sink-{system}"))
+        target = System(system)
+        fields = {name: fields for (of, name), fields in _entities(files.mappings).items() if of is target}
+        run_sink(settings, target, fields=fields, dead_letter=_dead_letter(stage), mappings_version=files.version)
 
 
 def metrics(
@@ -231,7 +240,7 @@ def metrics(
         settings = settings.model_copy(update={"log": settings.log.model_copy(update={"metrics_port": port})})
     if not settings.log.metrics_port:
         raise UsageError("no port to serve on", next_step="say --port, or set DRAWBAR_LOG__METRICS_PORT")
-    entities = frozenset(f"{system}.{entity}" for system, entity in _entities(_mappings(settings)))
+    entities = _captured_names(settings)
     ends = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # before there are threads: they inherit it
     serve_installation(settings, entities)
@@ -438,10 +447,36 @@ def _stage(connection_file: Path | None, stage: str) -> Settings:
     return settings
 
 
-def _mappings(settings: Settings) -> Mapping[str, EntityMapping]:
+@contextmanager
+def _at_work(settings: Settings, stage: str) -> Iterator[InForce]:
+    """The mapping files of a stage; it is started anew when others take their place. Waits for the broker first."""
+    import structlog
+
+    from drawbar.bus.clients import wait_for_broker
+    from drawbar.cli.in_force import take_up
+    from drawbar.mapping_sets import started_anew_for_others
+
+    def waiting(waited_s: float) -> None:
+        structlog.get_logger("drawbar.stage").warning("stage.waits_for_broker", waited_s=round(waited_s))
+
+    wait_for_broker(settings.bus.bootstrap_servers, settings.bus.extra, on_wait=waiting)
+    files = take_up(settings, stage)
+    with started_anew_for_others(settings.bus, stage=stage, version=files.version):
+        yield files
+
+
+def _check_folder(settings: Settings) -> None:
+    """Raises MappingFileError when the first start of a system could not go on with these files."""
     from processors.mapping_files import load_mappings
 
-    return load_mappings(settings.mappings_dir, compat=settings.compat, ownership=settings.ownership)
+    load_mappings(settings.mappings_dir, compat=settings.compat, ownership=settings.ownership)
+
+
+def _captured_names(settings: Settings) -> frozenset[str]:
+    """`erp.customer`, …, by the files in force."""
+    from drawbar.cli.in_force import mappings_in_force
+
+    return frozenset(f"{system}.{entity}" for system, entity in _entities(mappings_in_force(settings)))
 
 
 def _entities(mappings: Mapping[str, EntityMapping]) -> Mapping[tuple[System, str], Sequence[str]]:

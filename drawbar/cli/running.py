@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,10 +41,10 @@ def running(ctx: typer.Context, connection_file: Path | None) -> Running:
     if isinstance(ctx.obj, Running):
         return ctx.obj
     from drawbar.bus.clients import wait_for_broker
+    from drawbar.cli.in_force import mappings_in_force
     from drawbar.lazy_log import set_up_log_when_needed
     from drawbar.rows import KafkaRows
     from drawbar.settings import LogSettings
-    from processors.mapping_files import load_mappings
 
     settings = open_running(connection_file)
     set_up_log_when_needed(LogSettings(level="warning", format=settings.log.format))
@@ -53,7 +54,7 @@ def running(ctx: typer.Context, connection_file: Path | None) -> Running:
         raise BusUnavailable(
             fault.message, next_step="see whether the system runs, and whether this is its broker"
         ) from fault
-    mappings = load_mappings(settings.mappings_dir, compat=settings.compat, ownership=settings.ownership)
+    mappings = mappings_in_force(settings)
     return Running(rows=KafkaRows(settings.bus), mappings=mappings, settings=settings)
 
 
@@ -61,6 +62,14 @@ def say_unreadable(rows: Rows) -> None:
     """A line when messages were left out because nobody can read them."""
     if rows.unreadable:
         say(f"left out: {rows.unreadable} messages that cannot be decoded")
+
+
+def who() -> str:
+    """The login of who runs the command."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "operator"  # a container may have a user without a name
 
 
 def utc_now() -> datetime:

@@ -126,9 +126,10 @@ def reach(settings: Settings, *, give_up_after_s: float = BROKER_WAIT_S) -> None
 
 def _entities(settings: Settings) -> list[str]:
     """What must be captured, `erp.customer`: what the mappings name."""
-    from processors.mapping_files import captured_entities, load_mappings
+    from drawbar.cli.in_force import mappings_in_force
+    from processors.mapping_files import captured_entities
 
-    mappings = load_mappings(settings.mappings_dir, compat=settings.compat, ownership=settings.ownership)
+    mappings = mappings_in_force(settings)
     return sorted(f"{system}.{entity}" for system, entity in captured_entities(mappings.values()))
 
 

@@ -133,7 +133,7 @@ class TestInstallation:
     def started(self, tmp_path, **plan: Any) -> tuple[Installation, list[str]]:
         said: list[str] = []
         settings = Settings(state_dir=tmp_path)
-        plan = Plan(settings=settings, entities=frozenset(), **{"sandbox": Sandbox(), **plan})
+        plan = Plan(settings=settings, entities=lambda _settings: frozenset(), **{"sandbox": Sandbox(), **plan})
         installation = Installation(plan, lambda _who, what: said.append(what))
         try:
             installation._start_bus()

@@ -113,6 +113,14 @@ class TestNotes:
         (note,) = notes(a_picture(a_beat("process", company_known=False, waiting=2)))
         assert "no row for this company" in note
 
+    def test_say_that_an_application_of_mapping_files_was_cut_off(self):
+        """Capture works by the next files, decide by those before."""
+        beats = [a_beat("capture", mappings="b2"), a_beat("process", mappings="a1")]
+
+        (note,) = notes(a_picture(*beats))
+        assert "drawbar mappings apply" in note
+        assert [] == notes(a_picture(a_beat("capture", mappings="a1"), a_beat("process", mappings="a1")))
+
     def test_do_not_mind_an_unknown_company_while_nobody_waits_for_it(self):
         """At the start it is not captured yet."""
         assert [] == notes(a_picture(a_beat("process", company_known=False, waiting=0)))

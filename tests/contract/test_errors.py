@@ -59,6 +59,7 @@ STABLE = {
     "DRW-8000": ("BrakeError", "brake"),
     "DRW-8001": ("MassUpdate", "mass-update"),
     "DRW-8002": ("BrakeNotConfirmed", "brake-not-confirmed"),
+    "DRW-9001": ("MappingsNotTaken", "mappings-not-taken"),
 }
 OURS = tuple(error for error in all_errors() if error.__module__ == "schemas.errors")
 TREE_LINE = re.compile(r"[├└]── (\w+) +(?:DRW-)?(\d)(xxx|\d{3})\b(.*)")

@@ -12,7 +12,7 @@ import pytest
 
 from processors.coupling import Fingerprints, agree
 from processors.mapping import EntityMapping, FieldMapping
-from processors.mapping_diff import Effect, NewFields, changes_of, effects_of, new_fields
+from processors.mapping_diff import Effect, NewFields, changes_of, effects_of, new_fields, unseen_lines
 from schemas.coupling import Pair, PairState, Row, Side
 from schemas.records import System, Value
 
@@ -47,6 +47,21 @@ def effect_of(rows: list[Row], before: EntityMapping, after: EntityMapping) -> E
     effects = effects_of(rows, by_name(before), by_name(after), prints=PRINTS, company_id="")
     assert len(effects) <= 1
     return effects[0] if effects else None
+
+
+class TestUnseenLines:
+    def test_are_those_that_came_or_changed(self):
+        """A removed line has nothing to be looked at; its mapping may have."""
+        before, after = a_mapping(NAME, PHONE), a_mapping({**NAME, "crm_length": 50})
+        added = a_mapping(NAME, PHONE, {"erp": "email", "crm": "emailaddress1"})
+
+        assert {"customer-account": ("name",)} == unseen_lines(changes_of(by_name(before), by_name(after)))
+        assert {"customer-account": ("emailaddress1",)} == unseen_lines(changes_of(by_name(before), by_name(added)))
+        assert {"customer-account": ()} == unseen_lines(changes_of(by_name(added), by_name(before)))
+
+    def test_are_none_of_mappings_that_came_whole(self):
+        """Their records come by capture."""
+        assert {} == unseen_lines(changes_of({}, by_name(a_mapping())))
 
 
 class TestChangesOf:

@@ -1,0 +1,92 @@
+"""Which mapping files a command or a stage works by: those that are in force, or where nothing ever was, a folder."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+if TYPE_CHECKING:
+    from drawbar.settings import Settings
+    from processors.mapping import EntityMapping
+    from schemas.mapping_set import MappingSet
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InForce:
+    """`version` names the files, `drawbar mappings diff` what a folder would change in them."""
+
+    version: str
+    mappings: Mapping[str, EntityMapping]
+
+
+def mappings_in_force(settings: Settings) -> Mapping[str, EntityMapping]:
+    """What decides now; the folder's files while no broker is named, and before the first start of a system.
+
+    Raises MappingFileError, BusUnavailable, TopicMismatch.
+    """
+    from drawbar.mapping_sets import read_sets
+
+    found = read_sets(settings.bus).in_force if settings.bus.bootstrap_servers else None
+    return loaded(found, settings)
+
+
+def take_up(settings: Settings, stage: str) -> InForce:
+    """What a stage is to work by. The first decide process of a system puts its folder's files in force.
+
+    The broker must answer. Raises MappingFileError, BusUnavailable, TopicMismatch.
+    """
+    from drawbar.mapping_sets import put_set, read_sets
+    from schemas.mapping_set import IN_FORCE
+
+    found = read_sets(settings.bus).of_stage(stage)
+    if found is not None:
+        _warn_of_others(settings.mappings_dir, found)
+        return InForce(version=found.version, mappings=loaded(found, settings))
+    ours = of_folder(settings.mappings_dir, by=f"{stage} {os.getpid()} on {socket.gethostname()}")
+    mappings = loaded(ours, settings)
+    if stage == "process":
+        put_set(settings.bus, IN_FORCE, ours)
+    return InForce(version=ours.version, mappings=mappings)
+
+
+def _warn_of_others(folder: Path | None, found: MappingSet) -> None:
+    """An edited folder changes nothing by itself, and neither does one that is being edited right now."""
+    from schemas.errors import MappingFileError
+
+    try:
+        is_same = folder is None or of_folder(folder, by="").version == found.version
+    except MappingFileError:
+        is_same = False
+    if not is_same:
+        log.warning(
+            "mappings.folder_differs",
+            folder=str(folder),
+            in_force=found.version,
+            next_step=f"drawbar mappings diff {folder}, then drawbar mappings apply {folder}",
+        )
+
+
+def of_folder(folder: Path | None, *, by: str) -> MappingSet:
+    """The files of a folder (None: the shipped ones). Raises MappingFileError when there is none."""
+    from drawbar.cli.running import utc_now
+    from processors.mapping_files import texts_of
+    from schemas.mapping_set import MappingSet
+
+    return MappingSet(files={path.name: text for path, text in texts_of(folder).items()}, by=by, at=utc_now())
+
+
+def loaded(files: MappingSet | None, settings: Settings) -> Mapping[str, EntityMapping]:
+    """The mappings under the settings; None: those of the folder in the settings. Raises MappingFileError."""
+    from processors.mapping_files import load_mappings
+
+    texts = None if files is None else {Path(f"(in force) {name}"): text for name, text in files.files.items()}
+    source = settings.mappings_dir if texts is None else texts
+    return load_mappings(source, compat=settings.compat, ownership=settings.ownership)
