@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from processors.mapping import EntityMapping
     from schemas.mapping_set import MappingSet
 
+SHORT_WAIT_S = 1.0
+
 log = structlog.get_logger(__name__)
 
 
@@ -36,6 +38,24 @@ def mappings_in_force(settings: Settings) -> Mapping[str, EntityMapping]:
 
     found = read_sets(settings.bus).in_force if settings.bus.bootstrap_servers else None
     return loaded(found, settings)
+
+
+def mappings_as_far_as_known(settings: Settings) -> Mapping[str, EntityMapping]:
+    """As `mappings_in_force`, for a command that needs no broker: where none answers, it says so and takes the folder.
+
+    Raises MappingFileError.
+    """
+    from drawbar.bus.clients import wait_for_broker
+    from drawbar.cli.shared import say
+    from schemas.errors import BusError
+
+    if settings.bus.bootstrap_servers:
+        try:
+            wait_for_broker(settings.bus.bootstrap_servers, settings.bus.extra, give_up_after_s=SHORT_WAIT_S)
+            return mappings_in_force(settings)
+        except BusError as fault:
+            say(f"going by the mapping files in the folder, not by those in force: {fault.code} {fault.message}")
+    return loaded(None, settings)
 
 
 def take_up(settings: Settings, stage: str) -> InForce:

@@ -90,7 +90,7 @@ def show(
 @app.command()
 def check(
     folder: Annotated[
-        Optional[Path], typer.Argument(metavar="[FOLDER]", help="Folder of the files; default: those in force.")
+        Optional[Path], typer.Argument(metavar="[FOLDER]", help="Folder of the files; default: that of the settings.")
     ] = None,
     offline: Annotated[
         bool, typer.Option("--offline", help="Do not ask the two systems what fields they have.")
@@ -179,7 +179,7 @@ def live_facts(settings: Settings, asked: Iterable[System], mappings: Iterable[E
 @app.command("test")
 def run_examples(
     folder: Annotated[
-        Optional[Path], typer.Argument(metavar="[FOLDER]", help="Folder of the files; default: those in force.")
+        Optional[Path], typer.Argument(metavar="[FOLDER]", help="Folder of the files; default: that of the settings.")
     ] = None,
     mapping: MappingName = None,
     as_json: AsJson = False,
@@ -525,6 +525,6 @@ def how(line: FieldMapping) -> str:
 
 
 def _mappings(connection_file: Path | None) -> Mapping[str, EntityMapping]:
-    from drawbar.cli.in_force import mappings_in_force
+    from drawbar.cli.in_force import mappings_as_far_as_known
 
-    return mappings_in_force(open_settings(connection_file))
+    return mappings_as_far_as_known(open_settings(connection_file))

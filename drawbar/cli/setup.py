@@ -73,14 +73,14 @@ def webhooks(
 
 def registered(settings: Settings, system: System, *, url: str | None, check: bool, remove: bool) -> list[Found]:
     """What became of one system's registrations. Raises SettingsError and AccessError for what stops all of it."""
-    from drawbar.cli.in_force import mappings_in_force
+    from drawbar.cli.in_force import mappings_as_far_as_known
     from drawbar.odata import open_http
     from processors.mapping_files import captured_entities
     from producers.webhooks import checked_url, public_url, secret_of
 
     address = public_url(settings.capture) if url is None else checked_url(url, where="--url")
     secret = "" if remove else secret_of(settings.capture)
-    mappings = mappings_in_force(settings)
+    mappings = mappings_as_far_as_known(settings)
     fields = {entity: names for (of, entity), names in captured_entities(mappings.values()).items() if of is system}
     http = open_http(settings, system)
     try:

@@ -250,8 +250,7 @@ class TestConsumes:
 
     def test_needs_all_of_several_processes(self, tmp_path: Path):
         made = an_installation(tmp_path, processes={"process": 2})
-        made._entities = frozenset({"erp.customer"})
-    made._pids = {**made._pids, "process": [2, 22]}
+        made._pids = {**made._pids, "process": [2, 22]}
         beats: list[Beat] = [a_beat(stage) for stage in STAGES]
 
         assert not made._consumes(beats)
@@ -286,5 +285,6 @@ def an_installation(tmp_path: Path, *, said: list[tuple[str, str]] | None = None
     settings = load_settings(None, **from_connection(CONNECTION))
     plan = Plan(**{"settings": settings, "entities": lambda _settings: frozenset(), **values})
     made = Installation(plan, lambda who, what: said.append((who, what)) if said is not None else None)
+    made._entities = frozenset({"erp.customer"})
     made._pids = {stage: [number + 1] for number, stage in enumerate(STAGES)}
     return made

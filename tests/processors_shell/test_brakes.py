@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 
 import pytest
@@ -30,8 +31,8 @@ def two_workers(running: Running) -> None:
     running.await_running(*workers, share=PARTITIONS // 2)
 
 
-def customers(running: Running, count: int, *, order: int = 1, **after: str) -> None:
-    running.changes(a_change(an_id(number), order=order, **after) for number in range(count))
+def customers(running: Running, count: int, *, order: int = 1, first: int = 0, **after: str) -> None:
+    running.changes(a_change(an_id(number), order=order, **after) for number in range(first, first + count))
 
 
 def kept_back(running: Running) -> int:
@@ -56,13 +57,19 @@ class TestAPause:
     def test_is_sure_once_it_is_confirmed(self, running: Running):
         """Set in the middle of a load: what has not left when every process confirmed does not leave at all."""
         two_workers(running)
-        customers(running, 1500)
+        customers(running, made := 500)
         eventually(lambda: len(running.commands()) > 100, "commands are leaving")
-        brake(running, TO_CRM, on=True)
+        with ThreadPoolExecutor(1) as other:
+            setting = other.submit(brake, running, TO_CRM, on=True)
+            while not setting.done():
+                customers(running, 100, first=made)
+                made += 100
+            setting.result()
         left = len(running.commands())
+        customers(running, 100, first=made)
+        made += 100
 
-        eventually(lambda: left + kept_back(running) == 1500, "all are decided")
-        assert 100 < left < 1500
+        eventually(lambda: left + kept_back(running) == made, "all are decided")
         assert left == len(running.commands())
 
     def test_holds_over_a_kill_of_all_and_loses_nothing(self, running: Running):
