@@ -7,16 +7,19 @@ judges.
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from drawbar.settings import interpreter
+from processors.mapping_files import shipped_folder
 from schemas.errors import DemoFailed
 
 Row = Mapping[str, Any]
@@ -121,7 +125,9 @@ class Run:
     connection_file: Path
     connection: Mapping[str, Any] = field(default_factory=dict)
     latencies: dict[str, list[float]] = field(default_factory=lambda: {"ERP to CRM": [], "CRM to ERP": []})
+    pairs: list[tuple[str, str]] = field(default_factory=list)  # customers and accounts on which the steps are shown
     deleted: set[str] = field(default_factory=set)
+    is_numbered: bool = False  # the mapping by which accounts bear the number of their customer is in force
     requests_per_change: float = 0.0
 
     def open(self) -> None:
@@ -146,13 +152,12 @@ class Run:
 
     def requests_made(self) -> int:
         """Requests that the sinks have made so far, reads included."""
-        stages = json.loads(self.drawbar("status", "--json", show=False))["stages"]
+        stages = self.lines("status")[0]["stages"]
         return sum(int(worker["requests"]) for name in ("sink-erp", "sink-crm") for worker in stages[name])
 
-    def drawbar(self, *arguments: str, show: bool = True, check: bool = True) -> str:
-        """Run a `drawbar` command as a person would; what it prints."""
-        if show:
-            self.say(f"  [bold]$ drawbar {' '.join(arguments)}[/]")
+    def drawbar(self, *arguments: str) -> str:
+        """Run a `drawbar` command as a person would, and name it; what it prints. Raises DemoFailed for a fault."""
+        self.say(f"  [bold]$ drawbar {' '.join(arguments)}[/]")
         done = subprocess.run(
             [*interpreter(), *arguments],
             env={
@@ -165,13 +170,28 @@ class Run:
             timeout=120,
             check=False,
         )
-        if check and done.returncode != 0:
+        if done.returncode != 0:
             last = done.stderr.strip().splitlines()[-3:]
             raise DemoFailed(f"drawbar {' '.join(arguments)} ended with {done.returncode}: {' '.join(last)}")
         return done.stdout
 
+    def show(self, *arguments: str) -> None:
+        """Run a command and print what it prints."""
+        self.say(self.drawbar(*arguments).rstrip(), markup=False)
+
+    def ask(self, *arguments: str) -> str:
+        """What a `drawbar` command prints, run in this process: a look behind the scenes, without its start."""
+        from drawbar.cli import main
+
+        printed = io.StringIO()
+        with redirect_stdout(printed), redirect_stderr(io.StringIO()):
+            code = main([*arguments, "--connection-file", str(self.connection_file)])
+        if code != 0:
+            raise DemoFailed(f"drawbar {' '.join(arguments)} ended with {code}")
+        return printed.getvalue()
+
     def lines(self, *arguments: str) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.drawbar(*arguments, "--json", show=False).splitlines()]
+        return [json.loads(line) for line in self.ask(*arguments, "--json").splitlines()]
 
     def say(self, what: object, *, markup: bool = True) -> None:
         """Print; text that is wider than the terminal is left to the terminal, so that it can be copied."""
@@ -193,7 +213,7 @@ class Run:
         return took
 
     def wait_quiet(self, timeout_s: int = 60) -> None:
-        self.drawbar("wait", "--quiet", "--timeout-s", str(timeout_s), show=False)
+        self.ask("wait", "--quiet", "--timeout-s", str(timeout_s))
 
 
 def demo(
@@ -205,17 +225,21 @@ def demo(
 
     Example: drawbar demo
     """
-    console = Console()
+    console = Console(file=sys.stdout)  # that of now: commands that are asked in between have one of their own
     began = time.time()
     with tempfile.TemporaryDirectory(prefix="drawbar-demo-") as folder, _system(console, Path(folder)) as run:
         try:
             _salespeople(run)
             _first_synchronisation(run)
+            run.pairs = _pairs(run)
             _live_edits(run)
             _both_sides(run)
             _automation(run)
             _burst(run)
+            _contact(run)
             _dead_letters(run)
+            _pause(run)
+            _apply(run, Path(folder))
             _delete(run)
             good = _compare(run)
         except DemoFailed as failure:
@@ -374,7 +398,7 @@ def _pairs(run: Run) -> list[tuple[str, str]]:
 
 def _live_edits(run: Run) -> None:
     run.step("Edits cross in both directions")
-    pairs = _pairs(run)
+    pairs = run.pairs
     for number in range(3):
         customer, account = pairs[number]
         phone = f"+1 555 01{number:02}"
@@ -406,7 +430,7 @@ def _live_edits(run: Run) -> None:
 
 def _both_sides(run: Run) -> None:
     run.step("Both sides edit one record at once")
-    customer, account = _pairs(run)[6]
+    customer, account = run.pairs[6]
     run.erp.edit(customer, {"email": "orders@both.example"})
     since = run.crm.edit(account, {"telephone1": "+1 555 0177"})
 
@@ -415,7 +439,7 @@ def _both_sides(run: Run) -> None:
         return bool(here["phoneNumber"] == "+1 555 0177" and there["emailaddress1"] == "orders@both.example")
 
     run.until("different fields: both edits are on both sides after", merged, since)
-    customer, account = _pairs(run)[7]
+    customer, account = run.pairs[7]
     run.erp.edit(customer, {"website": "erp.example"})
     since = run.crm.edit(account, {"websiteurl": "crm.example"})
 
@@ -430,7 +454,7 @@ def _both_sides(run: Run) -> None:
 
 def _automation(run: Run) -> None:
     run.step("A second application edits the account right after our write")
-    customer, account = _pairs(run)[8]
+    customer, account = run.pairs[8]
     run.erp.edit(customer, {"city": "Rotterdam"})
     deadline = time.time() + DEADLINE_S
     while run.crm.get(account)["address1_city"] != "Rotterdam":
@@ -447,7 +471,7 @@ def _automation(run: Run) -> None:
 
 def _burst(run: Run) -> None:
     run.step(f"A burst of {BURST} edits, half on each side")
-    pairs = _pairs(run)
+    pairs = run.pairs
     half = min(BURST // 2, len(pairs) // 2)
     before = run.requests_made()
     began = time.time()
@@ -475,9 +499,27 @@ def _burst(run: Run) -> None:
     run.say(f"  {run.requests_per_change:.2f} requests per change")
 
 
+def _contact(run: Run) -> None:
+    run.step("A company and a person who works there, made in one go")
+    since = time.time()
+    customer = run.erp.create({"displayName": "Kestrel Glass Ltd", "email": "office@kestrel.example"})
+    (company,) = run.erp.call("GET", f"customers({customer})/contactsInformation")["value"]
+    person = {"type": "Person", "displayName": "Ines van der Meer", "companyNumber": company["contactNumber"]}
+    made = run.erp.call("POST", "contacts", person)["id"]
+    found: dict[str, Any] = {}
+
+    def is_there() -> bool:
+        found.update(next((row for row in run.truth("crm", "contacts") if row["contactid"] == made), {}))
+        return bool(found) and found["_parentcustomerid_value"] == customer
+
+    run.until("the person is a contact of the new account, for which it waited, after", is_there, since)
+    names = [found[part] or "" for part in ("firstname", "middlename", "lastname")]
+    run.say(f"  {person['displayName']!r} is first name {names[0]!r}, middle {names[1]!r}, last {names[2]!r}")
+
+
 def _dead_letters(run: Run) -> None:
     run.step("Customers whose salesperson has no CRM user wait, visibly")
-    run.say(run.drawbar("dead-letters", "list", "--code", "owner-not-coupled").rstrip(), markup=False)
+    run.show("dead-letters", "list", "--code", "owner-not-coupled")
     letters = run.lines("dead-letters", "list", "--code", "owner-not-coupled")
     if not letters:
         raise DemoFailed("no customer waits for its owner, though some salespeople have no user")
@@ -501,9 +543,54 @@ def _dead_letters(run: Run) -> None:
     run.until(f"{len(waiting)} customers went on by themselves, their letters closed, after", released, since)
 
 
+def _pause(run: Run) -> None:
+    run.step("Stocktaking: nothing is to be written to the ERP for a while")
+    direction = ("--mapping", "customer-account", "--direction", "to_erp")
+    customer, account = run.pairs[10]
+    run.drawbar("pause", *direction, "--reason", "stocktaking")
+    run.crm.edit(account, {"address1_line1": "1 Paused Street"})
+    run.erp.edit(customer, {"addressLine2": "not paused"})
+    run.until(
+        "the other direction goes on",
+        lambda: bool(run.crm.get(account)["address1_line2"] == "not paused"),
+        time.time(),
+    )
+    run.show("brakes", "show")
+    if run.erp.get(customer)["addressLine1"] == "1 Paused Street":
+        raise DemoFailed("a paused direction was written")
+    since = time.time()
+    run.drawbar("resume", *direction)
+    run.until(
+        "what was held is written, as it is by now, after",
+        lambda: bool(run.erp.get(customer)["addressLine1"] == "1 Paused Street"),
+        since,
+    )
+
+
+def _apply(run: Run, folder: Path) -> None:
+    run.step("A mapping changes while everything runs: accounts are to bear the number of their customer")
+    new = folder / "mappings-new"
+    shutil.copytree(shipped_folder(), new)
+    file = new / "customer-account.yaml"
+    before = file.read_text("utf-8")
+    line = next(line for line in before.splitlines() if "crm: accountnumber," in line)
+    file.write_text(before.replace(line, line.replace(", enabled: false", "")), "utf-8")
+    run.say(f"  in {file.name}:{line.replace(', enabled: false', '')}")
+    since = time.time()
+    run.show("mappings", "apply", str(new), "--yes")
+    run.is_numbered = True
+    customer, account = run.pairs[0]
+    number = run.erp.get(customer)["number"]
+    run.until(
+        f"customer {number} has the account with that number after",
+        lambda: bool(run.crm.get(account)["accountnumber"] == number),
+        since,
+    )
+
+
 def _delete(run: Run) -> None:
     run.step("A deleted account does not vanish silently")
-    customer, account = _pairs(run)[9]
+    customer, account = run.pairs[9]
     since = run.crm.delete(account)
     run.deleted.add(customer)
 
@@ -512,7 +599,7 @@ def _delete(run: Run) -> None:
         return any(letter["ref"].endswith(customer) for letter in letters)
 
     run.until("a dead letter tells of it after", told, since)
-    run.say(run.drawbar("explain", f"erp:customer:{customer}").rstrip(), markup=False)
+    run.show("explain", f"erp:customer:{customer}")
 
 
 # --- the judgement ----------------------------------------------------------------------------------------------------
@@ -557,6 +644,7 @@ class _Judge:
     """Compares a customer with an account by rules of its own."""
 
     def __init__(self, run: Run) -> None:
+        self._is_numbered = run.is_numbered
         self._terms = {row["id"]: TERMS.get(row["code"]) for row in run.truth("erp", "paymentTerms")}
         self._methods = {row["id"]: METHODS.get(row["code"]) for row in run.truth("erp", "shipmentMethods")}
         company = run.connection["erp"]["company_id"].lower()
@@ -584,6 +672,8 @@ class _Judge:
             found.append("paymentTermsId")
         if self._methods.get(customer["shipmentMethodId"]) != account.get("address1_freighttermscode"):
             found.append("shipmentMethodId")
+        if self._is_numbered and customer["number"] != account.get("accountnumber"):
+            found.append("number")
         owner = self._owners.get(customer["salespersonCode"])
         if owner is not None and account.get("_ownerid_value") != owner:
             found.append("salespersonCode")
