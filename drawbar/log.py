@@ -54,6 +54,7 @@ EVENTS: Mapping[str, str] = {
     "process.stopped": "the process has drained and ends",
     "process.stopped_writing": "too many records are about to be changed: a brake went on by itself",
     "process.waits_for_broker": "no broker answers yet",
+    "registry.waiting": "the schema registry does not answer yet",
     "sink.assigned": "the sink has more partitions",
     "sink.bus_unavailable": "outcomes cannot be sent; they are kept and sent again",
     "sink.paused": "nothing is written for now: outage, throttling, a right that is missing, or the bus",

@@ -105,6 +105,14 @@ class BusSettings(_Part):
         return client_options(self)
 
 
+class RegistrySettings(_Part):
+    url: str = Field("", description="schema registry (Confluent's API); blank: schemas travel by their fingerprint")
+    user: str = Field("", description="user of the registry")
+    password: SecretStr | None = Field(None, description="password of the registry")
+    password_file: Path | None = Field(None, description="file that holds the password")
+    ca_file: Path | None = Field(None, description="PEM file of the authorities to trust; default: the machine's")
+
+
 class SignInSettings(_Part):
     authority: str = Field(
         "https://login.microsoftonline.com/organizations", description="address of the sign-in service and tenant"
@@ -196,6 +204,7 @@ class Settings(BaseSettings):
     )
 
     bus: BusSettings = Field(default_factory=BusSettings)
+    registry: RegistrySettings = Field(default_factory=RegistrySettings)
     sign_in: SignInSettings = Field(default_factory=SignInSettings)
     erp: ErpSettings = Field(default_factory=ErpSettings)
     crm: SystemSettings = Field(default_factory=SystemSettings)

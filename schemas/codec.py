@@ -1,8 +1,10 @@
 """Carry the record types into bytes and back: Avro for the topics, JSON text for the rows of decide's table.
 
 Pure after import; the `.avsc` files are read once. Avro values are in single-object encoding: C3 01, the CRC-64
-fingerprint of the schema, the body (Avro specification 1.11, "Single object encoding"). A reader that meets another
-first byte or an unknown fingerprint raises `Undecodable`, and the message becomes a dead letter with its bytes.
+fingerprint of the schema, the body (Avro specification 1.11, "Single object encoding"). Where a registry keeps the
+schemas, a process installs a `Framing` and writes the registry's: 00, the id of the schema, the body. The first byte
+tells them apart, so both may stand on one topic. A reader that meets another first byte, an unknown fingerprint or an
+unknown id raises `Undecodable`, and the message becomes a dead letter with its bytes.
 """
 
 from __future__ import annotations
@@ -17,13 +19,13 @@ from decimal import Decimal
 from enum import Enum
 from functools import cache
 from importlib import resources
-from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Protocol, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import fastavro
 import fastavro.schema
 
 from schemas.coupling import Row
-from schemas.errors import Undecodable
+from schemas.errors import RegistryUnavailable, Undecodable
 from schemas.records import (
     ChangeEvent,
     Command,
@@ -51,8 +53,40 @@ FILES: dict[str, type] = {
 }
 
 
+REGISTRY_MARKER = 0  # the first byte of Confluent's framing
+
+
+class Framing(Protocol):
+    """How a registry's schemas stand before and behind a message."""
+
+    def frame(self, record: object) -> tuple[bytes, Any, dict[str, Any]]:
+        """What stands before the body of `record`, and the schema and the datum of the body."""
+        ...
+
+    def unframe(self, cls: type, schema_id: int, body: io.BytesIO) -> Mapping[str, Any]:
+        """The datum of a `cls` that was written with this schema.
+
+        Raises Undecodable for a schema that there is not, RegistryUnavailable when nobody can tell.
+        """
+        ...
+
+
+_installed: list[Framing] = []
+
+
+def install(framing: Framing | None) -> None:
+    """Write with a registry's schemas from now on, and read what was; None: single-object encoding alone."""
+    _installed[:] = [framing] if framing is not None else []
+
+
 def encode(record: object) -> bytes:
-    """`record` in single-object encoding. Raises KeyError for a class that has no schema."""
+    """`record` in the framing of this process. Raises KeyError for a class that has no schema."""
+    if _installed:
+        before, parsed, datum = _installed[0].frame(record)
+        framed = io.BytesIO()
+        framed.write(before)
+        fastavro.schemaless_writer(framed, parsed, datum)
+        return framed.getvalue()
     schema, header = _writer(cast("Any", type(record)))
     out = io.BytesIO()
     out.write(header)
@@ -61,17 +95,24 @@ def encode(record: object) -> bytes:
 
 
 def decode(cls: type[T], data: bytes | None) -> T:
-    """The record in `data`.
+    """The record in `data`, in either framing.
 
-    Raises Undecodable when the bytes are not one of `cls` in single-object encoding.
+    Raises Undecodable when the bytes are not one of `cls`, RegistryUnavailable when they may be and nobody can tell.
     """
     schema, header = _writer(cast("Any", cls))
-    if not data or data[:10] != header:
+    by_registry = bool(_installed) and bool(data) and cast("bytes", data)[0] == REGISTRY_MARKER
+    if not data or (data[:10] != header and not by_registry):
         raise Undecodable(f"not a {cls.__name__} in single-object encoding")
     try:
-        body = io.BytesIO(data[10:])
-        datum: Any = fastavro.schemaless_reader(body, schema, None)
+        if by_registry:
+            body = io.BytesIO(data[5:])
+            datum: Any = _installed[0].unframe(cls, int.from_bytes(data[1:5], "big"), body)
+        else:
+            body = io.BytesIO(data[10:])
+            datum = fastavro.schemaless_reader(body, schema, None)
         record = from_datum(cls, datum)
+    except (Undecodable, RegistryUnavailable):
+        raise
     except Exception as fault:
         # fastavro raises whatever its reading runs into; to us all of it means the same.
         raise Undecodable(f"broken {cls.__name__}: {type(fault).__name__}") from fault

@@ -41,7 +41,10 @@
     │   ├── JarMismatch            5004  a jar is not the one that was pinned
     │   ├── BusUntrusted           5005  the TLS connection is refused, by us or by the broker
     │   ├── BusSignInRefused       5006  the broker refuses user and password
-    │   └── BusRightMissing        5007  signed in, but a right (ACL) is missing
+    │   ├── BusRightMissing        5007  signed in, but a right (ACL) is missing
+    │   ├── RegistryUnavailable    5008  the schema registry does not answer
+    │   ├── SchemaNotRegistered    5009  a schema that this process writes is not in the registry
+    │   └── SchemaIncompatible     5010  the registry does not take the new version of a schema
     ├── CaptureError       DRW-6xxx  a source cannot be read
     │   ├── MassDelete             6001  too many deletes at once: capture of the entity stops until confirmed
     │   ├── PositionExpired        6002  retriable: the source forgot our position; a snapshot follows
@@ -324,6 +327,24 @@ class BusRightMissing(BusError):
     code = "DRW-5007"
     slug = "bus-right-missing"
     next_step = "give the user the rights (ACLs) that docs/operations.md lists"
+
+
+class RegistryUnavailable(BusError):
+    code = "DRW-5008"
+    slug = "registry-unavailable"
+    next_step = "check DRAWBAR_REGISTRY__URL, user and password, and whether the registry runs"
+
+
+class SchemaNotRegistered(BusError):
+    code = "DRW-5009"
+    slug = "schema-not-registered"
+    next_step = "register what is written: drawbar schemas apply"
+
+
+class SchemaIncompatible(BusError):
+    code = "DRW-5010"
+    slug = "schema-incompatible"
+    next_step = "see drawbar schemas plan; readers of the topic must be told, and the subject's compatibility changed"
 
 
 class CaptureError(DrawbarError):

@@ -18,6 +18,7 @@ from drawbar.cli import (
     mappings,
     rebaseline,
     run,
+    schemas,
     setup,
     status,
     sync,
@@ -86,6 +87,7 @@ app.command("metrics", short_help="Serve figures and health of all stages for Pr
 app.command("process")(run.process)
 app.command("sink")(run.sink)
 app.add_typer(topics.app, name="topics")
+app.add_typer(schemas.app, name="schemas", short_help="What the schema registry has, and what it should.")
 app.add_typer(setup.app, name="setup", short_help="Register the webhooks in both systems.")
 app.command("bus", short_help="Run an Apache Kafka on this machine until Ctrl-C.")(run.bus)
 app.command("sandbox", short_help="Serve a Business Central and a Dataverse on this machine.")(run.sandbox)

@@ -131,6 +131,7 @@ class _Change:
 
         bus, version = self.system.settings.bus, self.meant.version
         if version != self.before.version:
+            self._register_schemas()
             put_set(bus, NEXT, self.meant)
             count = await_taken(bus, AHEAD, version, tell=say)
             self._say(f"taken by capture and sinks ({count})")
@@ -174,6 +175,20 @@ class _Change:
             typer.echo(f"  {plural(held, 'record')} with an open dead letter: drawbar dead-letters list")
 
     # --- steps ------------------------------------------------------------------------------------------------------
+
+    def _register_schemas(self) -> None:
+        """Columns for the new fields. Raises SchemaIncompatible, RegistryUnavailable: then nothing is switched."""
+        settings = self.system.settings
+        if not settings.registry.url:
+            return
+        from drawbar.cli.schemas import schemas_for
+        from drawbar.registry import Registry
+
+        with Registry(settings.registry) as registry:
+            done = registry.apply(schemas_for(settings, self.after))
+        changed = [one.subject for one in done if one.what in ("new", "changed")]
+        if changed:
+            self._say(f"registered: {', '.join(changed)}")
 
     def _await_captured(self) -> None:
         """Return when capture has read all records with the new fields, and their rows hold them."""

@@ -109,6 +109,7 @@ def findings(connection_file: Path | None, *, quick: bool) -> Iterator[Finding]:
     if not faults:
         yield Finding(what="mappings", note=plural(len(mappings), "mapping"))
     yield from probe_bus(settings)
+    yield from probe_registry(settings)
     if not quick:
         for system in System:
             yield from probe_system(settings, system, mappings)
@@ -154,6 +155,26 @@ def probe_bus(settings: Settings) -> Iterator[Finding]:
         yield Finding(what="rights", fault=BusRightMissing(f"the user of the bus lacks: {', '.join(lacking)}"))
     if todo.empty:
         yield Finding(what="topics", note=f"{len(todo.unchanged)} as in the topic table")
+
+
+# --- registry -----------------------------------------------------------------------------------------------------
+
+
+def probe_registry(settings: Settings) -> Iterator[Finding]:
+    if not settings.registry.url:
+        return
+    from drawbar.cli.in_force import mappings_as_far_as_known
+    from drawbar.registry import Registry, RegistryFraming
+    from processors.mapping_files import captured_entities
+    from schemas.errors import BusError
+
+    try:
+        with Registry(settings.registry) as registry:
+            RegistryFraming(registry).prepare(captured_entities(mappings_as_far_as_known(settings).values()))
+    except (BusError, ConfigError) as fault:
+        yield Finding(what="registry", fault=fault)
+    else:
+        yield Finding(what="registry", note="all schemas are registered")
 
 
 # --- the two systems ----------------------------------------------------------------------------------------------

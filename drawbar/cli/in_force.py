@@ -110,3 +110,21 @@ def loaded(files: MappingSet | None, settings: Settings) -> Mapping[str, EntityM
     texts = None if files is None else {Path(f"(in force) {name}"): text for name, text in files.files.items()}
     source = settings.mappings_dir if texts is None else texts
     return load_mappings(source, compat=settings.compat, ownership=settings.ownership)
+
+
+def speak_by_registry(settings: Settings, mappings: Mapping[str, EntityMapping]) -> None:
+    """Where a registry is named, this stage writes and reads by its schemas from here on. Waits until it answers.
+
+    Raises SchemaNotRegistered when something that the stages write is not there.
+    """
+    if not settings.registry.url:
+        return
+    from drawbar.registry import Registry, RegistryFraming
+    from processors.mapping_files import captured_entities
+    from schemas.codec import install
+
+    registry = Registry(settings.registry)
+    registry.await_there()
+    framing = RegistryFraming(registry)
+    framing.prepare(captured_entities(mappings.values()))
+    install(framing)

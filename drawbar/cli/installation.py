@@ -138,6 +138,7 @@ class Installation:
         self._sign_in()
         self._with_bus(self._apply_topics)
         self._entities = self._with_bus(lambda: plan.entities(self._settings))
+        self._with_bus(self._apply_schemas)
         self._start_stages()
 
     def _start_bus(self) -> str:
@@ -269,6 +270,19 @@ class Installation:
         done = apply(admin, TOPICS, partitions=bus.partitions, replication_factor=bus.replication_factor)
         if done.missing:
             self._say("bus", f"{len(done.missing)} topics made, {bus.partitions} partitions for pairs")
+
+    def _apply_schemas(self) -> None:
+        if not self._settings.registry.url:
+            return
+        from drawbar.cli.schemas import schemas_in_force
+        from drawbar.registry import Registry
+
+        with Registry(self._settings.registry) as registry:
+            registry.await_there()
+            done = registry.apply(schemas_in_force(self._settings))
+        count = sum(one.what in ("new", "changed") for one in done)
+        if count:
+            self._say("registry", f"{count} schemas registered")
 
     def _start_stages(self) -> None:
         commands: dict[str, Sequence[str]] = {

@@ -453,7 +453,7 @@ def _at_work(settings: Settings, stage: str) -> Iterator[InForce]:
     import structlog
 
     from drawbar.bus.clients import wait_for_broker
-    from drawbar.cli.in_force import take_up
+    from drawbar.cli.in_force import speak_by_registry, take_up
     from drawbar.mapping_sets import started_anew_for_others
 
     def waiting(waited_s: float) -> None:
@@ -461,6 +461,7 @@ def _at_work(settings: Settings, stage: str) -> Iterator[InForce]:
 
     wait_for_broker(settings.bus.bootstrap_servers, settings.bus.extra, on_wait=waiting)
     files = take_up(settings, stage)
+    speak_by_registry(settings, files.mappings)
     with started_anew_for_others(settings.bus, stage=stage, version=files.version):
         yield files
 

@@ -83,6 +83,11 @@ def open_running(connection_file: Path | None = None, **overrides: Any) -> Setti
             where="--connection-file, DRAWBAR_CONNECTION_FILE or DRAWBAR_BUS__BOOTSTRAP_SERVERS",
             next_step="start one with `drawbar up --sandbox --connection-file PATH` and name that file",
         )
+    if settings.registry.url:
+        from drawbar.registry import Registry, RegistryFraming
+        from schemas.codec import install
+
+        install(RegistryFraming(Registry(settings.registry)))
     return settings
 
 
