@@ -387,6 +387,7 @@ class TestGlossary:
             "couplings": "coupling",
             "dead-letters": "dead letter",
             "mappings": "mapping",
+            "schemas": "schemas",
             "setup": "webhook",
             "sync": "plan",
         }
