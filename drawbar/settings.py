@@ -345,6 +345,8 @@ def from_connection(connection: Mapping[str, Any]) -> dict[str, Any]:
         "crm": system(connection.get("crm", {})),
         "state_dir": connection.get("state_dir", ".drawbar"),
     }
+    if connection.get("registry"):
+        values["registry"] = dict(connection["registry"])
     if connection.get("sign_in"):
         values["sign_in"] = {**connection["sign_in"], "instance_discovery": False}
     if connection.get("ca_file"):

@@ -411,10 +411,18 @@ def next_step(letter: DeadLetter, mappings: Mapping[str, EntityMapping], candida
     text = letter.next_step.replace("--id ID", f"--id {letter.letter_id}")
     if letter.code not in (OwnerNotCoupled.code, ReferenceNotCoupled.code):
         return text
+    bearer = _bearer(letter.missing, mappings)
+    if bearer:
+        return bearer
     try:
         missing = RecordRef.parse(letter.missing)
     except ValueError:
         return text
+    if missing.entity == "bcbi_company":
+        return (
+            f"make the row of this company in the CRM: bcbi_company with {missing.id} in bcbi_externalid, and an owning "
+            "team; what waits for it then goes on by itself"
+        )
     other = _counterpart(missing, mappings)
     return f"{_couple(letter.missing, other)}; what waits for it then goes on by itself" if other else text
 
@@ -426,13 +434,28 @@ def _couple(one: str, other: str) -> str:
 
 
 def _counterpart(ref: RecordRef, mappings: Mapping[str, EntityMapping]) -> str:
-    """What a record of this entity is coupled with; blank when no mapping pairs it."""
-    entities = (
-        mapping.entity_in(ref.system.other)
-        for mapping in mappings.values()
-        if mapping.role == "pair" and mapping.entity_in(ref.system) == ref.entity
+    """What a record of this entity is coupled with, by its business key where it has one that people know; blank when
+    no mapping pairs it.
+    """
+    other = ref.system.other
+    for mapping in mappings.values():
+        if mapping.role == "pair" and mapping.entity_in(ref.system) == ref.entity:
+            key = mapping.key_in(other)
+            return f"{other}:{mapping.entity_in(other)}:{f'{key}=…' if key else 'ID'}"
+    return ""
+
+
+def _bearer(missing: str, mappings: Mapping[str, EntityMapping]) -> str:
+    """What to do about a record that is known by a value it bears, `customer-account.companyContactNumber:CT1`."""
+    field, _, value = missing.partition(":")
+    name, _, column = field.partition(".")
+    mapping = mappings.get(name)
+    if mapping is None or not column or not value:
+        return ""
+    return (
+        f"couple the {mapping.erp} with {value} in {column}: drawbar explain erp:{mapping.erp}:{column}={value} tells "
+        "why it is not; what waits for it then goes on by itself"
     )
-    return next((f"{ref.system.other}:{entity}:ID" for entity in entities), "")
 
 
 def to_json(

@@ -25,7 +25,7 @@ from drawbar.bus.supervisor import ChildSpec, Supervisor
 from drawbar.bus.topics import apply
 from drawbar.cli.connection import remove_connection, write_connection
 from drawbar.metrics import serve_installation
-from drawbar.settings import Settings, interpreter
+from drawbar.settings import RegistrySettings, Settings, interpreter, secret_of
 from drawbar.status import Beat, BeatReader, brake_text, brakes_on
 from schemas.errors import BusError, BusStartFailed, BusUnavailable, DrawbarError, SettingsError, UsageError
 from schemas.topics import PAIRS_WORK, TOPICS
@@ -133,6 +133,8 @@ class Installation:
         else:
             self._connection |= _systems(self._settings)
         bus["partitions"] = self._with_bus(lambda: self._partitions(bootstrap))
+        if self._settings.registry.url:
+            self._connection["registry"] = _registry(self._settings.registry)
         self._connection |= {"state_dir": str(plan.state_dir), "partitions": bus["partitions"]}
         self._settings = _with(self._settings, bus, self._connection if info is not None else None)
         self._sign_in()
@@ -543,6 +545,17 @@ def _with(settings: Settings, bus: Mapping[str, Any], connection: Mapping[str, A
     values["state_dir"] = settings.state_dir.resolve()
     values["observe"] = settings.observe
     return load_settings(None, **values)
+
+
+def _registry(registry: RegistrySettings) -> dict[str, str]:
+    """Where the schemas are: without them nobody reads the topics. The file is for its owner alone."""
+    said = {
+        "url": registry.url,
+        "user": registry.user,
+        "password": secret_of(registry.password, registry.password_file, "registry.password"),
+        "ca_file": str(registry.ca_file.resolve()) if registry.ca_file is not None else "",
+    }
+    return {name: value for name, value in said.items() if value}
 
 
 def _to_environment(settings: Settings, *, with_systems: bool) -> dict[str, str]:

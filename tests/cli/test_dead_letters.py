@@ -18,6 +18,7 @@ from schemas.errors import (
     AmbiguousMatch,
     CounterpartDeleted,
     OwnerNotCoupled,
+    ReferenceNotCoupled,
     Rejected,
     Undecodable,
     UpdateConflict,
@@ -147,9 +148,21 @@ class TestNextStep:
     def test_is_a_command_that_lacks_nothing_but_the_other_id(self):
         """What is missing and the kind of its counterpart are filled in."""
         assert (
-            f"drawbar couplings couple erp:salesperson:{JR} crm:systemuser:ID; what waits for it then goes on by itself"
-            == next_step(a_letter(), shipped())
+            f"drawbar couplings couple erp:salesperson:{JR} crm:systemuser:internalemailaddress=…; what waits for it then "
+            "goes on by itself" == next_step(a_letter(), shipped())
         )
+
+    def test_of_the_company_is_to_make_its_row(self):
+        """Nothing can be coupled with it."""
+        letter = a_letter(error=ReferenceNotCoupled, missing="crm:bcbi_company:c-1")
+
+        assert "bcbi_company with c-1 in bcbi_externalid" in next_step(letter, shipped())
+
+    def test_of_a_value_names_the_record_that_bears_it(self):
+        """A person of the ERP names the company by the number of its contact."""
+        letter = a_letter(error=ReferenceNotCoupled, missing="customer-account.companyContactNumber:CT1")
+
+        assert "drawbar explain erp:customer:companyContactNumber=CT1" in next_step(letter, shipped())
 
     def test_of_an_ambiguous_match_can_be_typed(self):
         """A command for each record that might be meant, with real refs, whichever side they are on."""
@@ -240,7 +253,7 @@ class TestList:
         out = run(app, "list", rows=self.ROWS).out
 
         assert "DRW-3001 owner-not-coupled   2 x   customer-account   oldest 2 h" in out
-        assert f"drawbar couplings couple erp:salesperson:{JR} crm:systemuser:ID\n" in out
+        assert f"drawbar couplings couple erp:salesperson:{JR} crm:systemuser:internalemailaddress=…\n" in out
         assert f"erp:customer:{FABRIKAM}" not in out
 
     def test_people_see_what_an_ambiguous_match_is(self):

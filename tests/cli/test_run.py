@@ -165,6 +165,17 @@ class TestEnvironmentOfAStage:
 
         assert settings == load_settings()
 
+    def test_finds_the_registry_in_the_connection_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        """Without its schemas nobody reads the topics."""
+        monkeypatch.setenv("DRAWBAR_REGISTRY__URL", "http://registry.test")
+        monkeypatch.setenv("DRAWBAR_REGISTRY__USER", "drawbar")
+        monkeypatch.setenv("DRAWBAR_REGISTRY__PASSWORD", "s3cret")
+        settings = load_settings(None, **from_connection(CONNECTION))
+        told = installation._registry(settings.registry)
+        monkeypatch.delenv("DRAWBAR_REGISTRY__URL")
+
+        assert settings.registry == load_settings(None, **from_connection({**CONNECTION, "registry": told})).registry
+
     def test_does_not_name_a_connection_file(self, monkeypatch: pytest.MonkeyPatch):
         """It is of the system that is only being made."""
         monkeypatch.setenv("DRAWBAR_CONNECTION_FILE", "/of/another/system.json")
