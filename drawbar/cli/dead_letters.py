@@ -420,8 +420,8 @@ def next_step(letter: DeadLetter, mappings: Mapping[str, EntityMapping], candida
         return text
     if missing.entity == "bcbi_company":
         return (
-            f"make the row of this company in the CRM: bcbi_company with {missing.id} in bcbi_externalid, and an owning "
-            "team; what waits for it then goes on by itself"
+            f"make the row of this company in the CRM: bcbi_company with {missing.id} in bcbi_externalid, and an "
+            "owning team; what waits for it then goes on by itself"
         )
     other = _counterpart(missing, mappings)
     return f"{_couple(letter.missing, other)}; what waits for it then goes on by itself" if other else text
