@@ -595,7 +595,8 @@ def _decide_single(pair: Pair, mapping: EntityMapping, view: ReferenceView, cont
     if not creates and not tests:
         return alone
     if not passes(source.state, mapping.conditions(system), view):
-        return Decided(pair=pair, decisions=(Skip(direction=direction, reason="outside-filter"),))
+        why = _changes_with(source, mapping, view) if system is System.ERP else ()
+        return Decided(pair=pair, decisions=(Skip(direction=direction, reason="outside-filter", fields=why),))
     hold = pair.holds.get(direction)
     if hold is not None and still_held(hold, source, retry=context.retry):
         return Decided(pair=pair, decisions=(Skip(direction=direction, reason="held", fields=hold.fields),))
@@ -609,6 +610,20 @@ def _decide_single(pair: Pair, mapping: EntityMapping, view: ReferenceView, cont
     if not creates:
         return alone
     return _create(pair, source, mapping, direction, view, context)
+
+
+def _changes_with(source: Side, mapping: EntityMapping, view: ReferenceView) -> tuple[str, ...]:
+    """R308: the record that others name by a value is one with the record that bears the value, and the ERP rewrites it
+    with that one: a customer's company contact. For the journal, so that nobody takes it for an edit.
+    """
+    key = mapping.key_in(System.ERP)
+    number = source.state.get(key) if key is not None else None
+    for line in mapping.lines("to_crm"):
+        if isinstance(number, str) and line.refers_by_field and source.state.get(line.name_in(System.ERP)) == number:
+            bearer = view.erp_id_by(str(line.reference), line.reference_by, number)
+            if bearer is not None:
+                return (f"changes-with:erp:{view.entity(str(line.reference), System.ERP)}:{bearer}",)
+    return ()
 
 
 def match_tests(

@@ -373,3 +373,24 @@ class TestCurrency:
         view = ReferenceView([CONTACT, MAPPINGS["customer-account"]], company_id="")
 
         assert (None, ()) == (view.currency_id("EUR"), view.apply(own_row()))
+
+
+class TestCompanyContact:
+    """The ERP's own contact of a customer, which it rewrites whenever the customer is written (R308)."""
+
+    @staticmethod
+    def change(number: str, company: str) -> list[tuple[str, str, tuple[str, ...]]]:
+        world = a_world(CONTACT, view=a_view(coupled()))
+        played = Played(CONTACT, world=world)
+        state = {"number": number, "companyNumber": company, "type": "Company", "displayName": "Fabrikam"}
+        played.change(a_change("erp:contact:K", state=state))
+        return [(line.event, line.reason, line.fields) for line in played.lines]
+
+    def test_is_named_in_the_journal_with_its_customer(self):
+        """Whoever reads it sees that nobody edited the contact."""
+        assert [("skipped", "outside-filter", ("changes-with:erp:customer:C",))] == self.change("CT1", "CT1")
+
+    @pytest.mark.parametrize(("number", "company"), [("CT2", "CT1"), ("CT9", "CT9")])
+    def test_is_no_other_one(self, number: str, company: str):
+        """A contact below the company; a company that is nobody's customer."""
+        assert [("skipped", "outside-filter", ())] == self.change(number, company)
