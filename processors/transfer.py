@@ -141,10 +141,8 @@ def _carry_currency(value: Value, held: Value, direction: Direction, view: Refer
         return Missing(ReferenceNotCoupled, "local-currency")
     if direction == "to_crm":
         return Known(own) if code == local else _crm_currency(str(code), view)
-    if value is None:
-        return Known(held)
-    if value == own:
-        # A blank is the own currency, and the API may show it as the code: either is left as it stands.
+    if value is None or value == own:
+        # A blank is the own currency (R222), and the API may show it as the code: either is left as it stands.
         return Known(held if normal_key(held or local) == local else None)
     return _erp_currency(str(value), view)
 

@@ -185,10 +185,14 @@ class TestCurrency:
         assert Known(None) == to_erp(CURRENCY, EURO)
 
     def test_the_company_s_own_row_makes_a_foreign_code_blank(self):
-        """R227. No currency in the CRM says nothing."""
+        """R227."""
         assert Known(None) == carry(CURRENCY, EURO, "to_erp", a_view(), creating=False, held="GBP")
-        assert Known("GBP") == carry(CURRENCY, None, "to_erp", a_view(), creating=False, held="GBP")
         assert Known("EUR") == carry(CURRENCY, EURO, "to_erp", a_view(), creating=False, held="EUR")
+
+    def test_that_was_cleared_in_the_crm_is_the_company_s_own(self):
+        """FLD-010, R222: a blank code; one that is there already, in either form, is left."""
+        assert Known(None) == carry(CURRENCY, None, "to_erp", a_view(), creating=False, held="GBP")
+        assert Known("EUR") == carry(CURRENCY, None, "to_erp", a_view(), creating=False, held="EUR")
 
     def test_a_foreign_one_goes_by_its_coupling(self):
         """FLD-009, R221, R222."""

@@ -95,7 +95,7 @@ class TestFlow:
         ],
     )
     def test_of_an_edit_is_that_field_and_no_other(self, erp: dict[str, Value], crm: dict[str, Value]):
-        """REC-003, FLD-002, FLD-008, FLD-010, R163: either way; R207: a blank is transferred like any value."""
+        """REC-003, FLD-002, FLD-008, R163: either way; R207: a blank is transferred like any value."""
         assert update("to_crm", **crm) == to_crm(a_pair(erp=erp))
         assert unchanged("to_erp") == to_erp(a_pair(erp=erp))
         assert update("to_erp", **erp) == to_erp(a_pair(crm=crm))
