@@ -2,7 +2,8 @@
 
 `decide`: the process that is shipped. `faust`: an agent as the Faust tutorial writes it, which does no work at all and
 awaits one send per event. `faust-confirmed`: the same, and it also waits until the broker has each message before it
-takes the next event, which is the least that would be needed to lose nothing. `loop`: the same decisions as the stage
+takes the next event, which is the least that would be needed to lose nothing. `faust-work`: the same decisions as the
+stage in an agent as Faust's documentation has it, rows in a table of Faust's, one awaited send per message. `loop`: the same decisions as the stage
 in a plain loop of confluent-kafka, without rows that survive a restart, journal, or view of other processes.
 """
 
@@ -22,7 +23,7 @@ from drawbar.bus.clients import latest_by_key, make_consumer, make_producer
 from drawbar.settings import Settings
 from processors.react import World, react
 from processors.worker import run_process
-from schemas.codec import decode, encode, from_json
+from schemas.codec import decode, encode, from_json, to_json
 from schemas.coupling import Row
 from schemas.records import Work
 from schemas.topics import COUPLINGS, PAIRS_WORK, commands_topic
@@ -54,6 +55,45 @@ def bare_faust(bootstrap: str, folder: Path, which: str, *, confirmed: bool) -> 
             sent = await out.send(key=event.key, value=event.value)
             if confirmed:
                 await sent
+
+    app.finalize()
+    worker = faust.Worker(app, loglevel=logging.WARNING)
+    worker.execute_from_commandline()
+
+
+def working_faust(bootstrap: str, folder: Path) -> None:
+    which = "faust-work"
+    (folder / which).mkdir(parents=True)
+    app: Any = faust.App(
+        which,
+        broker=f"kafka://{bootstrap}",
+        store="memory://",
+        datadir=str(folder / which),
+        consumer_auto_offset_reset="earliest",
+        topic_disable_leader=True,
+        topic_partitions=PARTITIONS,
+        topic_replication_factor=1,
+        web_enabled=False,
+    )
+    raw = {"key_type": bytes, "value_type": bytes, "key_serializer": "raw", "value_serializer": "raw"}
+    works, out = app.topic(PAIRS_WORK, **raw), app.topic(f"bench.{which}", **raw)
+    journal = app.topic(f"bench.{which}.journal", **raw)
+    table = app.Table("rows", partitions=PARTITIONS, **raw)
+    world: World = a_world()
+    texts = {key: message.value() for key, message in latest_by_key(bootstrap, COUPLINGS, extra={}).items()}
+
+    @app.agent(works)
+    async def decide_work(stream: Any) -> None:
+        async for event in stream.events():
+            work = decode(Work, event.value)
+            row = from_json(Row, table.get(event.key) or texts[event.key])
+            step = react(work, row, world, now=datetime.now(timezone.utc))
+            if step.row is not None:
+                table[event.key] = to_json(step.row).encode()
+            if step.command is not None:
+                await out.send(key=event.key, value=encode(step.command))
+            for line in step.lines:
+                await journal.send(key=event.key, value=encode(line))
 
     app.finalize()
     worker = faust.Worker(app, loglevel=logging.WARNING)
@@ -93,5 +133,7 @@ if __name__ == "__main__":
         run_process(given.model_copy(update={"fingerprint_key": SecretStr(FINGERPRINT_KEY)}), MAPPINGS)
     elif contender == "loop":
         plain_loop(given.bus.bootstrap_servers)
+    elif contender == "faust-work":
+        working_faust(given.bus.bootstrap_servers, given.state_dir)
     else:
         bare_faust(given.bus.bootstrap_servers, given.state_dir, contender, confirmed=contender.endswith("-confirmed"))

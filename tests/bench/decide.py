@@ -16,7 +16,7 @@ from tests.bench.processes import Ends, Pace, median, pace_of, program
 
 EVENTS = 3_000
 ROUNDS = 3  # the median of each is taken
-CONTENDERS = ("loop", "faust", "faust-confirmed", "decide")  # the last one changes the rows
+CONTENDERS = ("loop", "faust", "faust-confirmed", "faust-work", "decide")  # the last one changes the rows
 
 
 def measure() -> Measurement:
@@ -62,6 +62,7 @@ def figures_of(paces: Mapping[str, Sequence[Pace]]) -> list[Figure]:
         *(Figure(what=f"{name}: events", value=rates[name], unit="1/s") for name in CONTENDERS),
         *(Figure(what=f"{name}: processor time", value=costs[name], unit="us/event") for name in CONTENDERS),
         at_least("decide : bare Faust, one awaited send", times("faust", per_s), "x", 2),
+        Figure(what="decide : the same work in a bare Faust agent", value=times("faust-work", per_s), unit="x"),
         Figure(what="decide : bare Faust, each send confirmed", value=times("faust-confirmed", per_s), unit="x"),
         Figure(what="decide : same decisions in a plain loop", value=times("loop", per_s), unit="x"),
         Figure(what="by processor time, decide : bare Faust", value=times("faust", per_cpu_s), unit="x"),
@@ -76,6 +77,7 @@ def output_of(contender: str) -> str:
 def make_outputs(bootstrap: str) -> None:
     """The topics that only this measurement writes."""
     names = [output_of(name) for name in CONTENDERS if name != "decide"]
+    names.append(f"{output_of('faust-work')}.journal")
     admin = make_admin(bootstrap, client_id="bench", extra={})
     for made in admin.create_topics([NewTopic(name, PARTITIONS, 1) for name in names]).values():
         made.result(30)
