@@ -209,7 +209,9 @@ class Settings(BaseSettings):
     erp: ErpSettings = Field(default_factory=ErpSettings)
     crm: SystemSettings = Field(default_factory=SystemSettings)
     ca_file: Path | None = Field(None, description="certificate authorities to trust instead of the machine's")
-    mappings_dir: Path | None = Field(None, description="mapping files for the first start of a system; default: those shipped")
+    mappings_dir: Path | None = Field(
+        None, description="mapping files for the first start of a system; default: those shipped"
+    )
     state_dir: Path = Field(Path(".drawbar"), description="local state: logs, Kafka's data, Faust's tables")
     connection_file: Path | None = Field(None, description="connection file of a running system")
     compat: Literal["drawbar", "microsoft"] = Field(

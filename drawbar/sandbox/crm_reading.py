@@ -162,6 +162,10 @@ class CrmReader:
         orders = parse_order(options["$orderby"], schema) if "$orderby" in options else []
         return [*orders, Order(schema.property((entity.id,))[0], False)]
 
+    def annotated(self, entity: Entity, row: Values, included: Included) -> Values:
+        """A row that was found in another way than by this reader's, with the annotations that were asked for."""
+        return self._annotated(entity, row, row, included)
+
     def _annotated(self, entity: Entity, row: Values, chosen: Values, included: Included) -> Values:
         symbol = self._symbol(row.get("_transactioncurrencyid_value"))
         annotated: Values = {}

@@ -20,6 +20,7 @@ from drawbar.sandbox.crm_batch import (
     resolve_body,
     resolve_target,
 )
+from drawbar.sandbox.crm_fetch import read_fetch, run_fetch
 from drawbar.sandbox.crm_keys import missing
 from drawbar.sandbox.crm_metadata import EntityDefinitions, csdl, key_name
 from drawbar.sandbox.crm_model import (
@@ -256,6 +257,8 @@ class Dataverse:
         self._allow(call, entity, "read")
         if "$deltatoken" in call.options:
             return self._delta(call, entity)
+        if "fetchXml" in call.options:
+            return self._fetch(call, entity)
         tracking = "odata.track-changes" in call.preferences and within is None
         if tracking:
             self._must_be_trackable(entity, call)
@@ -289,6 +292,28 @@ class Dataverse:
         if tracking:
             reply.headers["Preference-Applied"] = "odata.track-changes"
         return reply
+
+    def _fetch(self, call: _Call, entity: Entity) -> Reply:
+        """A query in FetchXML. Every table that it links to must be readable."""
+        user_id = str(call.user.get("systemuserid", ""))
+        text, now = call.options["fetchXml"], self.store.clock.now()
+        fetch = read_fetch(text, self.records.entities, now=now, user_id=user_id, entity=entity)
+        for join in fetch.joins:
+            self._allow(call, join.entity, "read")
+        found = run_fetch(fetch, lambda table: self._reader.matching(table, {}))
+        included = wanted_annotations(call.preferences)
+        body: Values = {"@odata.context": f"{self.base_url}/$metadata#{entity.set}"}
+        if fetch.total:
+            body["@Microsoft.Dynamics.CRM.totalrecordcount"] = min(found.total, COUNT_CAP)
+            body["@Microsoft.Dynamics.CRM.totalrecordcountlimitexceeded"] = found.total > COUNT_CAP
+        if found.cookie and included("Microsoft.Dynamics.CRM.fetchxmlpagingcookie"):
+            body["@Microsoft.Dynamics.CRM.fetchxmlpagingcookie"] = found.cookie
+        if included("Microsoft.Dynamics.CRM.morerecords"):
+            body["@Microsoft.Dynamics.CRM.morerecords"] = found.more
+        body["value"] = (
+            found.rows if fetch.aggregate else [self._reader.annotated(entity, row, included) for row in found.rows]
+        )
+        return self._ok(body)
 
     def _collection(self, call: _Call, entity: Entity, total: int | None) -> Values:
         context = f"{self.base_url}/$metadata#{entity.set}"
