@@ -69,6 +69,8 @@ def working_faust(bootstrap: str, folder: Path) -> None:
         broker=f"kafka://{bootstrap}",
         store="memory://",
         datadir=str(folder / which),
+        key_serializer="raw",
+        value_serializer="raw",
         consumer_auto_offset_reset="earliest",
         topic_disable_leader=True,
         topic_partitions=PARTITIONS,
@@ -78,7 +80,7 @@ def working_faust(bootstrap: str, folder: Path) -> None:
     raw = {"key_type": bytes, "value_type": bytes, "key_serializer": "raw", "value_serializer": "raw"}
     works, out = app.topic(PAIRS_WORK, **raw), app.topic(f"bench.{which}", **raw)
     journal = app.topic(f"bench.{which}.journal", **raw)
-    table = app.Table("rows", partitions=PARTITIONS, **raw)
+    table = app.Table("rows", partitions=PARTITIONS, key_type=bytes, value_type=bytes)
     world: World = a_world()
     texts = {key: message.value() for key, message in latest_by_key(bootstrap, COUPLINGS, extra={}).items()}
 
