@@ -22,8 +22,9 @@ from typing import Any, Protocol
 from drawbar.letters import bytes_letter, index_message, letter_message
 from drawbar.ports import InMessage, OutMessage
 from drawbar.traces import NO_TRACES, Span, Traces, end_all, trace_headers
+from processors.homes import RELEASE
 from processors.react import Step, World, react
-from processors.release import RELEASE, Releaser, Waiting, standing_of
+from processors.release import Releaser, Waiting, standing_of
 from processors.route import Routes, to_works
 from processors.tables import CouplingTable, LetterPositions, Outbox
 from schemas.codec import decode, encode

@@ -8,6 +8,7 @@ claim back the same way. An order handler answers False for "not now": the order
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 from processors.coupling import (
     Absorbed,
@@ -51,6 +52,8 @@ from schemas.records import (
 
 SPENT_CLAIMS = 8  # a claim comes again only with the last few messages of its home
 UNCOUPLE = "uncouple"  # the hold of an uncoupling that the CRM refused
+RELEASE = "release"  # who asks when a record that was missed is coupled
+LOOKED_UP_LATELY = timedelta(seconds=20)
 MAX_HOPS = 6  # two homes that settle a claim hand a change on once or twice
 
 
@@ -531,13 +534,23 @@ def _retry(turn: Turn, order: Order) -> bool:
     turn.use = order.use
     if UNCOUPLE in pair.holds:
         return _uncouple(turn, replace(order, kind=OrderKind.UNCOUPLE))
-    if pair.state in (PairState.SINGLE, PairState.UNCOUPLED):
+    if pair.state in (PairState.SINGLE, PairState.UNCOUPLED) and not _is_fresh(turn, pair, order):
         pair = replace(pair, matched=None)
     if pair.state is PairState.SINGLE and order.use == "create" and (pair.erp or pair.crm):
         pair = replace(pair, to_be_made=True)
     if turn.row.pair is not None:
         turn.row = replace(turn.row, pair=pair)
     return True
+
+
+def _is_fresh(turn: Turn, pair: Pair, order: Order) -> bool:
+    """Whether a look-up that found nothing still holds: a person who asks is given a new one, but a record that is
+    released several times within seconds is not looked up each time. Other values to look for need a new one anyway.
+    """
+    found = pair.matched
+    if order.by != RELEASE or found is None or found.candidates or found.at is None:
+        return False
+    return turn.now - found.at < LOOKED_UP_LATELY
 
 
 def _close(turn: Turn, order: Order) -> bool:

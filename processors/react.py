@@ -103,7 +103,8 @@ def take_outcome(turn: Turn, outcome: Outcome) -> None:
         pair = turn.hold(pair, direction, outcome.code, detail=outcome.detail)
     elif outcome.status is OutcomeStatus.MATCHED:
         found = tuple(candidate.id for candidate in outcome.candidates)
-        pair = replace(pair, matched=Matched(test=test_print(command.tests, turn.world.prints), candidates=found))
+        test = test_print(command.tests, turn.world.prints)
+        pair = replace(pair, matched=Matched(test=test, candidates=found, at=turn.now))
         turn.line("matched", command.home, direction, reason=f"{len(found)} found", command_id=command.command_id)
         hold = pair.holds.get(direction)
         if hold is not None and issubclass(by_code(hold.code), SinkError):

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 
 from drawbar.ports import OutMessage
 from processors.brakes import Brakes
+from processors.homes import RELEASE
 from processors.mapping import EntityMapping
 from processors.tables import Outbox
 from processors.view import BASE_RATE, ReferenceView, is_relied_on, relied_on
@@ -24,7 +25,6 @@ from schemas.coupling import PairState, Row
 from schemas.records import Order, OrderKind, System, Work, derived_id
 from schemas.topics import PAIRS_WORK
 
-RELEASE = "release"  # who asks, in the orders that are sent because something came
 DEFERRED_TIMEOUT_S = 60.0  # an order that waits this long with no command under way is looked at anew
 COMPANY_TIMEOUT_S = (
     30.0  # so long after a start the company's row may be on its way; then the letter says it is missing

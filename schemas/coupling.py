@@ -74,6 +74,7 @@ class Matched:
     candidates: tuple[str, ...] = ()  # ids in the other system
     ruled_out: tuple[str, ...] = ()  # of these, those that belong to somebody else
     ambiguous: bool = False  # a person has to say
+    at: datetime | None = None  # when it was answered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

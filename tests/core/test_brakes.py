@@ -266,7 +266,7 @@ class TestAPausedDirection:
         assert CommandKind.CREATE is played.pair("X").kept_back["to_crm"].kind
 
         played.world.brakes.take(ALL, a_brake(on=False))
-        played.order(OrderKind.RETRY, home="X", by="release").found()
+        played.order(OrderKind.RETRY, home="X", by="release")
         assert CommandKind.CREATE is played.command.kind
 
     def test_lets_a_message_that_comes_again_say_the_same(self):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -611,3 +612,27 @@ class TestDeletes:
 
         assert ("X", made) in played.pairs()
         assert "Fabrikam" == played.pair("X").crm.state["name"]
+
+
+class TestLookedUpLately:
+    """A record that waits for several others is released several times within seconds."""
+
+    @staticmethod
+    def found_nothing() -> Played:
+        return Played(small()).customer().found().rejected()
+
+    def test_is_not_looked_up_again_when_it_is_released(self):
+        played = self.found_nothing()
+        played.now += timedelta(seconds=5)
+        played.order(OrderKind.RETRY, home="C", by="release")
+
+        assert [CommandKind.CREATE] == [command.kind for command in played.commands]
+
+    @pytest.mark.parametrize(("by", "after_s"), [("operator", 5), ("release", 60)])
+    def test_is_looked_up_anew_by_a_person_or_later(self, by: str, after_s: int):
+        """Somebody may have made the counterpart since."""
+        played = self.found_nothing()
+        played.now += timedelta(seconds=after_s)
+        played.order(OrderKind.RETRY, home="C", by=by)
+
+        assert [CommandKind.MATCH] == [command.kind for command in played.commands]
