@@ -21,17 +21,25 @@ NEXT = "next"  # by these is captured already, so that nothing is missing when t
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MappingSet:
-    """All files of one folder. `unseen`: mapping -> CRM fields of changed lines for which not all records were seen."""
+    """All files of one folder. `unseen`: mapping -> CRM fields of changed lines for which not all records were seen;
+    `added`: mappings that there were not before, whose records capture was perhaps not yet asked to bring.
+    """
 
     files: Mapping[str, str]  # name of the file -> its text
     by: str  # a person's login, or a process
     at: datetime
     unseen: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    added: tuple[str, ...] = ()
 
     @property
     def version(self) -> str:
         """The same for the same files: 12 hexadecimal digits."""
         return version_of(self.files)
+
+    @property
+    def is_seen(self) -> bool:
+        """All records were looked at by these files."""
+        return not self.unseen and not self.added
 
     def to_text(self) -> bytes:
         """As JSON."""
@@ -40,6 +48,7 @@ class MappingSet:
             "by": self.by,
             "at": self.at.isoformat(),
             "unseen": {name: list(fields) for name, fields in self.unseen.items()},
+            "added": list(self.added),
             "files": dict(self.files),
         }
         return json.dumps(said, ensure_ascii=False).encode()
@@ -61,6 +70,7 @@ def read_mapping_set(text: bytes) -> MappingSet:
             by=str(said["by"]),
             at=datetime.fromisoformat(said["at"]).astimezone(timezone.utc),
             unseen={str(name): tuple(map(str, fields)) for name, fields in said["unseen"].items()},
+            added=tuple(map(str, said.get("added", ()))),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as fault:
         raise Undecodable(f"no mapping files: {type(fault).__name__}") from fault

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,7 +25,7 @@ from schemas.errors import MappingsNotTaken, UsageError
 
 if TYPE_CHECKING:
     from processors.mapping import EntityMapping
-    from processors.mapping_diff import NewFields
+    from processors.mapping_diff import MappingChange, NewFields
     from schemas.coupling import Row
     from schemas.mapping_set import MappingSet
     from schemas.records import System
@@ -55,7 +55,6 @@ def apply(
     """
     from drawbar.cli.in_force import loaded, of_folder
     from drawbar.mapping_sets import read_sets
-    from processors.mapping_diff import unseen_lines
 
     system = running(ctx, connection_file)
     _stop_at_faults(folder, system)
@@ -65,8 +64,7 @@ def apply(
     after = loaded(meant, system.settings)
     found = difference(system, after)
     if meant.version == before.version:
-        unseen = before.unseen
-        if not unseen and sets.next is None:
+        if before.is_seen and sets.next is None:
             typer.echo("the files say what is in force: nothing to do")
             return
         typer.echo("the files are in force; what was not finished goes on")
@@ -74,21 +72,33 @@ def apply(
         print_difference(found)
         if not yes:
             _ask()
-        unseen = {**before.unseen}
-        for name, lines in unseen_lines(found.changes).items():
-            unseen[name] = tuple(dict.fromkeys((*unseen.get(name, ()), *lines)))
-    added = tuple(change.name for change in found.changes if change.kind == "added")
     change = _Change(
         system=system,
         before=before,
-        meant=replace(meant, unseen=unseen),
+        meant=to_be_seen(meant, before, found.changes),
         after=after,
-        added=added,
         new=found.new_fields,
     )
     change.switch()
     carried, written = change.look_at_records(idle_s=idle_s)
     change.finish(carried, written)
+
+
+def to_be_seen(meant: MappingSet, before: MappingSet, changes: Iterable[MappingChange]) -> MappingSet:
+    """With the records that are to be looked at: for these changes, and for earlier ones that were never finished."""
+    from processors.mapping_diff import unseen_lines
+
+    changes = tuple(changes)
+    unseen = {**before.unseen}
+    for name, lines in unseen_lines(changes).items():
+        unseen[name] = tuple(dict.fromkeys((*unseen.get(name, ()), *lines)))
+    gone = {change.name for change in changes if change.kind == "removed"}
+    added = (*before.added, *(change.name for change in changes if change.kind == "added"))
+    return replace(
+        meant,
+        unseen={name: lines for name, lines in unseen.items() if name not in gone},
+        added=tuple(name for name in dict.fromkeys(added) if name not in gone),
+    )
 
 
 def _ask() -> None:
@@ -120,7 +130,6 @@ class _Change:
     before: MappingSet
     meant: MappingSet
     after: Mapping[str, EntityMapping]
-    added: tuple[str, ...]  # mappings that there were not
     new: tuple[NewFields, ...]
     begun_at: float = field(default_factory=time.monotonic)
 
@@ -165,7 +174,7 @@ class _Change:
         from drawbar.mapping_sets import put_set
         from schemas.mapping_set import IN_FORCE
 
-        put_set(self.system.settings.bus, IN_FORCE, replace(self.meant, unseen={}))
+        put_set(self.system.settings.bus, IN_FORCE, replace(self.meant, unseen={}, added=()))
         pairs = [row.pair for row in carried.rows.values() if row.pair is not None]
         self._say(f"{plural(len(pairs), 'record')} looked at, {written} written")
         kept, held = sum(bool(pair.kept_back) for pair in pairs), sum(bool(pair.holds) for pair in pairs)
@@ -243,7 +252,7 @@ class _Change:
         from drawbar.hints import send_hints
 
         sides: set[tuple[System, str]] = set()
-        for name in self.added:
+        for name in self.meant.added:
             sides |= {(system, entity) for system, entity in _entities_of(self.after[name])}
         if sides:
             send_hints(

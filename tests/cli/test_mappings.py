@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from drawbar.cli.applying import to_be_seen
 from drawbar.cli.mappings import app, effect_lines, how
 from processors.mapping import FieldMapping
-from processors.mapping_diff import Effect
+from processors.mapping_diff import Effect, LineChange, MappingChange
 from processors.mapping_files import shipped_folder
 from schemas.coupling import PairState
+from schemas.mapping_set import MappingSet
+from tests.builders import NOON
 from tests.cli.rows_fake import CONTOSO, CUSTOMERS, FakeRows, a_row, a_side, run, shipped
 
 
@@ -183,3 +186,39 @@ class TestEffectLines:
             "2 pairs would be coupled",
             "left as it stands for now, though it would come to another value: telephone1 5",
         ] == list(effect_lines(effect))
+
+
+class TestApply:
+    """Which records are looked at when other files come into force, also when an earlier command was cut off."""
+
+    def to_be_seen(self, before: MappingSet, *changes: MappingChange) -> tuple[dict[str, tuple[str, ...]], set[str]]:
+        meant = to_be_seen(MappingSet(files={}, by="jane", at=NOON), before, changes)
+        return dict(meant.unseen), set(meant.added)
+
+    def test_looks_at_mappings_that_changed_and_has_those_captured_that_there_were_not(self):
+        before = MappingSet(files={}, by="jane", at=NOON)
+        line = LineChange(kind="added", erp="", crm="fax")
+
+        assert ({CUSTOMERS: ("fax",)}, {"contact-contact"}) == self.to_be_seen(
+            before,
+            MappingChange(kind="changed", name=CUSTOMERS, lines=(line,)),
+            MappingChange(kind="added", name="contact-contact"),
+        )
+
+    def test_does_not_forget_what_a_command_that_was_cut_off_left(self):
+        before = MappingSet(
+            files={}, by="jane", at=NOON, unseen={CUSTOMERS: ("telephone1",)}, added=("contact-contact",)
+        )
+
+        assert ({CUSTOMERS: ("telephone1",)}, {"contact-contact"}) == self.to_be_seen(before)
+
+    def test_has_nothing_to_look_at_in_a_mapping_that_is_gone(self):
+        before = MappingSet(
+            files={}, by="jane", at=NOON, unseen={CUSTOMERS: ("telephone1",)}, added=("contact-contact",)
+        )
+
+        assert ({}, set()) == self.to_be_seen(
+            before,
+            MappingChange(kind="removed", name=CUSTOMERS),
+            MappingChange(kind="removed", name="contact-contact"),
+        )

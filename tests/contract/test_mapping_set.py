@@ -17,9 +17,11 @@ def a_set(**changed: object) -> MappingSet:
 
 class TestMappingSet:
     def test_comes_back_word_for_word(self):
-        ours = a_set(unseen={"customer-account": ("telephone1",), "contact": ()})
+        ours = a_set(unseen={"customer-account": ("telephone1",), "contact": ()}, added=("currency",))
 
         assert ours == read_mapping_set(ours.to_text())
+        assert not ours.is_seen
+        assert a_set().is_seen
 
     def test_has_the_version_of_its_files_whoever_put_them_there(self):
         assert a_set().version == a_set(by="pete", files=dict(reversed(FILES.items()))).version
