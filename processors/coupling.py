@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import Enum
 from functools import lru_cache
 
+from processors.lines import lines_of
 from processors.mapping import EntityMapping, FieldMapping, source_of, target_of
 from processors.transfer import equal
+from schemas.compiled import replace
 from schemas.coupling import InFlight, Pair, Side
 from schemas.records import (
     ChangeEvent,
@@ -189,17 +191,16 @@ def _agreed(
     flight: InFlight, status: OutcomeStatus, observed: Observed, mapping: EntityMapping, prints: Fingerprints
 ) -> _Bases:
     command = flight.command
-    source, target = source_of(flight.direction), target_of(flight.direction)
     of_source: dict[str, str] = {}
     of_target: dict[str, str] = {}
     forms: dict[str, str] = {}
-    for line in mapping.lines(flight.direction):
-        name, origin = line.name_in(target), line.name_in(source)
+    for line in lines_of(mapping).toward.get(flight.direction, ()):
+        name, origin = (line.crm, line.erp) if flight.direction == "to_crm" else (line.erp, line.crm)
         written = name in command.values or command.kind is CommandKind.CREATE
         if not written or name not in observed.state or origin not in flight.source_fingerprints:
             continue
         meant, held = command.values.get(name), observed.state[name]
-        if equal(line, meant, held):
+        if equal(line.field, meant, held):
             of_target[name] = prints.of(held)
             of_source[origin] = flight.source_fingerprints[origin]
         elif status is OutcomeStatus.WRITTEN:

@@ -11,14 +11,16 @@ The rules in the order of reading: `decide` (which kind of pair is it), `_decide
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Union
 
 from processors.coupling import Fingerprints, agree, form, side_of
+from processors.lines import Line, lines_of
 from processors.mapping import DIRECTIONS, Direction, EntityMapping, FieldMapping, source_of, target_of
 from processors.transfer import Bad, Carried, Known, Leave, Missing, carry, equal, map_fields, passes
 from processors.view import ReferenceView
+from schemas.compiled import replace
 from schemas.coupling import RECORD, Hold, Matched, Pair, PairState, Side
 from schemas.errors import (
     AmbiguousMatch,
@@ -149,7 +151,7 @@ def _decide(pair: Pair, mapping: EntityMapping, view: ReferenceView, context: Co
         return _nothing(pair, "only-looked-up")
     if pair.state is PairState.UNCOUPLED:
         return _nothing(pair, "uncoupled-by-hand")
-    if _needs_company(mapping) and view.company_crm_id is None:
+    if lines_of(mapping).needs_company and view.company_crm_id is None:
         missing = f"crm:bcbi_company:{context.company_id}"
         if context.retry:
             toward = "to_crm" if pair.erp is not None else "to_erp"
@@ -172,7 +174,7 @@ def _nothing(pair: Pair, reason: str) -> Decided:
 
 def take_as_base(pair: Pair, mapping: EntityMapping, view: ReferenceView, prints: Fingerprints) -> Pair:
     """What both sides hold now is what they agree on from here; where they differ is remembered for a person."""
-    based = agree(pair, _all_lines(mapping), prints, company=view.company_crm_id)
+    based = agree(pair, (line.field for line in lines_of(mapping).every), prints, company=view.company_crm_id)
     return replace(based, differs=differing(based, mapping, view, prints))
 
 
@@ -183,27 +185,26 @@ def differing(pair: Pair, mapping: EntityMapping, view: ReferenceView, prints: F
     gone = any(side is None or side.deleted for side in (pair.erp, pair.crm))
     if gone:
         return (RECORD,)
-    ways = [way for way in DIRECTIONS if mapping.flows(way)]
     return tuple(
-        item.line.name_in(System.CRM)
-        for item in _lines(pair, mapping, view, prints)
-        if not (item.erp_changed or item.crm_changed)
-        and any(item.line.goes(way) for way in ways)
-        and not any(_holds_already(item, pair, way, view, prints) for way in ways if item.line.goes(way))
+        item.line.crm
+        for item in _compared(pair, mapping, view, prints)
+        if not item.is_moved
+        and item.line.ways
+        and not any(_holds_already(item, pair, way, view, prints) for way in item.line.ways)
     )
 
 
-def _holds_already(item: _Line, pair: Pair, way: Direction, view: ReferenceView, prints: Fingerprints) -> bool:
+def _holds_already(item: _Compared, pair: Pair, way: Direction, view: ReferenceView, prints: Fingerprints) -> bool:
     """Whether the target holds what the source would send, as far as the line sends anything."""
     source, held = item.value(source_of(way)), item.value(target_of(way))
-    carried = carry(item.line, source, way, view, creating=False, held=held)
+    carried = carry(item.line.field, source, way, view, creating=False, held=held)
     if isinstance(carried, Leave):
         return True
     if not isinstance(carried, Known):
         return False
     target = side_of(pair, target_of(way))
-    known_form = target.forms.get(item.line.name_in(target_of(way))) if target is not None else None
-    return equal(item.line, carried.value, held) or known_form == form(prints, carried.value, held)
+    known_form = target.forms.get(item.name_in(target_of(way))) if target is not None else None
+    return equal(item.line.field, carried.value, held) or known_form == form(prints, carried.value, held)
 
 
 def _read_for_base(pair: Pair, context: Context) -> Decided:
@@ -214,14 +215,6 @@ def _read_for_base(pair: Pair, context: Context) -> Decided:
     if hold is not None and source is not None and still_held(hold, source, retry=context.retry):
         return Decided(pair=pair, decisions=(Skip(direction=direction, reason="held", fields=hold.fields),))
     return Decided(pair=pair, decisions=(Issue(direction=direction, kind=CommandKind.READ),))
-
-
-def _needs_company(mapping: EntityMapping) -> bool:
-    return any(line.company and line.enabled for line in mapping.fields)
-
-
-def _all_lines(mapping: EntityMapping) -> tuple[FieldMapping, ...]:
-    return tuple(line for line in mapping.fields if line.enabled)
 
 
 # --- two coupled records ------------------------------------------------------------------------------------------
@@ -238,16 +231,20 @@ class _Way:
     left: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
+@dataclass(slots=True)
+class _Compared:
     """One line with both values."""
 
-    line: FieldMapping
+    line: Line
     erp: Value
     crm: Value
     erp_changed: bool
     crm_changed: bool
     first: bool  # the sides never agreed on this line as it is now
+
+    @property
+    def is_moved(self) -> bool:
+        return self.erp_changed or self.crm_changed
 
     def value(self, system: System) -> Value:
         return self.erp if system is System.ERP else self.crm
@@ -255,21 +252,17 @@ class _Line:
     def changed(self, system: System) -> bool:
         return self.erp_changed if system is System.ERP else self.crm_changed
 
+    def name_in(self, system: System) -> str:
+        return self.line.erp if system is System.ERP else self.line.crm
+
 
 def _decide_pair(pair: Pair, mapping: EntityMapping, view: ReferenceView, context: Context) -> Decided:
-    lines = _lines(pair, mapping, view, context.prints)
-    news = {
-        direction: direction in pair.news
-        or (
-            mapping.flows(direction)
-            and any(
-                item.changed(source_of(direction))
-                for item in lines
-                if item.line.goes(direction) and not item.line.is_made
-            )
-        )
-        for direction in DIRECTIONS
-    }
+    lines = _compared(pair, mapping, view, context.prints)
+    news = {way: way in pair.news for way in DIRECTIONS}
+    for item in lines:
+        if item.is_moved and not item.line.field.is_made:
+            for way in item.line.ways:
+                news[way] = news[way] or item.changed(source_of(way))
     ways: dict[str, _Way] = {direction: _Way() for direction in DIRECTIONS}
     settled: list[FieldMapping] = []
     unsettled: set[str] = set()  # CRM names of lines on which both sides are still to agree
@@ -278,15 +271,17 @@ def _decide_pair(pair: Pair, mapping: EntityMapping, view: ReferenceView, contex
     soft: list[str] = []
     whole = _whole_record_conflict(lines, pair, mapping, view)
     for item in lines:
+        if not (item.is_moved or item.line.refers):
+            continue  # as most: neither side of it changed, and it rests on nothing else
         verdict = _winner(item, pair, mapping, view, context, news, whole=whole)
         if verdict is None:
-            _note_what_stands(ways, item, mapping)
+            _note_what_stands(ways, item)
             continue
         if verdict.way == "agree":
-            settled.append(item.line)
+            settled.append(item.line.field)
             soft += _relied_on(item, view)
             continue
-        name = item.line.name_in(System.CRM)
+        name = item.line.crm
         unsettled.add(name)
         if verdict.way == "conflict":
             conflicts.append(name)
@@ -296,11 +291,12 @@ def _decide_pair(pair: Pair, mapping: EntityMapping, view: ReferenceView, contex
         direction = _as_direction(verdict.way)
         target = side_of(pair, target_of(direction))
         assert target is not None
-        held = target.state.get(item.line.name_in(target_of(direction)))
+        held = target.state.get(item.name_in(target_of(direction)))
         source = item.value(source_of(direction))
-        carried = carry(item.line, source, direction, view, creating=False, held=held)
-        if _note(ways[direction], item.line, target_of(direction), carried, target, soft, context.prints):
-            settled.append(item.line)
+        line = item.line.field
+        carried = carry(line, source, direction, view, creating=False, held=held)
+        if _note(ways[direction], line, item.name_in(target_of(direction)), carried, target, soft, context.prints):
+            settled.append(line)
             unsettled.discard(name)
     if not (conflicts and whole):
         pair = agree(pair, settled, context.prints, company=view.company_crm_id)
@@ -309,7 +305,7 @@ def _decide_pair(pair: Pair, mapping: EntityMapping, view: ReferenceView, contex
     )
     decisions: list[Decision] = []
     if conflicts:
-        touched = {item.line.name_in(System.CRM) for item in lines if item.erp_changed and item.crm_changed}
+        touched = {item.line.crm for item in lines if item.erp_changed and item.crm_changed}
         conflicts = [name for name in conflicts if name in touched] or conflicts
         decisions.append(Reject(direction="conflict", error=UpdateConflict, fields=tuple(conflicts)))
     if not (conflicts and whole):  # R175: under `conflict: record` the record fails as a whole
@@ -330,26 +326,26 @@ def _decide_pair(pair: Pair, mapping: EntityMapping, view: ReferenceView, contex
     return Decided(pair=pair, decisions=tuple(decisions), soft_missing=tuple(soft), choices=choices)
 
 
-def _lines(pair: Pair, mapping: EntityMapping, view: ReferenceView, prints: Fingerprints) -> tuple[_Line, ...]:
+def _compared(pair: Pair, mapping: EntityMapping, view: ReferenceView, prints: Fingerprints) -> list[_Compared]:
     """Every enabled line whose values are known on both sides: absent is not blank."""
     erp, crm = pair.erp, pair.crm
     assert erp is not None
     assert crm is not None
     found = []
-    for line in _all_lines(mapping):
-        erp_name, crm_name = line.name_in(System.ERP), line.name_in(System.CRM)
-        if line.once or crm_name not in crm.state or (erp_name not in erp.state and not line.is_made):
+    for line in lines_of(mapping).compared:
+        if line.crm not in crm.state or (line.erp not in erp.state and not line.field.is_made):
             continue
-        erp_value: Value = view.company_crm_id if line.company else erp.state.get(erp_name)
-        crm_value = crm.state[crm_name]
-        erp_changed = erp.base.get(erp_name) != prints.of(erp_value)
-        crm_changed = crm.base.get(crm_name) != prints.of(crm_value)
+        erp_value: Value = view.company_crm_id if line.field.company else erp.state.get(line.erp)
+        crm_value = crm.state[line.crm]
+        erp_was, crm_was = erp.base.get(line.erp), crm.base.get(line.crm)
+        erp_changed = erp_was != prints.of(erp_value)
+        crm_changed = crm_was != prints.of(crm_value)
         # A line that came later may share a field with another, on which there is an agreement: it has none yet.
-        first = erp_name not in erp.base or crm_name not in crm.base
-        if crm_name in pair.again and not (erp_changed or crm_changed):
+        first = erp_was is None or crm_was is None
+        if line.crm in pair.again and not (erp_changed or crm_changed):
             first = True
-        found.append(_Line(line, erp_value, crm_value, first or erp_changed, first or crm_changed, first))
-    return tuple(found)
+        found.append(_Compared(line, erp_value, crm_value, first or erp_changed, first or crm_changed, first))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,7 +357,7 @@ class _Verdict:
 
 
 def _winner(
-    item: _Line,
+    item: _Compared,
     pair: Pair,
     mapping: EntityMapping,
     view: ReferenceView,
@@ -371,20 +367,20 @@ def _winner(
     whole: bool,
 ) -> _Verdict | None:
     """What is to become of the line; None: nothing."""
-    ways = [way for way in DIRECTIONS if mapping.flows(way) and item.line.goes(way)]
-    looks_again = context.retry and bool(pair.soft_missing) and _refers(item.line)
+    ways = item.line.ways
+    looks_again = context.retry and bool(pair.soft_missing) and item.line.refers
     if len(ways) == 1:
         # On a one-way line the target's own edits stand until the source's field changes again. What is looked up or
         # made is carried with every change of the record (R39, R54).
-        always = (_refers(item.line) and news[ways[0]]) or looks_again
+        always = (item.line.refers and news[ways[0]]) or looks_again
         if not (always or item.changed(source_of(ways[0]))):
             return None
         return _Verdict("agree") if item.first and _gives_way(item, pair, source_of(ways[0])) else _Verdict(ways[0])
     if not ways:
         return None
-    if not (item.erp_changed or item.crm_changed):
+    if not item.is_moved:
         # What one side had to leave out, because the other record was not there, goes on from the side that has it.
-        way = "to_erp" if item.erp is None and not item.line.currency else "to_crm"
+        way = "to_erp" if item.erp is None and not item.line.field.currency else "to_crm"
         return _Verdict(way) if looks_again else None
     if item.first or whole or (item.erp_changed and item.crm_changed):
         if _same_both_ways(item, view):
@@ -395,75 +391,67 @@ def _winner(
     return _Verdict("to_crm" if item.erp_changed else "to_erp")
 
 
-def _relied_on(item: _Line, view: ReferenceView) -> tuple[str, ...]:
+def _relied_on(item: _Compared, view: ReferenceView) -> tuple[str, ...]:
     """What the line relies on that is as it should be: a value that another record bears, or a rate of another."""
-    if not (item.line.refers_by_field or item.line.rate):
+    if not (item.line.field.refers_by_field or item.line.field.rate):
         return ()
-    carried = carry(item.line, item.erp, "to_crm", view, creating=False, held=item.crm)
+    carried = carry(item.line.field, item.erp, "to_crm", view, creating=False, held=item.crm)
     return () if isinstance(carried, Bad) else carried.soft
 
 
-def _refers(line: FieldMapping) -> bool:
-    return line.owner is not None or line.reference is not None or line.currency or line.rate or line.is_made
-
-
-def _note_what_stands(ways: Mapping[str, _Way], item: _Line, mapping: EntityMapping) -> None:
+def _note_what_stands(ways: Mapping[str, _Way], item: _Compared) -> None:
     """The target's own edit on a one-way line, for the journal."""
-    only = [way for way in DIRECTIONS if mapping.flows(way) and item.line.goes(way)]
-    if len(only) == 1 and not _refers(item.line) and item.changed(target_of(only[0])):
-        ways[only[0]].left.append(f"{item.line.name_in(target_of(only[0]))}:edit-of-the-target-stands")
+    if len(item.line.ways) == 1 and not item.line.refers and item.changed(target_of(item.line.ways[0])):
+        only = item.line.ways[0]
+        ways[only].left.append(f"{item.name_in(target_of(only))}:edit-of-the-target-stands")
 
 
 def one_way_back(mapping: EntityMapping, direction: str) -> tuple[FieldMapping, ...]:
     """Plain lines that go only against `direction`: what a record made in that direction holds in them was said by
     nobody, and overwrites nothing.
     """
-    return tuple(line for line in _all_lines(mapping) if not line.goes(direction) and not _refers(line))
+    lines = lines_of(mapping).every
+    return tuple(line.field for line in lines if not line.field.goes(direction) and not line.refers)
 
 
-def _whole_record_conflict(lines: tuple[_Line, ...], pair: Pair, mapping: EntityMapping, view: ReferenceView) -> bool:
+def _whole_record_conflict(lines: list[_Compared], pair: Pair, mapping: EntityMapping, view: ReferenceView) -> bool:
     """R173, under `conflict: record`: both sides changed, whatever the fields, and a two-way line differs."""
     if mapping.conflict != "record" or pair.first_use:
         return False
     agreed = [item for item in lines if not item.first]
     if agreed:  # a line that came later was changed by nobody
-        lines = tuple(agreed)
+        lines = agreed
     both = any(item.erp_changed for item in lines) and any(item.crm_changed for item in lines)
     return both and any(
-        item.line.direction == "both"
-        and (item.erp_changed or item.crm_changed)
-        and mapping.flows("to_crm")
-        and mapping.flows("to_erp")
-        and not _same_both_ways(item, view)
-        for item in lines
+        len(item.line.ways) == len(DIRECTIONS) and item.is_moved and not _same_both_ways(item, view) for item in lines
     )
 
 
-def _same_both_ways(item: _Line, view: ReferenceView) -> bool:
+def _same_both_ways(item: _Compared, view: ReferenceView) -> bool:
     """Whether one side already holds what the other would send."""
-    to_crm = carry(item.line, item.erp, "to_crm", view, creating=False, held=item.crm)
-    if isinstance(to_crm, Known) and equal(item.line, to_crm.value, item.crm):
+    to_crm = carry(item.line.field, item.erp, "to_crm", view, creating=False, held=item.crm)
+    if isinstance(to_crm, Known) and equal(item.line.field, to_crm.value, item.crm):
         return True
-    to_erp = carry(item.line, item.crm, "to_erp", view, creating=False, held=item.erp)
-    return isinstance(to_erp, Known) and equal(item.line, to_erp.value, item.erp)
+    to_erp = carry(item.line.field, item.crm, "to_erp", view, creating=False, held=item.erp)
+    return isinstance(to_erp, Known) and equal(item.line.field, to_erp.value, item.erp)
 
 
-def _gives_way(item: _Line, pair: Pair, source: System) -> bool:
+def _gives_way(item: _Compared, pair: Pair, source: System) -> bool:
     """At the first agreement a blank gives way to a value, on a one-way line as well: it erases nothing."""
     return (
         not pair.first_use
-        and not _refers(item.line)
+        and not item.line.refers
         and item.value(source) is None
         and item.value(source.other) is not None
     )
 
 
-def _first_winner(item: _Line, pair: Pair, mapping: EntityMapping) -> _Verdict:
+def _first_winner(item: _Compared, pair: Pair, mapping: EntityMapping) -> _Verdict:
     """At the first agreement a blank gives way to a value; two values: the authority's stands."""
     if pair.first_use:
         way = "to_crm" if pair.first_use == "erp" else "to_erp"
         return _Verdict(way, f"first agreement: {pair.first_use} was chosen")
-    if item.erp is None and not item.line.currency:  # no currency is the company's own, not an unknown one
+    if item.erp is None and not item.line.field.currency:  # no currency is the company's own, not an unknown one
         return _Verdict("to_erp")
     if item.crm is None:
         return _Verdict("to_crm")
@@ -471,11 +459,11 @@ def _first_winner(item: _Line, pair: Pair, mapping: EntityMapping) -> _Verdict:
     return _Verdict(way, f"first agreement: {mapping.authority.value} is the authority")
 
 
-def _conflict_winner(item: _Line, pair: Pair, mapping: EntityMapping, context: Context, *, whole: bool) -> _Verdict:
+def _conflict_winner(item: _Compared, pair: Pair, mapping: EntityMapping, context: Context, *, whole: bool) -> _Verdict:
     if context.use in ("erp", "crm"):
         way = "to_crm" if context.use == "erp" else "to_erp"
         return _Verdict(way, f"both sides changed: {context.use} was chosen by a person")
-    policy: str = item.line.conflict or mapping.conflict
+    policy: str = item.line.field.conflict or mapping.conflict
     if whole or policy in ("dead_letter", "record"):
         return _Verdict("conflict")
     reason = f"policy {policy}"
@@ -486,13 +474,13 @@ def _conflict_winner(item: _Line, pair: Pair, mapping: EntityMapping, context: C
     return _Verdict("to_crm" if policy == "erp" else "to_erp", f"both sides changed: {reason}")
 
 
-def _later(item: _Line, pair: Pair) -> str | None:
+def _later(item: _Compared, pair: Pair) -> str | None:
     """The side that touched the field later; None for a tie."""
     erp, crm = pair.erp, pair.crm
     assert erp is not None
     assert crm is not None
-    erp_at: datetime = erp.touched.get(item.line.name_in(System.ERP), erp.modified_at)
-    crm_at: datetime = crm.touched.get(item.line.name_in(System.CRM), crm.modified_at)
+    erp_at: datetime = erp.touched.get(item.line.erp, erp.modified_at)
+    crm_at: datetime = crm.touched.get(item.line.crm, crm.modified_at)
     if abs(erp_at - crm_at) < TIE:
         return None
     return "erp" if erp_at > crm_at else "crm"
@@ -505,14 +493,13 @@ def _as_direction(text: str) -> Direction:
 def _note(
     way: _Way,
     line: FieldMapping,
-    system: System,
+    name: str,
     carried: Carried,
     target: Side | None,
     soft: list[str],
     prints: Fingerprints,
 ) -> bool:
     """Put one carried value where it belongs. True when the line needs no write: both sides agree as they are."""
-    name = line.name_in(system)
     if isinstance(carried, Bad):
         way.bad.append((carried.error, name))
         return False
@@ -693,7 +680,7 @@ def _create(
     carried = map_fields(source.state, mapping, direction, view, creating=True)
     for line in mapping.lines(direction):
         if line.name_in(target) in carried:
-            _note(way, line, target, carried[line.name_in(target)], None, soft, context.prints)
+            _note(way, line, line.name_in(target), carried[line.name_in(target)], None, soft, context.prints)
     stopped = _stopped(direction, way, pair, mapping, view, context)
     if stopped is not None:
         return Decided(pair=pair, decisions=(stopped,), soft_missing=tuple(soft))

@@ -7,7 +7,6 @@ claim back the same way. An order handler answers False for "not now": the order
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 
 from processors.coupling import (
@@ -31,6 +30,7 @@ from processors.mapping import Direction, source_of
 from processors.rebase import rebase, settle_differences
 from processors.remap import remap
 from processors.turn import Turn
+from schemas.compiled import replace
 from schemas.coupling import Hold, Home, Matched, Pair, PairState, Side
 from schemas.errors import AlreadyCoupled
 from schemas.records import (

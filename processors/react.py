@@ -7,7 +7,6 @@ just that again; an older message finds a row that knows better.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 
 from processors.coupling import (
@@ -34,6 +33,7 @@ from processors.homes import UNCOUPLE, crm_id_is_taken, grant, handle, join, res
 from processors.mapping import DIRECTIONS, target_of
 from processors.rebase import REBASE, take_read
 from processors.turn import Step, Turn, World
+from schemas.compiled import replace
 from schemas.coupling import Matched, Pair, PairState, Row
 from schemas.errors import CounterpartDeleted, Rejected, SinkError, by_code
 from schemas.records import (

@@ -158,7 +158,7 @@ class CouplingTable(faust.Table[bytes, bytes]):
                 del self[key]
             self._partition_of.pop(key, None)
             return
-        self[key] = to_json(row).encode()
+        self[key] = to_json(row)
         self._partition_of[key] = partition
         self._keep_parsed(key, row)
 

@@ -7,7 +7,7 @@ and a journal line are made, and that the same cause makes the same ones.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from processors.brakes import Brakes
@@ -18,8 +18,10 @@ from processors.coupling import (
 from processors.decide import (
     Issue,
 )
+from processors.lines import lines_of
 from processors.mapping import EntityMapping, source_of, target_of
 from processors.view import ReferenceView
+from schemas.compiled import replace
 from schemas.coupling import Emission, Hold, InFlight, KeptBack, Pair, Row, Side
 from schemas.errors import MassUpdate, by_code
 from schemas.records import (
@@ -167,7 +169,7 @@ class Turn:
             target=RecordRef(system, str(self.mapping.entity_in(system)), self.target_id(pair, issue)),
             values=issue.values,
             expected_version=target.version if target is not None and issue.kind is not CommandKind.MATCH else None,
-            seen={name: known[name] for name in self.mapping.targets(system) if name in known}
+            seen={name: known[name] for name in lines_of(self.mapping).fields[system] if name in known}
             if issue.kind is CommandKind.UPDATE
             else {},
             tests=issue.tests,
@@ -240,12 +242,9 @@ class Turn:
         """When what is written was changed in the source; None where it was not changed just now (a replay)."""
         if source is None or issue.kind is CommandKind.CREATE:
             return source.modified_at if source is not None else None
-        names = [
-            line.name_in(source_of(issue.direction))
-            for line in self.mapping.lines(issue.direction)
-            if line.name_in(target_of(issue.direction)) in issue.values
-        ]
-        return max((source.touched[name] for name in names if name in source.touched), default=None)
+        pairs = lines_of(self.mapping).names[issue.direction].items()
+        touched = [source.touched[here] for here, there in pairs if there in issue.values and here in source.touched]
+        return max(touched, default=None)
 
     def target_id(self, pair: Pair, issue: Issue) -> str:
         if issue.kind is CommandKind.MATCH:
@@ -266,13 +265,13 @@ class Turn:
 
     def source_prints(self, direction: str, source: Side | None) -> dict[str, str]:
         prints: dict[str, str] = {}
-        system = source_of(direction)
-        for line in self.mapping.lines(direction):
-            name = line.name_in(system)
-            if line.is_made:
-                prints[name] = self.world.prints.of(self.world.view.company_crm_id if line.company else None)
+        of = self.world.prints.of
+        for line in lines_of(self.mapping).toward[direction]:
+            name = line.erp if direction == "to_crm" else line.crm
+            if line.field.is_made:
+                prints[name] = of(self.world.view.company_crm_id if line.field.company else None)
             elif source is not None and name in source.state:
-                prints[name] = self.world.prints.of(source.state[name])
+                prints[name] = of(source.state[name])
         return prints
 
     def hold(

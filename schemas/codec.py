@@ -12,10 +12,9 @@ from __future__ import annotations
 import io
 import json
 import types
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields, is_dataclass
-from datetime import datetime, timezone
-from decimal import Decimal
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from datetime import datetime
 from enum import Enum
 from functools import cache
 from importlib import resources
@@ -23,7 +22,9 @@ from typing import Any, Protocol, TypeVar, Union, cast, get_args, get_origin, ge
 
 import fastavro
 import fastavro.schema
+import orjson
 
+from schemas.compiled import decoder, encoder
 from schemas.coupling import Row
 from schemas.errors import RegistryUnavailable, Undecodable
 from schemas.records import (
@@ -121,27 +122,27 @@ def decode(cls: type[T], data: bytes | None) -> T:
     return record
 
 
-def to_json(record: object) -> str:
-    """`record` as JSON text, of the same shape as its Avro datum; times are ISO 8601, in UTC."""
-    return json.dumps(to_datum(record), default=_json_default, ensure_ascii=False, separators=(",", ":"))
+def to_json(record: object) -> bytes:
+    """`record` as JSON text in UTF-8, of the same shape as its Avro datum; times are ISO 8601, in UTC."""
+    return orjson.dumps(to_datum(record))
 
 
 def from_json(cls: type[T], text: str | bytes) -> T:
     """Raises Undecodable when the text is not JSON of the shape of `cls`."""
     try:
-        return from_datum(cls, json.loads(text))
+        return from_datum(cls, orjson.loads(text))
     except Exception as fault:
         raise Undecodable(f"broken {cls.__name__}: {type(fault).__name__}") from fault
 
 
 def to_datum(record: object) -> dict[str, Any]:
     """Plain dicts, lists and scalars, as the Avro libraries take them."""
-    datum: dict[str, Any] = _encoder(cast("Any", type(record)))(record)
+    datum: dict[str, Any] = encoder(cast("Any", type(record)))(record)
     return datum
 
 
 def from_datum(cls: type[T], datum: Mapping[str, Any]) -> T:
-    record: T = _decoder(cast("Any", cls))(datum)
+    record: T = decoder(cast("Any", cls))(datum)
     return record
 
 
@@ -232,108 +233,6 @@ def _writer(cls: Any) -> tuple[Any, bytes]:
     canonical = fastavro.schema.to_parsing_canonical_form(raw)
     fingerprint = fastavro.schema.fingerprint(canonical, "CRC-64-AVRO")
     return fastavro.parse_schema(raw), MARKER + bytes.fromhex(fingerprint)
-
-
-# --- values -------------------------------------------------------------------------------------------------------
-
-Convert = Callable[[Any], Any]
-
-
-def _identity(value: Any) -> Any:
-    return value
-
-
-def _value_out(value: Any) -> Any:
-    return {"amount": str(value)} if isinstance(value, Decimal) else value
-
-
-def _value_in(value: Any) -> Any:
-    return Decimal(value["amount"]) if isinstance(value, dict) else value
-
-
-def _time_in(value: Any) -> datetime:
-    if isinstance(value, datetime):
-        return value
-    return datetime.fromisoformat(value).astimezone(timezone.utc)
-
-
-def _json_default(value: Any) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    raise TypeError(type(value).__name__)
-
-
-@cache
-def _encoder(cls: Any) -> Convert:
-    hints = get_type_hints(cls)
-    plan = [(member.name, _out(hints[member.name])) for member in fields(cls)]
-    plain = [name for name, convert in plan if convert is _identity]
-    converted = [(name, convert) for name, convert in plan if convert is not _identity]
-
-    def run(record: Any) -> dict[str, Any]:
-        datum = {name: getattr(record, name) for name in plain}
-        for name, convert in converted:
-            datum[name] = convert(getattr(record, name))
-        return datum
-
-    return run
-
-
-@cache
-def _decoder(cls: Any) -> Convert:
-    hints = get_type_hints(cls)
-    plan = [(member.name, _in(hints[member.name])) for member in fields(cls)]
-
-    def run(datum: Mapping[str, Any]) -> Any:
-        return cls(**{name: convert(datum[name]) for name, convert in plan if name in datum})
-
-    return run
-
-
-def _out(hint: Any) -> Convert:
-    return _convert(hint, nested=_encoder, value=_value_out, enum=lambda _: lambda member: member.value, time=_identity)
-
-
-def _in(hint: Any) -> Convert:
-    return _convert(hint, nested=_decoder, value=_value_in, enum=_identity, time=_time_in, sequence=tuple)
-
-
-def _convert(
-    hint: Any,
-    *,
-    nested: Callable[[type], Convert],
-    value: Convert,
-    enum: Callable[[type], Convert],
-    time: Convert,
-    sequence: Callable[[Any], Any] = list,
-) -> Convert:
-    def again(inner: Any) -> Convert:
-        return _convert(inner, nested=nested, value=value, enum=enum, time=time, sequence=sequence)
-
-    if hint == Value:
-        return value
-    if hint in (str, int, bool):
-        return _identity
-    if hint is datetime:
-        return time
-    origin = get_origin(hint)
-    if origin in (Union, types.UnionType):
-        (inner,) = (arg for arg in get_args(hint) if arg is not type(None))
-        convert = again(inner)
-        return _identity if convert is _identity else lambda item: None if item is None else convert(item)
-    if origin is tuple:
-        convert = again(get_args(hint)[0])
-        if convert is _identity:
-            return sequence
-        return lambda items: sequence([convert(item) for item in items])
-    if origin in (Mapping, dict):
-        convert = again(get_args(hint)[1])
-        if convert is _identity:
-            return dict
-        return lambda items: {key: convert(item) for key, item in items.items()}
-    if is_dataclass(hint):
-        return nested(hint)  # type: ignore[arg-type]
-    return enum(hint)
 
 
 def write_schema_files() -> None:

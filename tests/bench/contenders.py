@@ -91,7 +91,7 @@ def working_faust(bootstrap: str, folder: Path) -> None:
             row = from_json(Row, table.get(event.key) or texts[event.key])
             step = react(work, row, world, now=datetime.now(timezone.utc))
             if step.row is not None:
-                table[event.key] = to_json(step.row).encode()
+                table[event.key] = to_json(step.row)
             if step.command is not None:
                 await out.send(key=event.key, value=encode(step.command))
             for line in step.lines:

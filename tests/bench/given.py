@@ -92,7 +92,7 @@ def put(bootstrap: str, messages: Iterable[tuple[str, bytes, bytes]]) -> None:
 
 
 def row_message(row: Row) -> tuple[str, bytes, bytes]:
-    return COUPLINGS, f"{row.mapping}:{row.id}".encode(), to_json(row).encode()
+    return COUPLINGS, f"{row.mapping}:{row.id}".encode(), to_json(row)
 
 
 def work_message(work: Work) -> tuple[str, bytes, bytes]:

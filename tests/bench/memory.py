@@ -19,7 +19,7 @@ EACH = 100_000  # what the figure is given for
 
 def measure() -> Measurement:
     """One process after the other on the same broker, each with more couplings than the one before."""
-    template = to_json(coupled(0))
+    template = to_json(coupled(0)).decode()
     points = []
     with broker() as (bootstrap, folder):
         put(bootstrap, references())

@@ -46,7 +46,7 @@ def timed(texts: list[str], values: list[bytes]) -> dict[str, float]:
     rows = part("read the row", lambda: [from_json(Row, text) for text in texts])
     pairs = list(zip(works, rows, strict=True))
     steps = part("decide", lambda: [react(work, row, world, now=now) for work, row in pairs])
-    part("write the row", lambda: [to_json(step.row).encode() for step in steps])
+    part("write the row", lambda: [to_json(step.row) for step in steps])
     part("write the command", lambda: [encode(step.command) for step in steps])
     part("write the journal", lambda: [encode(line) for step in steps for line in step.lines])
     return spent

@@ -240,7 +240,7 @@ class TestBrakes:
         set_brakes(named, {TO_CRM: STOPPED})
         rows: Mapping[str, Row] = {f"{CUSTOMERS}:e{number}": a_held_row(number) for number in range(3)}
         for key, row in rows.items():
-            put(named, COUPLINGS, key.encode(), to_json(row).encode())
+            put(named, COUPLINGS, key.encode(), to_json(row))
 
         assert 0 == main(["brakes", "show"])
         shown = capsys.readouterr().out

@@ -126,7 +126,7 @@ class Homes:
             self.rows.pop(work.key, None)
         else:
             self.rows[work.key] = step.row
-        row = OutMessage(topic=COUPLINGS, key=key, value=to_json(step.row).encode() if step.row else None)
+        row = OutMessage(topic=COUPLINGS, key=key, value=to_json(step.row) if step.row else None)
         self.world.view.apply(step.row or Row(mapping=work.mapping, id=work.home))
         works = [*step.works, *([self._written(step.command, now)] if step.command else [])]
         self.out.publish(

@@ -120,10 +120,10 @@ class TestWaiting:
 
         for row in waits:
             assert standing_of(row, 0) != Standing()
-            assert may_wait(to_json(row).encode())
+            assert may_wait(to_json(row))
         for row in rests:
             assert standing_of(row, 0) == Standing()
-            assert not may_wait(to_json(row).encode())
+            assert not may_wait(to_json(row))
 
 
 class TestIsThere:
