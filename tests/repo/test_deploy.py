@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional, Union
@@ -168,6 +171,12 @@ def arguments(instruction: str) -> list[str]:
 
 
 class TestImage:
+    def test_has_nothing_that_a_linter_finds(self):
+        linter = Path(sys.executable).with_name("hadolint")
+        done = subprocess.run([linter, DEPLOY / "Dockerfile"], capture_output=True, text=True, check=False)
+
+        assert (0, "") == (done.returncode, done.stdout)
+
     def test_is_built_apart_from_what_runs(self):
         """Two stages on one base, pinned by its tag; the tools of the first are not in the second."""
         bases = [base.split()[0] for base in arguments("FROM")]
@@ -344,6 +353,34 @@ class TestAlarms:
         for alarm in alarms():
             named = set(re.findall(r"\$labels\.(\w+)", alarm.annotations.summary))
             assert named <= labels_named(alarm.expr) | (always if "up{" in alarm.expr else set()), alarm.alert
+
+
+class TestTestsOfAlarms:
+    """The file that Prometheus' own promtool runs: it says of each alarm when it is raised."""
+
+    def test_show_each_alarm_raised_and_not_raised(self):
+        asked = [
+            (rule["alertname"], bool(rule.get("exp_alerts")))
+            for case in loaded("prometheus/alarms.test.yaml")["tests"]
+            for rule in case["alert_rule_test"]
+        ]
+        raised = {name for name, is_raised in asked if is_raised}
+        quiet = {name for name, is_raised in asked if not is_raised}
+        beside = {"DrawbarStandsStill", "DrawbarBrakeOn"}  # other series of the same case do not raise them
+
+        assert {alarm.alert for alarm in alarms()} == raised
+        assert raised == quiet | beside
+
+    @pytest.mark.skipif(shutil.which("promtool") is None, reason="Prometheus' promtool is not installed")
+    def test_pass(self):
+        done = subprocess.run(
+            ["promtool", "test", "rules", str(DEPLOY / "prometheus" / "alarms.test.yaml")],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 class TestScrapes:
