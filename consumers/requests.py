@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from drawbar.asking import error_code, error_of
 from drawbar.entities import Entity, MatchQuery, SystemAdapter, with_query
 from drawbar.ports import Reply
 from schemas.records import Command, System
@@ -236,14 +237,6 @@ def _selected(adapter: SystemAdapter, entity: Entity, record_id: str, fields: Se
 
 # --- errors -------------------------------------------------------------------------------------------------------
 
-_CODE = re.compile(r"[A-Za-z0-9_]{1,80}")
-
-
-def error_code(reply: Reply) -> str:
-    """The target's own code; blank when the body holds none that looks like one."""
-    code = _error(reply).get("code")
-    return code if isinstance(code, str) and _CODE.fullmatch(code) else ""
-
 
 def error_detail(reply: Reply, values: Mapping[str, Any]) -> str:
     """Status, code, and those of the written fields that the message names.
@@ -255,10 +248,5 @@ def error_detail(reply: Reply, values: Mapping[str, Any]) -> str:
     return " ".join(part for part in (str(reply.status), error_code(reply), ", ".join(named)) if part)
 
 
-def _error(reply: Reply) -> Mapping[str, Any]:
-    error = reply.body.get("error") if isinstance(reply.body, Mapping) else None
-    return error if isinstance(error, Mapping) else {}
-
-
 def _message(reply: Reply) -> str:
-    return str(_error(reply).get("message", ""))
+    return str(error_of(reply).get("message", ""))

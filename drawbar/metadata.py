@@ -14,13 +14,12 @@ from enum import Enum
 from typing import Any
 from urllib.parse import quote
 
+from drawbar.asking import Asker
 from drawbar.business_central import MODIFIED, unescape
 from drawbar.entities import Entity, Expanded, FirstOf, Joined, Kind, SystemAdapter
-from drawbar.ports import Http, NoReply, Reply
-from schemas.errors import AccessError, DrawbarError, PrivilegeMissing, SourceBroken, TokenRefused, Unreachable
+from drawbar.ports import Http, Reply
+from schemas.errors import SourceBroken
 from schemas.records import System
-
-TIMEOUT_S = 60.0  # the whole of Business Central's document is one reply
 
 
 class Form(str, Enum):
@@ -224,26 +223,13 @@ def _crm_field(row: Mapping[str, Any], options: Mapping[str, frozenset[int | str
 
 def _ask(http: Http, system: System, path: str, *, accept: str = "application/json") -> Reply:
     """One answer that can be read. A 404 is an answer of the CRM only: it names the table that is asked for."""
-    try:
-        reply = http.call("GET", path, headers={"Accept": accept}, timeout_s=TIMEOUT_S)
-    except NoReply as none:
-        text = f"the {system.value.upper()} does not answer: {none.reason}"
-        raise Unreachable(text, where=f"{system}.base_url") from none
+    asker = Asker(http=http, system=system)
+    reply = asker.answer("GET", path, headers={"Accept": accept})
     if reply.status == 200 and (reply.xml if accept == "application/xml" else isinstance(reply.body, Mapping)):
         return reply
     if reply.status == 404 and system is System.CRM:
         return reply
-    raise _refusal(system, reply.status)
-
-
-def _refusal(system: System, status: int) -> DrawbarError:
-    text = f"the {system.value.upper()} does not tell its metadata: status {status}"
-    kinds: Mapping[int, type[AccessError]] = {401: TokenRefused, 403: PrivilegeMissing}
-    if status in kinds:
-        return kinds[status](text, where=f"{system}.client_id")
-    if status in (429, 502, 503, 504):
-        return Unreachable(text, where=f"{system}.base_url", next_step="try again later")
-    return SourceBroken(text, where=f"{system}.base_url", next_step="check the service root")
+    raise asker.refusal("to tell its metadata", reply)
 
 
 def _rows(reply: Reply) -> list[Mapping[str, Any]]:

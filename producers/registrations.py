@@ -16,14 +16,12 @@ from typing import Any
 from urllib.parse import urlsplit
 from xml.sax.saxutils import quoteattr
 
+from drawbar.asking import Asker
 from drawbar.business_central import BusinessCentral
 from drawbar.entities import entity_of, parse_time, with_query
-from drawbar.ports import Clock, Http, NoReply, Reply
+from drawbar.ports import Clock, Http
 from schemas.errors import (
     DrawbarError,
-    PrivilegeMissing,
-    TokenRefused,
-    Unreachable,
     WebhookRefused,
 )
 from schemas.records import System
@@ -35,8 +33,6 @@ RENEW_BEFORE = timedelta(days=2)  # a subscription lives 3 days: renewed daily, 
 TRIES = 3  # of a renewal that meets another writer
 MESSAGES = ("Create", "Update", "Delete")
 
-_PRIVILEGE = re.compile(r"\bprv\w+|\bTableData [^():]+")
-_CODE = re.compile(r"\w{1,60}")
 _WEBHOOK, _BY_HEADER, _JSON, _NORMAL = 8, 5, 2, 1  # contract, authtype, messageformat, connectionmode
 _STEP = {"mode": 1, "stage": 40, "statecode": 0}  # asynchronous, after the operation, enabled
 _MARK = re.compile(r"\bsecret ([0-9a-f]{8})\b")
@@ -127,7 +123,7 @@ class ErpSubscriptions:
     """One subscription per entity, each with an address of its own, since the ERP drops all that share one."""
 
     def __init__(self, http: Http, adapter: BusinessCentral, clock: Clock, *, url: str, secret: str) -> None:
-        self._http = http
+        self._asker = _asker(http, System.ERP)
         self._adapter = adapter
         self._clock = clock
         self._url = url
@@ -164,7 +160,7 @@ class ErpSubscriptions:
             for there in self._listed():
                 if there.url.startswith(f"{self._url}{ERP_PATH}/"):
                     headers = {"If-Match": "*"}
-                    ask(self._http, System.ERP, "DELETE", _address(there), headers=headers, accept=(404,))
+                    self._asker.ask("DELETE", _address(there), headers=headers, accept=(404,))
                     removed.append(self._found(there.url.rpartition("/")[2], Deed.REMOVED))
         except DrawbarError as fault:
             removed.append(self._found("", Deed.FAILED, fault=fault))
@@ -195,7 +191,7 @@ class ErpSubscriptions:
     def _make(self, entity: str) -> Found:
         """Made by somebody else in the same moment is made as well: the ERP refuses the second one."""
         try:
-            ask(self._http, System.ERP, "POST", "subscriptions", body=self._body(entity))
+            self._asker.ask("POST", "subscriptions", body=self._body(entity))
         except WebhookRefused:
             if not any(there.url == self._address_of(entity) for there in self._listed()):
                 raise
@@ -206,15 +202,7 @@ class ErpSubscriptions:
         for _ in range(TRIES):
             headers = {"If-Match": there.etag}
             body = self._body(entity)
-            reply = ask(
-                self._http,
-                System.ERP,
-                "PATCH",
-                _address(there),
-                body=body,
-                headers=headers,
-                accept=(404, 409, 412),
-            )
+            reply = self._asker.ask("PATCH", _address(there), body=body, headers=headers, accept=(404, 409, 412))
             if 200 <= reply.status < 300:
                 return self._found(entity, Deed.RENEWED, why)
             again = [now for now in self._listed() if now.url == there.url]
@@ -228,7 +216,7 @@ class ErpSubscriptions:
         )
 
     def _listed(self) -> list[Subscription]:
-        return [Subscription.of(row) for row in rows(self._http, System.ERP, "subscriptions")]
+        return [Subscription.of(row) for row in self._asker.rows("subscriptions")]
 
     def _fault_of(self, entity: str, there: Subscription) -> str:
         return fault_of(there, resource=self._resource(entity), secret=self._secret, now=self._clock.now())
@@ -292,7 +280,7 @@ class CrmSteps:
     """One service endpoint, and one asynchronous step per entity and message."""
 
     def __init__(self, http: Http, *, url: str, secret: str) -> None:
-        self._http = http
+        self._asker = _asker(http, System.CRM)
         self._url = f"{url}{CRM_PATH}"
         self._secret = secret
 
@@ -354,13 +342,8 @@ class CrmSteps:
         if there is None:
             if may_write:
                 name = f"drawbar {self._url.partition('://')[2]}"[:100]
-                ask(
-                    self._http,
-                    System.CRM,
-                    "POST",
-                    "serviceendpoints",
-                    body={**body, "name": name, "url": self._url, "authvalue": value},
-                )
+                made = {**body, "name": name, "url": self._url, "authvalue": value}
+                self._asker.ask("POST", "serviceendpoints", body=made)
             return self._found("endpoint", Deed.MADE if may_write else Deed.MISSING, detail=self._url)
         marked = _MARK.search(str(there.get("description") or ""))
         why = [] if marked is not None and marked[1] == mark else ["secret"]
@@ -370,7 +353,7 @@ class CrmSteps:
         if may_write:
             path = f"serviceendpoints({there['serviceendpointid']})"
             headers = {"If-Match": "*"}
-            ask(self._http, System.CRM, "PATCH", path, body={**body, "authvalue": value}, headers=headers)
+            self._asker.ask("PATCH", path, body={**body, "authvalue": value}, headers=headers)
         return self._found("endpoint", Deed.CHANGED if may_write else Deed.DIFFERS, detail=", ".join(why))
 
     def _step(self, step: WantedStep, there: Mapping[str, Any] | None, endpoint_id: str, *, may_write: bool) -> Found:
@@ -390,14 +373,14 @@ class CrmSteps:
                 }
                 if step.columns:
                     body["filteringattributes"] = ",".join(step.columns)
-                ask(self._http, System.CRM, "POST", "sdkmessageprocessingsteps", body=body)
+                self._asker.ask("POST", "sdkmessageprocessingsteps", body=body)
             return self._found("step", Deed.MADE if may_write else Deed.MISSING, **about)
         changed = difference(there, step)
         if not changed:
             return self._found("step", Deed.KEPT, **about)
         if may_write:
             path = f"sdkmessageprocessingsteps({there['sdkmessageprocessingstepid']})"
-            ask(self._http, System.CRM, "PATCH", path, body=changed, headers={"If-Match": "*"})
+            self._asker.ask("PATCH", path, body=changed, headers={"If-Match": "*"})
         detail = ", ".join(name for name in changed if name != "statuscode")
         return self._found("step", Deed.CHANGED if may_write else Deed.DIFFERS, detail=detail, **about)
 
@@ -420,21 +403,18 @@ class CrmSteps:
             yield self._found("endpoint", Deed.REMOVED, detail=self._url)
 
     def _delete(self, path: str) -> None:
-        ask(self._http, System.CRM, "DELETE", path, accept=(404,))
+        self._asker.ask("DELETE", path, accept=(404,))
 
     def _wanted(self, entities: Mapping[str, Sequence[str]]) -> tuple[list[WantedStep], list[tuple[str, str]]]:
         """The steps there should be, and what the CRM does not offer."""
         condition = " or ".join(f"name eq '{message}'" for message in MESSAGES)
         query = {"$select": "name,sdkmessageid", "$filter": condition}
-        ids = {
-            str(row["name"]): str(row["sdkmessageid"])
-            for row in rows(self._http, System.CRM, with_query("sdkmessages", query))
-        }
+        ids = {str(row["name"]): str(row["sdkmessageid"]) for row in self._asker.rows(with_query("sdkmessages", query))}
         of_entities = " or ".join(f"primaryobjecttypecode eq '{entity}'" for entity in entities)
         query = {"$select": "sdkmessagefilterid,primaryobjecttypecode,_sdkmessageid_value", "$filter": of_entities}
         scopes = {
             (row.get("primaryobjecttypecode"), row.get("_sdkmessageid_value")): str(row["sdkmessagefilterid"])
-            for row in (rows(self._http, System.CRM, with_query("sdkmessagefilters", query)) if entities else ())
+            for row in (self._asker.rows(with_query("sdkmessagefilters", query)) if entities else ())
         }
         wanted: list[WantedStep] = []
         absent: list[tuple[str, str]] = []
@@ -455,77 +435,24 @@ class CrmSteps:
                 )
         return wanted, absent
 
-    def _endpoints(self) -> list[Mapping[str, Any]]:
+    def _endpoints(self) -> list[dict[str, Any]]:
         select = "serviceendpointid,name,url,authtype,messageformat,description"
         query = {"$select": select, "$filter": f"contract eq {_WEBHOOK}"}
-        return rows(self._http, System.CRM, with_query("serviceendpoints", query))
+        return self._asker.rows(with_query("serviceendpoints", query))
 
-    def _steps(self, endpoint_id: str) -> list[Mapping[str, Any]]:
+    def _steps(self, endpoint_id: str) -> list[dict[str, Any]]:
         select = "sdkmessageprocessingstepid,name,mode,stage,statecode,filteringattributes,_sdkmessagefilterid_value"
         query = {"$select": select, "$filter": f"_eventhandler_value eq {endpoint_id}"}
-        return rows(self._http, System.CRM, with_query("sdkmessageprocessingsteps", query))
+        return self._asker.rows(with_query("sdkmessageprocessingsteps", query))
 
     @staticmethod
     def _found(kind: str, deed: Deed, *, entity: str = "", message: str = "", detail: str = "") -> Found:
         return Found(system=System.CRM, kind=kind, entity=entity, message=message, deed=deed, detail=detail)
 
 
-# --- asking -------------------------------------------------------------------------------------------------------
-
-
-def ask(
-    http: Http,
-    system: System,
-    method: str,
-    path: str,
-    *,
-    body: Mapping[str, Any] | None = None,
-    headers: Mapping[str, str] | None = None,
-    accept: Collection[int] = (),
-) -> Reply:
-    """One request. Raises DrawbarError for an answer that is neither a success nor in `accept`."""
-    try:
-        reply = http.call(method, path, body=body, headers=headers, timeout_s=60)
-    except NoReply as none:
-        raise Unreachable(f"the {system.upper()} does not answer: {none.reason}", where=f"{system}.base_url") from none
-    if 200 <= reply.status < 300 or reply.status in accept:
-        return reply
-    raise refusal(system, f"{method} {path.partition('?')[0].partition('(')[0]}", reply)
-
-
-def rows(http: Http, system: System, path: str) -> list[Mapping[str, Any]]:
-    """All rows behind a path, page by page. Raises DrawbarError."""
-    found: list[Mapping[str, Any]] = []
-    while path:
-        body = ask(http, system, "GET", path).body
-        page = body.get("value") if isinstance(body, Mapping) else None
-        if not isinstance(page, list):
-            raise WebhookRefused(f"the {system.upper()} answers without a list", where=path.partition("?")[0])
-        found += page
-        path = str(body.get("@odata.nextLink") or "")
-    return found
-
-
-def refusal(system: System, what: str, reply: Reply) -> DrawbarError:
-    """The coded error that a refusal stands for, with the name of the right that is missing."""
-    error = reply.body.get("error") if isinstance(reply.body, Mapping) else None
-    error = error if isinstance(error, Mapping) else {}
-    code = str(error.get("code", ""))
-    text = f"the {system.upper()} refuses {what}: status {reply.status}"
-    text += f", {code}" if _CODE.fullmatch(code) else ""
-    if reply.status == 401:
-        return TokenRefused(text, where=f"{system}.scope, {system}.client_id")
-    if reply.status == 403:
-        named = _PRIVILEGE.search(str(error.get("message", "")))
-        privilege = named[0].strip() if named else ""
-        return PrivilegeMissing(
-            f"{text}, missing {privilege}" if privilege else text,
-            where=f"application {system}.client_id",
-            next_step="run the command as an application that has this right, or register by hand: docs/webhooks.md",
-        )
-    if reply.status in (408, 429) or reply.status >= 500:
-        return Unreachable(text, where=f"{system}.base_url", next_step="try again later")
-    return WebhookRefused(text, where=f"{system}.base_url")
+def _asker(http: Http, system: System) -> Asker:
+    may = "run the command as an application that has this right, or register by hand: docs/webhooks.md"
+    return Asker(http=http, system=system, refused=WebhookRefused, when_forbidden=may)
 
 
 def shown_url(url: str) -> str:

@@ -13,6 +13,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Any, ClassVar, Protocol
 
+from drawbar.asking import error_code
 from drawbar.business_central import BusinessCentral
 from drawbar.dataverse import Dataverse
 from drawbar.entities import Entity, Joined, SystemAdapter, with_query
@@ -380,13 +381,6 @@ def _asked(adapter: SystemAdapter, entity: Entity, fields: Sequence[str]) -> dic
 
 def is_deleted_entry(row: Mapping[str, Any]) -> bool:
     return "$deletedEntity" in str(row.get("@odata.context", ""))
-
-
-def error_code(reply: Reply) -> str:
-    """The system's own error code, blank when the body has none."""
-    body = reply.body if isinstance(reply.body, Mapping) else {}
-    error = body.get("error")
-    return str(error.get("code", "")) if isinstance(error, Mapping) else ""
 
 
 def to_fault(reply: Reply, now: datetime) -> SourceFault:

@@ -21,16 +21,14 @@ from schemas.errors import (
     ConfigError,
     DrawbarError,
     MappingFileError,
-    PrivilegeMissing,
     SettingsError,
-    SourceBroken,
-    TokenRefused,
     TopicMismatch,
     Unreachable,
 )
 from schemas.records import MatchTest, System
 
 if TYPE_CHECKING:
+    from drawbar.asking import Asker
     from drawbar.entities import Entity, SystemAdapter
     from drawbar.ports import Http, Reply
     from drawbar.settings import Settings
@@ -230,7 +228,7 @@ def probe_api(
 
 
 def _company(http: Http, company_id: str) -> Finding:
-    reply = _ask(http, System.ERP, "GET", f"companies({company_id})")
+    reply = _asker(http, System.ERP).answer("GET", f"companies({company_id})")
     fault: DrawbarError | None = None
     if reply.status == 404:
         fault = SettingsError(
@@ -239,7 +237,7 @@ def _company(http: Http, company_id: str) -> Finding:
             next_step="take the id of a company that GET companies lists",
         )
     elif reply.status != 200:
-        fault = _refusal(System.ERP, "the company", reply)
+        fault = _asker(http, System.ERP).refusal("the company", reply)
     return Finding(what="erp company", fault=fault)
 
 
@@ -275,7 +273,7 @@ def _entity(http: Http, adapter: SystemAdapter, entity: Entity, fields: Iterable
         )
         yield Finding(what=f"{what}: fields", fault=fault)
     if reply.status != 200:
-        yield Finding(what=f"{what}: read", fault=_refusal(adapter.system, f"reading {entity.name}", reply))
+        yield Finding(what=f"{what}: read", fault=_asker(http, adapter.system).refusal(f"reading {entity.name}", reply))
     elif not missing:
         yield from _joined(http, adapter, entity, names)
         yield Finding(what=f"{what}: read", note=f"{plural(len(names), 'field')}")
@@ -290,16 +288,16 @@ def _joined(http: Http, adapter: SystemAdapter, entity: Entity, names: Iterable[
         if not isinstance(derived, Joined):
             continue
         path = adapter.collection_path(replace(entity, entity_set=derived.entity_set))
-        reply = _ask(http, adapter.system, "GET", _query(path, {"$top": "1"}))
+        reply = _asker(http, adapter.system).answer("GET", _query(path, {"$top": "1"}))
         if reply.status != 200:
-            refusal = _refusal(adapter.system, f"reading {derived.entity_set}", reply)
+            refusal = _asker(http, adapter.system).refusal(f"reading {derived.entity_set}", reply)
             yield Finding(what=f"{adapter.system} {entity.name}: {name}", fault=refusal)
 
 
 def _columns(http: Http, entity: Entity) -> frozenset[str] | DrawbarError:
     """The columns of a CRM table, from its live metadata."""
     path = f"EntityDefinitions(LogicalName='{entity.name}')/Attributes?$select=LogicalName"
-    reply = _ask(http, System.CRM, "GET", path)
+    reply = _asker(http, System.CRM).answer("GET", path)
     if reply.status == 404:
         return MappingFileError(
             f"the CRM has no table {entity.name}",
@@ -307,7 +305,7 @@ def _columns(http: Http, entity: Entity) -> frozenset[str] | DrawbarError:
             next_step="import the solution that brings it, or take the mapping out",
         )
     if reply.status != 200 or not isinstance(reply.body, dict):
-        return _refusal(System.CRM, f"the metadata of {entity.name}", reply)
+        return _asker(http, System.CRM).refusal(f"the metadata of {entity.name}", reply)
     return frozenset(str(row.get("LogicalName", "")) for row in reply.body.get("value", ()))
 
 
@@ -317,13 +315,11 @@ def _write_right(http: Http, adapter: SystemAdapter, entity: Entity) -> Finding:
 
     what = f"{adapter.system} {entity.name}: write"
     path = f"{adapter.collection_path(entity)}?$top=2&$select={adapter.select(entity, [])}"
-    rows = _rows(_ask(http, adapter.system, "GET", path))
+    rows = _rows(_asker(http, adapter.system).answer("GET", path))
     version = 'W/"0"' if adapter.system is System.CRM else str(rows[1].get("@odata.etag", "")) if len(rows) > 1 else ""
     if not rows or not version or version == rows[0].get("@odata.etag"):
         return Finding(what=what, note="cannot be told: too few records to ask with")
-    reply = _ask(
-        http,
-        adapter.system,
+    reply = _asker(http, adapter.system).answer(
         "PATCH",
         adapter.key_path(entity, str(rows[0][entity.id_field])),
         body={},
@@ -333,7 +329,7 @@ def _write_right(http: Http, adapter: SystemAdapter, entity: Entity) -> Finding:
     if meaning is Meaning.CHANGED:
         return Finding(what=what, note="allowed, as far as can be told without writing")
     if meaning is Meaning.FORBIDDEN:
-        return Finding(what=what, fault=_refusal(adapter.system, f"writing {entity.name}", reply))
+        return Finding(what=what, fault=_asker(http, adapter.system).refusal(f"writing {entity.name}", reply))
     return Finding(what=what, note=f"cannot be told: status {reply.status}")
 
 
@@ -350,7 +346,7 @@ def _company_row(
         (query,) = adapter.match_queries(entity, [MatchTest(equals={key: company_id})], within={}, within_blank_or={})
         select = adapter.select(entity, fields)
         path = _query(adapter.collection_path(entity), {"$filter": query.filter, "$select": select})
-        reply = _ask(http, System.CRM, "GET", path)
+        reply = _asker(http, System.CRM).answer("GET", path)
         if reply.status != 200:
             continue  # reading this table has its own line
         found = [adapter.to_observed(entity, row, fields) for row in _rows(reply)]
@@ -383,29 +379,10 @@ def _company_fault(entity: Entity, key: str, found: list[Any]) -> DrawbarError |
 # --- asking -------------------------------------------------------------------------------------------------------
 
 
-def _ask(
-    http: Http,
-    system: System,
-    method: str,
-    path: str,
-    *,
-    body: Mapping[str, Any] | None = None,
-    headers: Mapping[str, str] | None = None,
-) -> Reply:
-    """One request. Raises Unreachable when no answer comes."""
-    from drawbar.ports import NoReply
-
-    try:
-        return http.call(method, path, body=body, headers=headers, timeout_s=30)
-    except NoReply as none:
-        text = f"the {system.value.upper()} does not answer: {none.reason}"
-        raise Unreachable(text, where=f"{system}.base_url") from none
-
-
 def _read(http: Http, adapter: SystemAdapter, entity: Entity, fields: Iterable[str]) -> Reply:
     names = list(fields)
     query = {"$select": adapter.select(entity, names), "$expand": adapter.expand(entity, names), "$top": "1"}
-    return _ask(http, adapter.system, "GET", _query(adapter.collection_path(entity), query))
+    return _asker(http, adapter.system).answer("GET", _query(adapter.collection_path(entity), query))
 
 
 def _query(path: str, options: Mapping[str, str]) -> str:
@@ -420,21 +397,10 @@ def _rows(reply: Reply) -> list[dict[str, Any]]:
     return rows
 
 
-def _refusal(system: System, what: str, reply: Reply) -> DrawbarError:
-    """The coded error that a refusal stands for. The service's own code is named, its text is not: it can hold data."""
-    from consumers.requests import error_code
+def _asker(http: Http, system: System) -> Asker:
+    from drawbar.asking import Asker
 
-    code = error_code(reply)
-    text = f"the {system.value.upper()} refuses {what}: status {reply.status}" + (f", {code}" if code else "")
-    if reply.status == 401:
-        return TokenRefused(text, where=f"{system}.scope, {system}.client_id")
-    if reply.status == 403:
-        return PrivilegeMissing(text, where=f"application {system}.client_id")
-    if reply.status in (429, 502, 503, 504):
-        return Unreachable(text, where=f"{system}.base_url", next_step="try again later")
-    if reply.status == 404:
-        return SettingsError(text, where=f"{system}.base_url", next_step="check the service root")
-    return SourceBroken(text, where=f"{system}.base_url", next_step="try again; the service's log says more")
+    return Asker(http=http, system=system)
 
 
 def _named_by(mappings: Mapping[str, EntityMapping], system: System, entity: str) -> str:

@@ -12,7 +12,7 @@ from drawbar.business_central import BusinessCentral
 from drawbar.cli.check import Finding, check, exit_code, probe_api
 from drawbar.dataverse import Dataverse
 from drawbar.ports import NoReply, Reply
-from schemas.errors import BusUnavailable, MappingFileError, PrivilegeMissing, SettingsError, SourceBroken
+from schemas.errors import BusUnavailable, MappingFileError, PrivilegeMissing, SettingsError, Unreachable
 from schemas.records import System
 from tests.cli.rows_fake import app_of, run, shipped
 
@@ -190,7 +190,7 @@ class TestProbeApi:
         body = {"error": {"code": "Internal_ServerError", "message": "customer Jane Roe"}}
         (finding, *_) = found(System.ERP, lambda _m, _p: Reply(status=500, body=body))
 
-        assert SourceBroken.code == finding.fault.code
+        assert Unreachable.code == finding.fault.code
         assert "Internal_ServerError" in finding.fault.message
         assert "Jane" not in finding.fault.for_people()
 

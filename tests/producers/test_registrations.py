@@ -22,12 +22,11 @@ from producers.registrations import (
     WantedStep,
     difference,
     fault_of,
-    refusal,
     secret_mark,
     shown_url,
     subject_of,
 )
-from schemas.errors import PrivilegeMissing, TokenRefused, Unreachable, WebhookRefused
+from schemas.errors import PrivilegeMissing
 from schemas.records import System
 from tests.kafka_fixture import until
 from tests.producers.sandboxes import CLOCK, Hands, sandbox
@@ -124,34 +123,6 @@ class TestDifference:
     def test_is_what_has_to_be_written(self, there: dict[str, Any], changed: dict[str, Any]):
         """The order of columns means nothing; a step that somebody switched off is switched on."""
         assert changed == difference({**self.THERE, **there}, self.STEP)
-
-
-class TestRefusal:
-    @pytest.mark.parametrize(
-        ("status", "kind"),
-        [(401, TokenRefused), (403, PrivilegeMissing), (400, WebhookRefused), (429, Unreachable), (503, Unreachable)],
-    )
-    def test_is_a_coded_error(self, status: int, kind: type):
-        assert kind is type(refusal(System.CRM, "POST x", Reply(status=status, body={"error": "odd"})))
-
-    @pytest.mark.parametrize(
-        ("message", "named"),
-        [
-            (
-                "Principal user (Id=1, type=8) is missing prvCreateServiceEndpoint privilege on OTC=4618.",
-                "missing prvCreateServiceEndpoint",
-            ),
-            (
-                "Sorry, … (TableData 2000000095 API Webhook Subscription Insert: System Application)",
-                "missing TableData 2000000095 API Webhook Subscription Insert",
-            ),
-            ("No.", "0x80040220"),
-        ],
-    )
-    def test_names_the_right_that_is_missing(self, message: str, named: str):
-        body = {"error": {"code": "0x80040220", "message": message}}
-
-        assert refusal(System.CRM, "POST x", Reply(status=403, body=body)).message.endswith(named)
 
 
 class TestErpSubscriptions:
