@@ -111,6 +111,7 @@ def findings(connection_file: Path | None, *, quick: bool) -> Iterator[Finding]:
     if not quick:
         for system in System:
             yield from probe_system(settings, system, mappings)
+        yield from probe_own_currency(settings, mappings)
 
 
 # --- broker -------------------------------------------------------------------------------------------------------
@@ -374,6 +375,43 @@ def _company_fault(entity: Entity, key: str, found: list[Any]) -> DrawbarError |
             next_step="name a team there: it owns accounts whose salesperson is unknown",
         )
     return None
+
+
+def probe_own_currency(settings: Settings, mappings: Mapping[str, EntityMapping]) -> Iterator[Finding]:
+    """Whether the CRM has a row of the company's own currency. What does not answer has its own line."""
+    from drawbar.odata import adapter_for, open_http
+
+    name = next((mapping.erp for mapping in mappings.values() if mapping.role == "local-currency"), None)
+    if name is None or not any(line.currency for mapping in mappings.values() for line in mapping.fields):
+        return
+    opened: list[Any] = []
+    try:
+        erp = adapter_for(settings, System.ERP)
+        opened += [open_http(settings, System.ERP), open_http(settings, System.CRM)]
+        for http in opened:
+            http.sign_in()
+        fault = _own_currency_fault(opened[0], opened[1], erp, erp.entity(name))
+    except DrawbarError:
+        return
+    finally:
+        for http in opened:
+            http.close()
+    yield Finding(what="crm own currency", fault=fault)
+
+
+def _own_currency_fault(erp_http: Http, crm_http: Http, erp: SystemAdapter, entity: Entity) -> DrawbarError | None:
+    """Raises DrawbarError when one of the two does not tell."""
+    from drawbar.cli.own_currency import row_of
+
+    rows = _asker(erp_http, System.ERP).rows(_query(erp.collection_path(entity), {"$select": "currencyCode"}))
+    code = str(rows[0].get("currencyCode") or "") if rows else ""
+    if not code or row_of(_asker(crm_http, System.CRM), code) is not None:
+        return None
+    return SettingsError(
+        f"the CRM has no row of the company's own currency {code}",
+        where="crm:transactioncurrency",
+        next_step="drawbar setup currency; until it is there accounts keep the currency that the CRM gives them",
+    )
 
 
 # --- asking -------------------------------------------------------------------------------------------------------

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from drawbar.settings import Settings
     from producers.registrations import Found
 
-app = new_app("Make in the two systems what has to be there once: the registration of the webhooks.")
+app = new_app("Make in the two systems what has to be there once: webhooks, the own currency.")
 
 
 @app.callback()
 def _group() -> None:
-    """Make in the two systems what has to be there once: the registration of the webhooks."""
+    """Make in the two systems what has to be there once: webhooks, the own currency."""
 
 
 @app.command("webhooks")
@@ -152,3 +152,39 @@ def _show(found: Iterable[Found], *, as_json: bool) -> None:
         print_table(columns, [[line[name] for name in columns] for line in lines])
     else:
         typer.echo("nothing is registered for this address")
+
+
+@app.command("currency")
+def currency(
+    ctx: typer.Context,
+    check: Annotated[bool, typer.Option("--check", help="Only look; end with 1 when something is to be done.")] = False,
+    as_json: AsJson = False,
+    connection_file: ConnectionFile = None,
+) -> None:
+    """Make the CRM's row of the company's own currency, or put its exchange rate right. Twice is as good as once.
+
+    Amounts that the ERP keeps in no currency are in its own. The rate is worked out from the ERP's rate of the CRM's
+    base currency; it takes the right to write currencies, which the running system may not have.
+
+    Example: drawbar setup currency --check
+    """
+    from drawbar.asking import Asker
+    from drawbar.cli.own_currency import own_currency, settle
+    from drawbar.cli.running import running
+    from drawbar.odata import open_http
+
+    system = running(ctx, connection_file)
+    wanted = own_currency(system)
+    http = open_http(system.settings, System.CRM)
+    try:
+        http.sign_in()
+        done = settle(Asker(http=http, system=System.CRM), wanted, may_write=not check)
+    finally:
+        http.close()
+    before = "" if done.rate_there is None else f", was {done.rate_there:f}"
+    if as_json:
+        print_json_line({"code": wanted.code, "rate": wanted.rate_text, "state": done.state})
+    else:
+        typer.echo(f"{wanted.code}: {done.state} ({wanted.rate_text} for one of the CRM's base currency{before})")
+    if not done.is_well:
+        raise typer.Exit(1)

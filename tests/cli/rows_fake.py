@@ -194,9 +194,12 @@ def run(
     rows: Rows | None = None,
     answers: str | None = None,
     mappings: Mapping[str, EntityMapping] | None = None,
+    settings: Settings | None = None,
 ) -> Result:
     """Run a command on rows in memory."""
-    obj = None if rows is None else Running(rows=rows, mappings=mappings or shipped(), settings=Settings())
+    obj = None
+    if rows is not None:
+        obj = Running(rows=rows, mappings=mappings or shipped(), settings=settings or Settings())
     result = CliRunner().invoke(app, list(args), obj=obj, input=answers)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception

@@ -1,15 +1,19 @@
-"""`drawbar setup webhooks`: against a sandbox, as an administrator types it."""
+"""`drawbar setup`: against a sandbox, as an administrator types it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from drawbar.cli.setup import app
-from tests.cli.rows_fake import Result, run
+from schemas.coupling import PairState, Row
+from schemas.records import System
+from tests.cli.rows_fake import FakeRows, Result, a_row, a_side, run
 from tests.producers.sandboxes import Hands, sandbox
 from tests.sandbox.conftest import Receiver
 
@@ -110,3 +114,93 @@ class TestSetupWebhooks:
 
         assert "a secret" not in shown.out + shown.err
         assert (2, True) == (refused.exit_code, refused.err.startswith("DRW-1001"))
+
+
+class TestSetupCurrency:
+    """A company of crowns, in a CRM whose base is the dollar and that has no crowns; the ERP has 1.25 dollars for one."""
+
+    @pytest.fixture(autouse=True)
+    def without_crowns(self, hands: Hands) -> Iterator[None]:
+        yield
+        for row in crowns(hands):
+            hands.edit(System.CRM, set="transactioncurrencies", id=row["transactioncurrencyid"], delete=True)
+
+    @pytest.fixture
+    def currency(self, hands: Hands) -> Callable[..., Result]:
+        rows = FakeRows(known=[company("NOK"), dollars("1.25")])
+
+        def typed(*options: str, rows: FakeRows = rows) -> Result:
+            return run(app, "currency", *options, rows=rows, settings=hands.settings())
+
+        return typed
+
+    def test_makes_the_row_once(self, hands: Hands, currency):
+        looked, made, again = currency("--check"), currency(), currency()
+
+        assert (1, "NOK: missing (0.8 for one of the CRM's base currency)\n") == (looked.exit_code, looked.out)
+        assert (0, "NOK: made (0.8 for one of the CRM's base currency)\n") == (made.exit_code, made.out)
+        assert (0, "NOK: as it should be (0.8 for one of the CRM's base currency)\n") == (again.exit_code, again.out)
+        (row,) = crowns(hands)
+        assert ("NOK", "NOK", 2, 0.8) == tuple(
+            row[name] for name in ("currencyname", "currencysymbol", "currencyprecision", "exchangerate")
+        )
+
+    def test_puts_the_rate_right(self, hands: Hands, currency):
+        currency()
+        later = FakeRows(known=[company("NOK"), dollars("1.6")])
+
+        looked, changed = currency("--check", rows=later), currency("--json", rows=later)
+
+        assert (1, True) == (looked.exit_code, "NOK: another rate (0.625 for" in looked.out)
+        assert [{"code": "NOK", "rate": "0.625", "state": "changed"}] == changed.json
+        assert [0.625] == [row["exchangerate"] for row in crowns(hands)]
+
+    def test_leaves_the_base_currency_alone(self, currency):
+        of_dollars = FakeRows(known=[company("USD"), dollars(None)])
+
+        assert "USD: as it should be (1 for one of the CRM's base currency)\n" == currency(rows=of_dollars).out
+
+    def test_is_as_well_served_by_a_row_that_somebody_else_made(self, hands: Hands, currency):
+        """Between our look and our request."""
+        rule = {"system": "crm", "method": "GET", "path": "transactioncurrencies", "times": 1}
+        currency()
+        hands.fault(**rule, action="status", status=200, body={"value": []})
+
+        assert (0, True) == ((done := currency()).exit_code, "as it should be" in done.out)
+        assert 1 == len(crowns(hands))
+
+    @pytest.mark.parametrize(
+        ("known", "said"),
+        [
+            ([], "DRW-1004 the company's own currency was not captured yet"),
+            (["NOK"], "DRW-6003 the ERP has no exchange rate of the CRM's base currency"),
+        ],
+    )
+    def test_says_what_is_not_known(self, currency, known: Sequence[str], said: str):
+        assert currency(rows=FakeRows(known=[company(code) for code in known])).err.startswith(said)
+
+    def test_names_the_right_that_is_missing(self, hands: Hands, currency):
+        rule = {"system": "crm", "app": hands.info["crm"]["client_id"], "entity": "transactioncurrency"}
+        hands.control("POST", "grants", {**rule, "operation": "create", "allowed": False})
+        refused = currency()
+        hands.control("POST", "grants", {**rule, "operation": "create", "allowed": True})
+
+        assert (3, True) == (refused.exit_code, "missing prvCreateTransactionCurrency" in refused.err)
+
+
+def company(code: str) -> Row:
+    return a_row("company-information", erp=a_side("c", currencyCode=code))
+
+
+def dollars(rate: str | None) -> Row:
+    """What one of the own currency is in dollars, by the ERP; None: the ERP has no such currency."""
+    crm = a_side("d", isocurrencycode="USD", exchangerate=Decimal(1))
+    if rate is None:
+        return a_row("currency", crm=crm)
+    erp = a_side("e", code="USD", exchangeRate=Decimal(rate))
+    return a_row("currency", erp=erp, crm=crm, state=PairState.COUPLED)
+
+
+def crowns(hands: Hands) -> list[dict[str, Any]]:
+    rows = hands.control("GET", "truth/crm/transactioncurrencies")
+    return [row for row in rows if row["isocurrencycode"] == "NOK"]
