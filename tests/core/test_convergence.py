@@ -190,7 +190,7 @@ class TestEachRuleIsNeeded:
                 work = replace(work, outcome=replace(work.outcome, command_id=flight.command.command_id))
             return work, row
 
-        counts = ends(replace(Odds(), again=0.5, sink_killed=0.3), react=before_react(take_any))
+        counts = ends(replace(Odds(), again=0.5, sink_killed=0.3), range(50), react=before_react(take_any))
 
         assert counts["diverge"] + counts["never quiet"] > 5
 
