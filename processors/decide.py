@@ -298,6 +298,7 @@ def _decide_pair(pair: Pair, mapping: EntityMapping, view: ReferenceView, contex
         if _note(ways[direction], line, item.name_in(target_of(direction)), carried, target, soft, context.prints):
             settled.append(line)
             unsettled.discard(name)
+    pair = _put_first(pair, ways["to_crm"], mapping, view, soft)
     if not (conflicts and whole):
         pair = agree(pair, settled, context.prints, company=view.company_crm_id)
     choices = tuple(
@@ -324,6 +325,21 @@ def _decide_pair(pair: Pair, mapping: EntityMapping, view: ReferenceView, contex
         still = differing(pair, mapping, view, context.prints)
         pair = replace(pair, differs=tuple(name for name in pair.differs if name in still))
     return Decided(pair=pair, decisions=tuple(decisions), soft_missing=tuple(soft), choices=choices)
+
+
+def _put_first(pair: Pair, way: _Way, mapping: EntityMapping, view: ReferenceView, soft: list[str]) -> Pair:
+    """R311: the record that was made for this one first is put into the line with `first`, while that is blank."""
+    line = lines_of(mapping).first
+    if not pair.first or pair.crm is None or (line is not None and line.crm not in pair.crm.state):
+        return pair
+    if line is None or pair.crm.state[line.crm] is not None:
+        return replace(pair, first="")
+    other = str(line.field.first)
+    if view.coupled_to(other, System.CRM, pair.first) is None:
+        soft.append(f"crm:{view.entity(other, System.CRM)}:{pair.first}")  # the view lags, or it is gone
+    else:
+        way.values[line.crm] = pair.first
+    return pair
 
 
 def _compared(pair: Pair, mapping: EntityMapping, view: ReferenceView, prints: Fingerprints) -> list[_Compared]:

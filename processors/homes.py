@@ -26,6 +26,7 @@ from processors.decide import (
     take_as_base,
     test_print,
 )
+from processors.lines import lines_of
 from processors.mapping import Direction, source_of
 from processors.rebase import rebase, settle_differences
 from processors.remap import remap
@@ -35,6 +36,7 @@ from schemas.coupling import Hold, Home, Matched, Pair, PairState, Side
 from schemas.errors import AlreadyCoupled
 from schemas.records import (
     ChangeEvent,
+    Command,
     CommandKind,
     DeadLetter,
     LetterState,
@@ -166,8 +168,35 @@ def handle(turn: Turn, order: Order) -> bool:
         OrderKind.REBASE: rebase,
         OrderKind.SETTLE: settle_differences,
         OrderKind.REMAP: remap,
+        OrderKind.FIRST: _take_first,
     }
     return handlers[order.kind](turn, order)
+
+
+def tell_first(turn: Turn, command: Command) -> None:
+    """A record was made in the CRM: the homes of those that it refers to are told, where they want to know (R311)."""
+    view = turn.world.view
+    for other in view.wanting_first(turn.mapping.name):
+        for line in lines_of(turn.mapping).toward["to_crm"]:
+            value = command.values.get(line.crm)
+            if line.field.reference != other or not isinstance(value, str):
+                continue
+            home = view.coupled_to(other, System.CRM, value.rpartition(":")[2])
+            if home is not None:
+                order_id = derived_id("first", turn.work.key, turn.work.message_id, other, home)
+                order = Order(order_id=order_id, kind=OrderKind.FIRST, by=turn.mapping.name, crm_id=command.target.id)
+                turn.works.append(Work(message_id=derived_id("work", order_id), mapping=other, home=home, order=order))
+
+
+def _take_first(turn: Turn, order: Order) -> bool:
+    """The first that comes stays while it is there; whether it is wanted is decided by what the record holds."""
+    pair, view = turn.pair, turn.world.view
+    is_taken = bool(pair.first) and view.coupled_to(order.by, System.CRM, pair.first) is not None
+    if pair.state is PairState.COUPLED and not is_taken:
+        turn.row = replace(turn.row, pair=replace(pair, first=order.crm_id))
+    else:
+        turn.quiet = True
+    return True
 
 
 def _couple(turn: Turn, order: Order) -> bool:
@@ -508,7 +537,7 @@ def _part(turn: Turn, pair: Pair, order: Order) -> None:
     pair = forget_agreement(turn.release_all(pair, reason="uncoupled"))
     crm = pair.crm
     pair = replace(pair, state=PairState.UNCOUPLED, coupled_at=None, first_use="", soft_missing=(), matched=None)
-    pair = replace(pair, batch="", to_be_made=False, rebasing=(), differs=())
+    pair = replace(pair, batch="", to_be_made=False, rebasing=(), differs=(), first="")
     pair = _spend(pair, pair.claim)
     if crm is not None and crm.id != turn.row.id:
         pair = replace(pair, crm=None)

@@ -32,6 +32,7 @@ class Lines:
     mapping: EntityMapping
     every: tuple[Line, ...]
     compared: tuple[Line, ...]  # on which two records can differ
+    first: Line | None  # the line with `first`, if it goes to the CRM
     toward: Mapping[str, tuple[Line, ...]]  # direction -> lines that go so
     names: Mapping[str, Mapping[str, str]]  # direction -> source field -> target field
     fields: Mapping[System, tuple[str, ...]]  # what a write may touch, and what its reply is compared by
@@ -67,7 +68,8 @@ def _worked_out(mapping: EntityMapping) -> Lines:
     return Lines(
         mapping=mapping,
         every=every,
-        compared=tuple(line for line in every if not line.field.once),
+        compared=tuple(line for line in every if not line.field.once and line.field.first is None),
+        first=next((line for line in toward["to_crm"] if line.field.first is not None), None),
         toward=toward,
         names={
             "to_crm": {line.erp: line.crm for line in toward["to_crm"]},

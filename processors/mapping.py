@@ -67,6 +67,10 @@ class FieldMapping(_Model):
     once: bool = Field(default=False, description="written when the record is made, never after")
     company: bool = Field(default=False, description="stamp with the CRM row of this company (R54)")
     team: bool = Field(default=False, description="a new CRM record belongs to the company's team (R37, R43)")
+    first: str | None = Field(
+        None,
+        description="mapping whose record, made in the CRM for this one, is put here while it is blank (R311)",
+    )
     clear_when_uncoupled: bool = Field(
         default=False, description="a reference that is not coupled writes a blank instead of waiting (R224)"
     )
@@ -88,10 +92,10 @@ class FieldMapping(_Model):
     @model_validator(mode="after")
     def _whole(self) -> FieldMapping:
         if self.crm is None or (self.erp is None and not self.is_made):
-            raise ValueError("a field line needs both erp and crm (a company stamp or team: crm alone)")
-        kinds = (self.owner is not None, self.reference is not None, self.currency, self.rate, self.company, self.team)
-        if sum(kinds) > 1:
-            raise ValueError("owner, reference, currency, rate, company and team exclude each other")
+            raise ValueError("a field line needs both erp and crm (a company stamp, team or first: crm alone)")
+        looked_up = (self.owner is not None, self.reference is not None, self.first is not None)
+        if sum((*looked_up, self.currency, self.rate, self.company, self.team)) > 1:
+            raise ValueError("owner, reference, first, currency, rate, company and team exclude each other")
         if self.names_entity and self.reference is None:
             raise ValueError("names_entity needs `reference`: the mapping whose CRM table is named")
         if self.options is not None and self.refers_by_field:
@@ -101,15 +105,15 @@ class FieldMapping(_Model):
         if self.options is not None and self.reference is None:
             raise ValueError("options need `reference`: the mapping of the ERP table that holds the codes")
         if (self.owner is not None or self.is_made) and self.direction != "to_crm":
-            raise ValueError("owner, company and team lines go to_crm (R44, R54)")
+            raise ValueError("owner, company, team and first lines go to_crm (R44, R54)")
         if self.options is not None and len(set(self.options.values())) != len(self.options):
             raise ValueError("two codes share one option value: the way back would be a guess")
         return self
 
     @property
     def is_made(self) -> bool:
-        """Its value comes from the set-up, not from a field of the ERP record."""
-        return self.company or self.team
+        """Its value comes from the set-up or from another record, not from a field of the ERP record."""
+        return self.company or self.team or self.first is not None
 
     @property
     def refers_by_field(self) -> bool:
@@ -223,6 +227,8 @@ class EntityMapping(_Model):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise ValueError(f"two lines write the same column: {', '.join(twice)}")
+        if sum(line.first is not None for line in self.fields if line.enabled) > 1:
+            raise ValueError("one line of a mapping may say `first`")
         return self
 
     def entity_in(self, system: System) -> str | None:

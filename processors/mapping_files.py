@@ -200,7 +200,7 @@ def _check_references(file: MappingFile, mappings: list[EntityMapping]) -> None:
     known = list(by_name)
     roles = {mapping.role for mapping in mappings} | {mapping.crm for mapping in mappings}
     for number, line in enumerate(file.mapping.fields):
-        needs = ["company"] if line.is_made else []
+        needs = ["company"] if line.company or line.team else []
         needs += ["local-currency", "transactioncurrency"] if line.currency else []
         missing = [need for need in needs if need not in roles]
         if missing:
@@ -209,7 +209,7 @@ def _check_references(file: MappingFile, mappings: list[EntityMapping]) -> None:
                 where=file.where("fields", number),
                 next_step="bring back the shipped files company.yaml, company-information.yaml and currency.yaml",
             )
-        for key, name in (("owner", line.owner), ("reference", line.reference)):
+        for key, name in (("owner", line.owner), ("reference", line.reference), ("first", line.first)):
             if name is not None and name not in known:
                 close = difflib.get_close_matches(name, known, n=1)
                 raise MappingFileError(

@@ -29,7 +29,17 @@ from processors.decide import (
     one_way_back,
     test_print,
 )
-from processors.homes import UNCOUPLE, crm_id_is_taken, grant, handle, join, reserve_crm_id, settle_deleted, take_change
+from processors.homes import (
+    UNCOUPLE,
+    crm_id_is_taken,
+    grant,
+    handle,
+    join,
+    reserve_crm_id,
+    settle_deleted,
+    take_change,
+    tell_first,
+)
 from processors.mapping import DIRECTIONS, target_of
 from processors.rebase import REBASE, take_read
 from processors.turn import Step, Turn, World
@@ -119,6 +129,8 @@ def take_outcome(turn: Turn, outcome: Outcome) -> None:
         pair = replace(pair, to_be_made=False, batch="")
         pair = agree(pair, one_way_back(turn.mapping, direction), turn.world.prints, company=None)
         turn.line("coupled", str(outcome.target), direction, reason="created", command_id=command.command_id)
+        if direction == "to_crm":
+            tell_first(turn, command)
     made = command.kind is CommandKind.CREATE and outcome.status is OutcomeStatus.OBSERVED
     if made or outcome.status in (OutcomeStatus.WRITTEN, OutcomeStatus.DELETED):
         pair = turn.release(pair, direction, reason="succeeded")

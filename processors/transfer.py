@@ -71,6 +71,8 @@ def carry(
         return Known(view.company_crm_id) if view.company_crm_id else Leave("company-unknown", ("company",))
     if line.team:
         return _team(view, creating=creating, otherwise="team-owned")
+    if line.first is not None:
+        return Leave("for-the-first-to-come")
     if line.owner is not None:
         return _carry_owner(line.owner, value, view, creating=creating)
     if line.currency:

@@ -201,6 +201,9 @@ class Turn:
     def _counts(self, pair: Pair, issue: Issue) -> bool:
         """Whether the write changes a record that was in step, and nobody has let just this happen."""
         kept = pair.kept_back.get(issue.direction)
+        first = lines_of(self.mapping).first
+        if first is not None and set(issue.values) == {first.crm}:
+            return False  # it goes with a record that was made, and overwrites nothing
         return (
             pair.in_step
             and not self.is_let_through

@@ -7,7 +7,7 @@ it can be decided again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
@@ -71,6 +71,11 @@ class ReferenceView:
                     other.holders.setdefault(line.reference_by, {})
                 if line.rate and line.enabled:
                     known.rate_line = line
+        self._firsts: dict[str, list[str]] = {}
+        for known in self._known.values():
+            for line in known.mapping.fields:
+                if line.first is not None and line.enabled and known.mapping.flows("to_crm"):
+                    self._firsts.setdefault(line.first, []).append(known.mapping.name)
         self.currencies = next((name for name, known in self._known.items() if _is_of_currencies(known.mapping)), "")
         self.base_rate: Decimal | None = None
         self._company_id = company_id.lower()
@@ -103,6 +108,10 @@ class ReferenceView:
         """Id in the other system of the record coupled to this one."""
         partners = self._known[mapping].coupled[system].get(record_id)
         return partners[-1] if partners else None
+
+    def wanting_first(self, mapping: str) -> Sequence[str]:
+        """The mappings that have a line for the first record of this one."""
+        return self._firsts.get(mapping, ())
 
     def coupled_count(self, mapping: str) -> int:
         """How many ERP records of the mapping are coupled."""

@@ -113,6 +113,7 @@ class Pair:
     updated: Mapping[str, datetime] = field(default_factory=dict)  # direction -> last write while in step
     rebasing: tuple[str, ...] = ()  # systems whose record is to be read before anything is decided
     differs: tuple[str, ...] = ()  # CRM fields that differed when a new base was taken; RECORD: one is not there
+    first: str = ""  # id of the CRM record that is put into the line with `first`, while that is blank
     again: tuple[str, ...] = ()  # CRM fields whose lines were changed: looked at as at the first agreement
 
 

@@ -187,7 +187,7 @@ class OrderKind(str, Enum):
     """What may be asked of a home. COUPLE and UNCOUPLE come from people (or from a match); the next five are how two
     homes settle a claim; RETRY decides again; RESEND repeats a command that was not answered; CLOSE gives a letter up.
     REBASE takes what both systems hold as the new base and writes nothing; SETTLE says what becomes of the differences;
-    REMAP looks again at lines that other mapping files changed.
+    REMAP looks again at lines that other mapping files changed; FIRST names a record that may be the first of its kind.
     """
 
     COUPLE = "couple"  # to the CRM record's home: claim it for `erp_id`
@@ -202,6 +202,7 @@ class OrderKind(str, Enum):
     REBASE = "rebase"
     SETTLE = "settle"
     REMAP = "remap"
+    FIRST = "first"  # to the ERP record's home: `crm_id` was made in the CRM, and refers to this pair's CRM record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

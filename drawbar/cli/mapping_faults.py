@@ -231,6 +231,9 @@ class _Check:
             table, key = self._company(), "company"
         elif line.currency:
             table, key = "transactioncurrency", "currency"
+        elif line.first is not None:
+            named = self.mappings.get(line.first)
+            table, key = (named.crm or "" if named is not None else ""), "first"
         else:
             other = self.mappings.get(str(line.reference))
             table, key = (other.crm or "" if other is not None else ""), "reference"
@@ -269,9 +272,7 @@ class _Check:
 
 def _is_looked_up(line: FieldMapping) -> bool:
     """Whether the value is that of another record, or of the set-up."""
-    return (
-        line.owner is not None or line.reference is not None or line.currency or line.rate or line.company or line.team
-    )
+    return line.owner is not None or line.reference is not None or line.currency or line.rate or line.is_made
 
 
 # --- keys without effect ------------------------------------------------------------------------------------------

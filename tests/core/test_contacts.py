@@ -15,7 +15,7 @@ from processors.turn import Turn
 from processors.view import BASE_RATE, ReferenceView, is_relied_on, relied_on
 from schemas.coupling import Pair, PairState, Row, Side
 from schemas.errors import ReferenceNotCoupled, RequiredFieldBlank, ValueNotMappable
-from schemas.records import CommandKind, OrderKind, System, Value
+from schemas.records import CommandKind, Observed, OrderKind, System, Value
 from tests.builders import (
     COMPANY,
     EURO,
@@ -26,12 +26,16 @@ from tests.builders import (
     TEAM,
     a_change,
     a_coupling,
+    a_customer,
     a_pound,
     a_row,
     a_side,
     a_view,
     a_world,
+    an_account,
     an_agreed_pair,
+    an_order,
+    an_outcome,
     decided,
     line_of,
     moved,
@@ -270,6 +274,128 @@ def a_currency(code: str, rate: Value, *, crm_rate: Value = None) -> Row:
     erp = a_side(code.lower(), state=a_pound(code=code, exchangeRate=rate))
     crm = a_side(f"crm-{code}", state={"isocurrencycode": code, "exchangerate": crm_rate})
     return a_coupling("currency", erp, crm)
+
+
+class TestFirstContact:
+    """R311: the first contact that is made for an account is its primary contact, unless it has one."""
+
+    def played(self, **account: Value) -> Played:
+        """A customer and its account, in agreement; contacts are played on."""
+        account = {"primarycontactid": None, **account}
+        customer = a_side("C", state=a_customer(number="C", companyContactNumber="CT1"))
+        pair = an_agreed_pair(customer, a_side("A", state=an_account(**account)), in_step=True)
+        row = a_row(pair, row_id="C")
+        played = Played(CONTACT, world=a_world(CONTACT, view=a_view(row)))
+        played.rows["C"] = row
+        return played
+
+    def made(self, played: Played, person: str = "P") -> Played:
+        """A person of the ERP becomes a contact of the same id."""
+        state = a_person(number=person, displayName=f"Jane {person}", email=f"{person}@x.example")
+        played.change(a_change(f"erp:contact:{person}", order=10, state=state)).found()
+        return played.written(a_contact(fullname=f"Jane\t\t{person}", emailaddress1=f"{person}@x.example"))
+
+    def test_is_put_where_there_was_none(self):
+        played = self.made(self.played())
+
+        command = played.command
+        assert ("crm:account:A", CommandKind.UPDATE) == (str(command.target), command.kind)
+        assert {"primarycontactid": "P"} == dict(command.values)
+        assert None is command.seen["primarycontactid"]
+
+    def test_is_put_once(self):
+        played = self.made(self.played())
+        outcome = an_outcome(
+            played.command,
+            observed=Observed(id="A", version="2", order=60, modified_at=NOON, state=an_account(primarycontactid="P")),
+        )
+        played.commands.clear()
+        played.post(work_of(outcome))
+        played.run()
+        self.made(played, "Q")
+
+        assert [] == played.commands
+        assert "" == played.pair("C").first
+
+    def test_is_the_first_of_two(self):
+        """The second comes while the first is on its way."""
+        played = self.made(self.played())
+        (first,) = played.commands
+        played.commands.clear()
+        self.made(played, "Q")
+
+        assert [] == played.commands
+        assert {"primarycontactid": "P"} == dict(first.values)
+
+    def test_leaves_one_that_somebody_chose(self):
+        assert [] == self.made(self.played(primarycontactid="K")).commands
+
+    def test_waits_for_an_account_whose_primary_contact_was_not_captured_yet(self):
+        played = self.played()
+        crm = played.pair("C").crm
+        unknown = {name: value for name, value in crm.state.items() if name != "primarycontactid"}
+        played.rows["C"] = replace(played.rows["C"], pair=replace(played.pair("C"), crm=replace(crm, state=unknown)))
+        self.made(played)
+
+        assert [] == played.commands
+        seen = a_change("crm:account:A", order=70, state=an_account(primarycontactid=None))
+        played.post(work_of(seen, home="C"))
+        played.run()
+        assert {"primarycontactid": "P"} == dict(played.command.values)
+
+    def test_goes_with_other_changes_in_one_request(self):
+        played = self.played()
+        played.world.view.apply(a_coupling("contact", a_side("P", state=a_person()), a_side("P", state=a_contact())))
+        state = a_customer(number="C", companyContactNumber="CT1", city="Rome")
+        played.rows["C"] = replace(played.rows["C"], pair=replace(played.pair("C"), first="P"))
+        played.post(work_of(a_change("erp:customer:C", order=70, state=state)))
+        played.run()
+
+        assert {"primarycontactid": "P", "address1_city": "Rome"} == dict(played.command.values)
+
+    def test_that_is_gone_again_is_no_primary_contact(self):
+        """And whoever comes next may be."""
+        played = self.played()
+        played.rows["C"] = replace(played.rows["C"], pair=replace(played.pair("C"), first="gone"))
+        played.post(
+            work_of(
+                a_change(
+                    "erp:customer:C", order=70, state=a_customer(number="C", companyContactNumber="CT1", city="Rome")
+                )
+            )
+        )
+        played.run()
+
+        assert {"address1_city": "Rome"} == dict(played.command.values)
+        assert "crm:contact:gone" in played.pair("C").soft_missing
+        played.commands.clear()
+        self.made(played)
+        assert "P" == played.pair("C").first
+
+    def test_of_a_pair_that_is_uncoupled_is_forgotten(self):
+        played = self.played()
+        played.rows["C"] = replace(played.rows["C"], pair=replace(played.pair("C"), first="P"))
+        played.post(work_of(an_order(OrderKind.UNCOUPLE, erp_id="C", crm_id="A"), home="C"))
+        played.run()
+        unstamped = an_account(bcbi_companyid=None, primarycontactid=None)
+        observed = Observed(id="A", version="2", order=60, modified_at=NOON, state=unstamped)
+        played.post(work_of(an_outcome(played.command, observed=observed)))
+        played.run()
+
+        assert "" == played.pair("C").first
+
+    def test_is_none_of_the_changes_that_a_brake_counts(self):
+        """A first load makes many contacts, and nobody wants it stopped for that."""
+        played = self.made(self.played())
+
+        assert {} == played.pair("C").updated
+
+    def test_comes_once_however_often_the_message_does(self):
+        played = self.made(self.played())
+        (first,) = played.commands
+        played.again("P", last=2)
+
+        assert [first.command_id] == list({command.command_id for command in played.commands})
 
 
 class TestRate:

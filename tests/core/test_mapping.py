@@ -30,6 +30,7 @@ class TestFieldMapping:
             ({"erp": "a", "crm": "b", "reference": "r", "options": {"X": 1, "Y": 1}}, "share one option value"),
             ({"erp": "a", "crm": "b", "owner": "s"}, "go to_crm"),  # R44: the CRM owner never overwrites the ERP
             ({"crm": "b", "company": True}, "go to_crm"),
+            ({"crm": "b", "first": "contact"}, "go to_crm"),
             ({"erp": "a", "crm": "b", "transform": "rot13"}, "no transform is called 'rot13'; there are: "),
             ({"erp": "a", "crm": "b", "rate": True}, "rate and once lines go to_crm"),
             ({"erp": "a", "crm": "b", "once": True}, "rate and once lines go to_crm"),
@@ -200,6 +201,7 @@ class TestShipped:
             ("salespersonCode", "ownerid"): "to_crm",
             ("creditLimit", "creditlimit"): "to_crm",
             (None, "bcbi_companyid"): "to_crm",
+            (None, "primarycontactid"): "to_crm",
         } == ways
         assert [("number", "accountnumber")] == [(line.erp, line.crm) for line in CUSTOMER.fields if not line.enabled]
 
