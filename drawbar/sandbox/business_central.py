@@ -20,6 +20,7 @@ from drawbar.sandbox.erp_model import (
     etag,
     etag_version,
 )
+from drawbar.sandbox.erp_posting import ACTIONS
 from drawbar.sandbox.erp_reading import ErpReader, Within, read_token, values_of, whole, write_token
 from drawbar.sandbox.erp_records import ErpRecords
 from drawbar.sandbox.erp_rules import RULES
@@ -45,6 +46,7 @@ AUDIENCE = "https://api.businesscentral.dynamics.com"
 PAGE = 20_000
 BATCH = 100
 _JSON = "application/json; odata.metadata=minimal"
+_NAMESPACE = "Microsoft.NAV."  # before the name of a bound action
 _OPERATIONS: Mapping[str, Operation] = {"GET": "read", "POST": "create", "PATCH": "write", "DELETE": "delete"}
 
 
@@ -343,6 +345,8 @@ class BusinessCentral:
             return self._in_collection(
                 call, self._sets[set_name], Within(column, row_id, f"{entity_set.name}({row_id})/{name}"), rest
             )
+        if name.startswith(_NAMESPACE) and len(rest) == 1:
+            return self._act(call, entity_set, row_id, name.removeprefix(_NAMESPACE))
         if method != "GET" or len(rest) > 1:
             raise ErpError(405, "BadRequest_MethodNotAllowed", f"'{method}' is not allowed here.")
         return self._part(call, entity_set, row_id, name)
@@ -439,6 +443,21 @@ class BusinessCentral:
             self._match(tag, stored, entity_set)
         self.records.remove(company, entity_set.name, row_id, app=call.app)
         return Reply(204, b"", {"OData-Version": "4.0"})
+
+    def _act(self, call: _Call, entity_set: EntitySet, row_id: str, action: str) -> Reply:
+        """A bound action. The reply tells where the document is that it made."""
+        if action not in entity_set.actions:
+            raise ErpError(404, "BadRequest_NotFound", f"No HTTP resource was found that matches '{action}'.")
+        if call.request.method != "POST":
+            raise ErpError(405, "BadRequest_MethodNotAllowed", f"'{call.request.method}' is not allowed on an action.")
+        self._allow(call, entity_set, "write")
+        company = _given(call.company)
+        self._must_find(company, entity_set, row_id)
+        made = ACTIONS[entity_set.name, action](self.records, company, row_id, call.app)
+        headers = {"OData-Version": "4.0"}
+        if made is not None:
+            headers["Location"] = f"{self.base_url}/companies({company})/{made[0]}({made[1]})"
+        return Reply(204, b"", headers)
 
     # ------------------------------------------------------------ subscriptions
 

@@ -33,6 +33,9 @@ def csdl(sets: Mapping[str, EntitySet]) -> bytes:
                     f'<Member Name="{option}" Value="{index}"/>' for index, option in enumerate(column.options)
                 )
                 lines.append(f'<EnumType Name="{entity_set.entity}_{column.name}">{members}</EnumType>')
+    for entity_set in sets.values():
+        bound = f'<Parameter Name="bindingParameter" Type="Microsoft.NAV.{entity_set.entity}"/>'
+        lines += [f'<Action Name="{action}" IsBound="true">{bound}</Action>' for action in entity_set.actions]
     lines.append('<EntityContainer Name="NAV">')
     lines += [f'<EntitySet Name="{s.name}" EntityType="Microsoft.NAV.{s.entity}"/>' for s in sets.values()]
     lines.append("</EntityContainer></Schema></edmx:DataServices></edmx:Edmx>")

@@ -22,6 +22,15 @@ from drawbar.sandbox.erp_model import (
 )
 from drawbar.sandbox.store import Store, Stored, Values
 
+# Before the first number of a series that the seed does not set.
+FIRST_NUMBERS = {
+    "salesQuote": "S-QUO1000",
+    "salesOrder": "S-ORD101000",
+    "salesInvoice": "S-INV102000",
+    "postedInvoice": "PS-INV103000",
+    "salesShipment": "S-SHPT104000",
+}
+
 
 @dataclass(slots=True)
 class ErpSwitches:
@@ -201,10 +210,12 @@ class ErpRecords:
     def blank_row(self, set_name: str) -> Values:
         return self.sets[set_name].blank()
 
-    def next_number(self, company: str, entity_set: EntitySet) -> str:
+    def next_number(self, company: str, entity_set: EntitySet, *, series: str | None = None) -> str:
+        """The next free one of a series: the set's, or another."""
         taken = self.store.table(f"{company}/{entity_set.name}").index(entity_set.key)
-        series = f"series/{company}/{entity_set.series}"
-        last = str(self.store.fact(series, f"{(entity_set.series or 'x')[0].upper()}00000"))
+        word = series or entity_set.series or "x"
+        series = f"series/{company}/{word}"
+        last = str(self.store.fact(series, FIRST_NUMBERS.get(word, f"{word[0].upper()}00000")))
         while True:
             digits = len(last) - len(last.rstrip("0123456789"))
             last = last[: len(last) - digits] + str(int(last[len(last) - digits :]) + 1).rjust(digits, "0")

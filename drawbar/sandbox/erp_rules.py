@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from drawbar.sandbox.erp_contacts import ContactInformationRules, ContactRules, CustomerRules
 from drawbar.sandbox.erp_records import ErpRecords, SetRules
 from drawbar.sandbox.erp_sales import (
+    DOCUMENTS,
+    DocumentLineRules,
+    DocumentRules,
     ItemRules,
     ItemVariantRules,
-    SalesOrderLineRules,
-    SalesOrderRules,
-    refuse_with_orders,
+    refuse_with_documents,
 )
 from drawbar.sandbox.store import Stored, Values
 
@@ -44,9 +45,9 @@ class CurrencyRules(SetRules):
 
 class TradingCustomerRules(CustomerRules):
     def after(self, records: ErpRecords, company: str, before: Values | None, after: Values | None, app: str) -> None:
-        """A customer with orders stays."""
+        """A customer with documents stays."""
         if before is not None and after is None:
-            refuse_with_orders(records, company, before)
+            refuse_with_documents(records, company, before)
         super().after(records, company, before, after, app)
 
 
@@ -58,6 +59,6 @@ RULES: Mapping[str, SetRules] = {
     "customers": TradingCustomerRules(),
     "itemVariants": ItemVariantRules(),
     "items": ItemRules(),
-    "salesOrderLines": SalesOrderLineRules(),
-    "salesOrders": SalesOrderRules(),
+    **{kind.set: DocumentRules(kind.set) for kind in DOCUMENTS.values()},
+    **{kind.lines: DocumentLineRules(kind.lines) for kind in DOCUMENTS.values()},
 }

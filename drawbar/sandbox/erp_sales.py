@@ -1,20 +1,47 @@
-"""Business Central's items and sales orders: what follows from a customer, an item, a quantity, a price.
+"""Business Central's items and sales documents: what follows from a customer, an item, a quantity, a price.
 
+Quotes, orders and invoices are one kind of thing in different sets; what becomes of them is in `erp_posting.py`.
 Taxes come from the switch `tax_rates` (percent by tax code); a line of a customer who is liable to tax has the code
 `TAXABLE`. Prices are the item's, in the order's currency at the rate of the order's day.
 """
 
 from __future__ import annotations
 
+import datetime as dt
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from drawbar.sandbox.erp_model import EMPTY_GUID, HIGHEST, ErpError, overflow
+from drawbar.sandbox.erp_model import EMPTY_DATE, EMPTY_GUID, HIGHEST, ErpError, overflow
 from drawbar.sandbox.erp_records import ErpRecords, SetRules
 from drawbar.sandbox.store import Values
 
 TAXABLE = "TAXABLE"
 _STEP = 10_000  # between the numbers of two lines
+DRAFT = "Draft"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A set of documents. `day`: the property that rates and terms go by; `word`: what messages call one."""
+
+    set: str
+    lines: str
+    day: str
+    word: str
+
+
+DOCUMENTS: Mapping[str, Document] = {
+    kind.set: kind
+    for kind in (
+        Document(set="salesQuotes", lines="salesQuoteLines", day="documentDate", word="Quote"),
+        Document(set="salesOrders", lines="salesOrderLines", day="orderDate", word="Order"),
+        Document(set="salesInvoices", lines="salesInvoiceLines", day="invoiceDate", word="Invoice"),
+    )
+}
+_OF_LINES = {kind.lines: kind for kind in DOCUMENTS.values()}
 _ADDRESS = {
     "AddressLine1": "addressLine1",
     "AddressLine2": "addressLine2",
@@ -28,22 +55,23 @@ _ADDRESS = {
 class ItemRules(SetRules):
     def settle(self, records: ErpRecords, company: str, row: Values, before: Values | None) -> None:  # noqa: ARG002
         if before is None and row["inventory"]:
-            raise _dialog("Inventory cannot be changed during on insert.")
+            raise dialog("Inventory cannot be changed during on insert.")
         if before is not None and before["inventory"] and before["baseUnitOfMeasureId"] != row["baseUnitOfMeasureId"]:
-            raise _dialog(
+            raise dialog(
                 f"You cannot change Base Unit of Measure because there are one or more item ledger entries for item"
                 f" {row['number']}."
             )
 
     def after(self, records: ErpRecords, company: str, before: Values | None, after: Values | None, app: str) -> None:
-        """An item that is ordered stays; its variants go with it."""
+        """An item that is in a document stays; its variants go with it."""
         if before is None or after is not None:
             return
-        if records.store.table(f"{company}/salesOrderLines").having("itemId", before["id"]):
-            raise _dialog(
-                f"You cannot delete Item {before['number']} because there is at least one outstanding Sales Order that"
-                " includes this item."
-            )
+        for kind in DOCUMENTS.values():
+            if records.store.table(f"{company}/{kind.lines}").having("itemId", before["id"]):
+                raise dialog(
+                    f"You cannot delete Item {before['number']} because there is at least one outstanding Sales"
+                    f" {kind.word} that includes this item."
+                )
         for row_id in records.store.table(f"{company}/itemVariants").having("itemId", before["id"]):
             records.remove(company, "itemVariants", row_id, app=app)
 
@@ -51,10 +79,13 @@ class ItemRules(SetRules):
 class ItemVariantRules(SetRules):
     def settle(self, records: ErpRecords, company: str, row: Values, before: Values | None) -> None:  # noqa: ARG002
         if row["itemId"] == EMPTY_GUID:
-            raise _dialog('An "itemId" or an "itemNumber" must be provided.')
+            raise dialog('An "itemId" or an "itemNumber" must be provided.')
 
 
-class SalesOrderRules(SetRules):
+class DocumentRules(SetRules):
+    def __init__(self, set_name: str) -> None:
+        self._kind = DOCUMENTS[set_name]
+
     def assign(self, records: ErpRecords, company: str, row: Values, name: str, value: Any) -> None:
         row[name] = value
         if name in ("customerId", "customerNumber") and row["customerId"] != EMPTY_GUID:
@@ -64,62 +95,80 @@ class SalesOrderRules(SetRules):
 
     def settle(self, records: ErpRecords, company: str, row: Values, before: Values | None) -> None:
         if row["customerId"] == EMPTY_GUID:
-            raise _dialog('A "customerNumber" or a "customerId" must be provided.')
+            raise dialog('A "customerNumber" or a "customerId" must be provided.')
         if before is None:
             customer = records.rows(company, "customers")[row["customerId"]].values
             if customer["blocked"] == "All":
-                raise _dialog(
+                raise dialog(
                     f"You cannot create this type of document when Customer {customer['number']} is blocked with type"
                     " All"
                 )
+            row["status"] = DRAFT
             today = records.now[:10]
-            for name in ("orderDate", "postingDate"):
-                row[name] = row[name] if row[name] > "0001-01-01" else today
+            for name in (self._kind.day, "postingDate"):
+                row[name] = row[name] if row[name] > EMPTY_DATE else today
+        else:
+            refuse_posted(self._kind, before)
+        if "dueDate" in row and (before is None or before["paymentTermsId"] != row["paymentTermsId"]):
+            is_said = before is None and row["dueDate"] > EMPTY_DATE
+            row["dueDate"] = row["dueDate"] if is_said else due_date(records, company, row, row[self._kind.day])
 
     def after(self, records: ErpRecords, company: str, before: Values | None, after: Values | None, app: str) -> None:
-        """Lines go with their order; a discount for the whole of it is spread over them."""
+        """Lines go with their document; a discount for the whole of it is spread over them. What was posted stays."""
         if before is None:
             return
         if after is None:
-            for line_id, _ in _lines(records, company, before["id"]):
-                records.store.remove(f"{company}/salesOrderLines", line_id, note=app)
-        elif any(before[name] != after[name] for name in ("discountAmount", "pricesIncludeTax")):
-            total_order(records, company, after["id"], app)
+            refuse_posted(self._kind, before)
+            for line_id, _ in lines_of(records, company, self._kind, before["id"]):
+                records.store.remove(f"{company}/{self._kind.lines}", line_id, note=app)
+        elif any(before.get(name) != after.get(name) for name in ("discountAmount", "pricesIncludeTax")):
+            total(records, company, self._kind, after["id"], app)
 
 
-class SalesOrderLineRules(SetRules):
+class DocumentLineRules(SetRules):
+    def __init__(self, set_name: str) -> None:
+        self._kind = _OF_LINES[set_name]
+
     def assign(self, records: ErpRecords, company: str, row: Values, name: str, value: Any) -> None:
         row[name] = value
         if row["itemId"] != EMPTY_GUID and row["accountId"] != EMPTY_GUID:
-            raise _dialog('Both "itemId" and "accountId" are specified. Specify only one of them.')
+            raise dialog('Both "itemId" and "accountId" are specified. Specify only one of them.')
         match name:
             case "itemId" if value != EMPTY_GUID:
-                _take_item(records, company, row, records.rows(company, "items")[value].values)
+                self._take_item(records, company, row, records.rows(company, "items")[value].values)
             case "accountId" if value != EMPTY_GUID:
                 raise _no_object("Account", value)
             case "lineType" | "lineObjectNumber" if row["lineObjectNumber"] and row["lineType"] != "Comment":
                 self._take_object(records, company, row)
-            case "quantity":
+            case "quantity" if "shipQuantity" in row:
                 row["shipQuantity"] = row["invoiceQuantity"] = value
             case "discountPercent" | "discountAmount":
                 row["discountBy"] = name
 
-    @staticmethod
-    def _take_object(records: ErpRecords, company: str, row: Values) -> None:
+    def _take_object(self, records: ErpRecords, company: str, row: Values) -> None:
         if row["lineType"] != "Item":
             raise _no_object(row["lineType"], row["lineObjectNumber"])
         item_id = records.store.table(f"{company}/items").index("number").get(row["lineObjectNumber"])
         if item_id is None:
-            raise _dialog("Item does not exist.")
+            raise dialog("Item does not exist.")
         if row["itemId"] != item_id:
-            _take_item(records, company, row, records.rows(company, "items")[item_id].values)
+            self._take_item(records, company, row, records.rows(company, "items")[item_id].values)
+
+    def _take_item(self, records: ErpRecords, company: str, row: Values, item: Values) -> None:
+        row["itemId"], row["lineType"], row["lineObjectNumber"] = item["id"], "Item", item["number"]
+        row["description"], row["description2"] = item["displayName"], item["displayName2"]
+        row["unitOfMeasureId"], row["unitOfMeasureCode"] = item["baseUnitOfMeasureId"], item["baseUnitOfMeasureCode"]
+        document = records.rows(company, self._kind.set).get(row["documentId"])
+        factor = _factor(records, company, document.values, self._kind.day) if document else Decimal(1)
+        row["unitPrice"] = plain(rounded(money(item["unitPrice"]) * factor))
 
     def settle(self, records: ErpRecords, company: str, row: Values, before: Values | None) -> None:
-        order = records.rows(company, "salesOrders").get(row["documentId"])
-        if order is None:
-            raise _dialog("You must specify an Id or a Document Id to get the lines.")
+        document = records.rows(company, self._kind.set).get(row["documentId"])
+        if document is None:
+            raise dialog("You must specify an Id or a Document Id to get the lines.")
+        refuse_posted(self._kind, document.values)
         if before is None:
-            taken = [line["sequence"] for _, line in _lines(records, company, row["documentId"])]
+            taken = [line["sequence"] for _, line in lines_of(records, company, self._kind, row["documentId"])]
             if row["sequence"] in taken:
                 raise ErpError(
                     400,
@@ -128,53 +177,93 @@ class SalesOrderLineRules(SetRules):
                 )
             row["sequence"] = row["sequence"] or max(taken, default=0) + _STEP
             if not row["taxCode"] and row["itemId"] != EMPTY_GUID:
-                customer = records.rows(company, "customers").get(order.values["customerId"])
+                customer = records.rows(company, "customers").get(document.values["customerId"])
                 row["taxCode"] = TAXABLE if customer and customer.values["taxLiable"] else ""
-        row["taxPercent"] = _plain(Decimal(str(records.switches.tax_rates.get(row["taxCode"], 0))))
-        _calculate(row, prices_include_tax=order.values["pricesIncludeTax"])
+        row["taxPercent"] = plain(Decimal(str(records.switches.tax_rates.get(row["taxCode"], 0))))
+        calculate(row, prices_include_tax=document.values.get("pricesIncludeTax", False))
 
     def after(self, records: ErpRecords, company: str, before: Values | None, after: Values | None, app: str) -> None:
-        """The order's totals are of its lines, and it has changed whenever one of them has."""
-        order_id = (after or before or {})["documentId"]
-        if order_id in records.rows(company, "salesOrders"):
-            total_order(records, company, order_id, app)
+        """The document's totals are of its lines, and it has changed whenever one of them has."""
+        document_id = (after or before or {})["documentId"]
+        document = records.rows(company, self._kind.set).get(document_id)
+        if document is None:
+            return
+        refuse_posted(self._kind, document.values)
+        total(records, company, self._kind, document_id, app)
 
 
-def refuse_with_orders(records: ErpRecords, company: str, customer: Values) -> None:
-    if records.store.table(f"{company}/salesOrders").having("customerId", customer["id"]):
-        raise _dialog(
-            f"You cannot delete Customer {customer['number']} because there is at least one outstanding Sales Order for"
-            " this customer."
-        )
+def refuse_posted(kind: Document, document: Values) -> None:
+    """Raises ErpError for an invoice that is posted: only drafts can be changed or deleted."""
+    if kind.set == "salesInvoices" and document["status"] not in (DRAFT, "In_x0020_Review"):
+        raise dialog(f"The invoice {document['number']} is posted: only drafts can be changed or deleted.")
 
 
-def total_order(records: ErpRecords, company: str, order_id: str, app: str) -> None:
-    """Spread the discount over the lines and add them up; the order gets another version in any case."""
-    order = records.rows(company, "salesOrders")[order_id].values
-    lines = _lines(records, company, order_id)
-    shares = _shares(_money(order["discountAmount"]), [_money(line["amountExcludingTax"]) for _, line in lines])
+def refuse_with_documents(records: ErpRecords, company: str, customer: Values) -> None:
+    """Raises ErpError for a customer who has a document."""
+    for kind in DOCUMENTS.values():
+        if records.store.table(f"{company}/{kind.set}").having("customerId", customer["id"]):
+            raise dialog(
+                f"You cannot delete Customer {customer['number']} because there is at least one outstanding Sales"
+                f" {kind.word} for this customer."
+            )
+
+
+def due_date(records: ErpRecords, company: str, document: Values, day: str) -> str:
+    """By the formula of the payment terms: `1M`, `30D`, `CM+10D`; without terms the day itself."""
+    terms = records.rows(company, "paymentTerms").get(document["paymentTermsId"])
+    formula = str(terms.values["dueDateCalculation"]) if terms is not None else ""
+    due = dt.date.fromisoformat(day)
+    for sign, count, unit in re.findall(r"([+-]?)(C|\d+)([DWMQY])", formula.upper()):
+        due = _moved(due, unit, None if count == "C" else int(f"{sign}{count}"))
+    return due.isoformat()
+
+
+def _moved(day: dt.date, unit: str, count: int | None) -> dt.date:
+    """Some units later; None: to the end of the current one."""
+    if unit in "DW":
+        days = 7 if unit == "W" else 1
+        return day + dt.timedelta(days=count * days if count is not None else (7 - day.isoweekday()) * (unit == "W"))
+    months = {"M": 1, "Q": 3, "Y": 12}[unit]
+    if count is None:
+        month = (day.month - 1) // months * months + months
+        return _last_of(day.year, month)
+    month = day.year * 12 + day.month - 1 + count * months
+    last = _last_of(month // 12, month % 12 + 1)
+    return last.replace(day=min(day.day, last.day))
+
+
+def _last_of(year: int, month: int) -> dt.date:
+    return dt.date(year + month // 12, month % 12 + 1, 1) - dt.timedelta(days=1)
+
+
+def total(records: ErpRecords, company: str, kind: Document, document_id: str, app: str) -> None:
+    """Spread the discount over the lines and add them up; the document gets another version in any case."""
+    document = records.rows(company, kind.set)[document_id].values
+    lines = lines_of(records, company, kind, document_id)
+    shares = _shares(money(document["discountAmount"]), [money(line["amountExcludingTax"]) for _, line in lines])
     sums = {"netAmount": Decimal(0), "netTaxAmount": Decimal(0), "netAmountIncludingTax": Decimal(0)}
     for (line_id, line), share in zip(lines, shares, strict=True):
-        row = {**line, "invoiceDiscountAllocation": _plain(share)}
-        _calculate(row, prices_include_tax=order["pricesIncludeTax"])
+        row = {**line, "invoiceDiscountAllocation": plain(share)}
+        calculate(row, prices_include_tax=document.get("pricesIncludeTax", False))
         if row != line:
             row["lastModifiedDateTime"] = records.now
-            records.store.put(f"{company}/salesOrderLines", line_id, row, note=app)
+            records.store.put(f"{company}/{kind.lines}", line_id, row, note=app)
         for name in sums:
-            sums[name] += _money(row[name])
-    total = {
-        **order,
-        "totalAmountExcludingTax": _plain(sums["netAmount"]),
-        "totalTaxAmount": _plain(sums["netTaxAmount"]),
-        "totalAmountIncludingTax": _plain(sums["netAmountIncludingTax"]),
+            sums[name] += money(row[name])
+    summed = {
+        **document,
+        "totalAmountExcludingTax": plain(sums["netAmount"]),
+        "totalTaxAmount": plain(sums["netTaxAmount"]),
+        "totalAmountIncludingTax": plain(sums["netAmountIncludingTax"]),
         "lastModifiedDateTime": records.now,
     }
-    records.store.put(f"{company}/salesOrders", order_id, total, note=app)
+    records.store.put(f"{company}/{kind.set}", document_id, summed, note=app)
 
 
-def _lines(records: ErpRecords, company: str, order_id: str) -> list[tuple[str, Values]]:
-    table = records.store.table(f"{company}/salesOrderLines")
-    mine = [(row_id, table.rows[row_id].values) for row_id in table.having("documentId", order_id)]
+def lines_of(records: ErpRecords, company: str, kind: Document, document_id: str) -> list[tuple[str, Values]]:
+    """Id and values of the lines of a document, in their order."""
+    table = records.store.table(f"{company}/{kind.lines}")
+    mine = [(row_id, table.rows[row_id].values) for row_id in table.having("documentId", document_id)]
     return sorted(mine, key=lambda entry: entry[1]["sequence"])
 
 
@@ -183,13 +272,13 @@ def _shares(discount: Decimal, amounts: list[Decimal]) -> list[Decimal]:
     whole = sum(amounts, Decimal(0))
     if not whole:
         return [Decimal(0) for _ in amounts]
-    shares = [_rounded(discount * amount / whole) for amount in amounts]
+    shares = [rounded(discount * amount / whole) for amount in amounts]
     shares[-1] += discount - sum(shares, Decimal(0))
     return shares
 
 
 def _take_customer(row: Values, customer: Values) -> None:
-    """What an order has of its customer until somebody says otherwise."""
+    """What a document has of its customer until somebody says otherwise."""
     row["customerName"] = customer["displayName"]
     row["billToCustomerId"], row["billToCustomerNumber"] = customer["id"], customer["number"]
     for role in ("sellTo", "billTo", "shipTo"):
@@ -197,7 +286,8 @@ def _take_customer(row: Values, customer: Values) -> None:
     for name in ("phoneNumber", "email", "currencyId", "currencyCode", "paymentTermsId", "shipmentMethodId"):
         row[name] = customer[name]
     row["salesperson"] = customer["salespersonCode"]
-    row["partialShipping"] = True
+    if "partialShipping" in row:
+        row["partialShipping"] = True
 
 
 def _address(row: Values, role: str, customer: Values) -> None:
@@ -207,65 +297,56 @@ def _address(row: Values, role: str, customer: Values) -> None:
         row[role + name] = customer[source]
 
 
-def _take_item(records: ErpRecords, company: str, row: Values, item: Values) -> None:
-    row["itemId"], row["lineType"], row["lineObjectNumber"] = item["id"], "Item", item["number"]
-    row["description"], row["description2"] = item["displayName"], item["displayName2"]
-    row["unitOfMeasureId"], row["unitOfMeasureCode"] = item["baseUnitOfMeasureId"], item["baseUnitOfMeasureCode"]
-    order = records.rows(company, "salesOrders").get(row["documentId"])
-    factor = _factor(records, company, order.values) if order else Decimal(1)
-    row["unitPrice"] = _plain(_rounded(_money(item["unitPrice"]) * factor))
-
-
-def _factor(records: ErpRecords, company: str, order: Values) -> Decimal:
-    """Units of the order's currency for one of the local currency, on the order's day."""
-    if not order["currencyCode"]:
+def _factor(records: ErpRecords, company: str, document: Values, dated: str) -> Decimal:
+    """Units of the document's currency for one of the local currency, on the document's day."""
+    if not document["currencyCode"]:
         return Decimal(1)
-    code, day = order["currencyCode"], order["orderDate"]
+    code, day = document["currencyCode"], document[dated]
     rows = (stored.values for stored in records.rows(company, "currencyExchangeRates").values())
     rates = [row for row in rows if row["currencyCode"] == code and row["startingDate"] <= day]
     rates = [row for row in rates if row["relationalExchangeRateAmount"]]
     if not rates:
-        raise _dialog(f"There is no Currency Exchange Rate for currency {code} on {day}.")
+        raise dialog(f"There is no Currency Exchange Rate for currency {code} on {day}.")
     rate = max(rates, key=lambda row: str(row["startingDate"]))
-    return _money(rate["exchangeRateAmount"]) / _money(rate["relationalExchangeRateAmount"])
+    return money(rate["exchangeRateAmount"]) / money(rate["relationalExchangeRateAmount"])
 
 
-def _calculate(row: Values, *, prices_include_tax: bool) -> None:
-    gross = _rounded(_money(row["quantity"]) * _money(row["unitPrice"]))
+def calculate(row: Values, *, prices_include_tax: bool) -> None:
+    gross = rounded(money(row["quantity"]) * money(row["unitPrice"]))
     if row.get("discountBy") == "discountAmount":
-        discount = _rounded(_money(row["discountAmount"]))
-        row["discountPercent"] = _plain((discount * 100 / gross).quantize(Decimal("0.00001"))) if gross else 0
+        discount = rounded(money(row["discountAmount"]))
+        row["discountPercent"] = plain((discount * 100 / gross).quantize(Decimal("0.00001"))) if gross else 0
     else:
-        discount = _rounded(gross * _money(row["discountPercent"]) / 100)
-        row["discountAmount"] = _plain(discount)
-    tax = _money(row["taxPercent"]) / 100
+        discount = rounded(gross * money(row["discountPercent"]) / 100)
+        row["discountAmount"] = plain(discount)
+    tax = money(row["taxPercent"]) / 100
     amount = gross - discount
-    excluding = _rounded(amount / (1 + tax)) if prices_include_tax else amount
-    net = excluding - _money(row["invoiceDiscountAllocation"])
+    excluding = rounded(amount / (1 + tax)) if prices_include_tax else amount
+    net = excluding - money(row.get("invoiceDiscountAllocation", 0))
     for base, taxed, including, value in (
         ("amountExcludingTax", "totalTaxAmount", "amountIncludingTax", excluding),
         ("netAmount", "netTaxAmount", "netAmountIncludingTax", net),
     ):
-        taxes = _rounded(value * tax)
-        row[base], row[taxed], row[including] = _plain(value), _plain(taxes), _plain(value + taxes)
+        taxes = rounded(value * tax)
+        row[base], row[taxed], row[including] = plain(value), plain(taxes), plain(value + taxes)
 
 
-def _money(value: Any) -> Decimal:
+def money(value: Any) -> Decimal:
     return Decimal(str(value))
 
 
-def _rounded(value: Decimal) -> Decimal:
+def rounded(value: Decimal) -> Decimal:
     if abs(value) >= HIGHEST:
         raise overflow(value)
     return value.quantize(Decimal("0.01"), ROUND_HALF_UP)
 
 
-def _plain(value: Decimal) -> float | int:
+def plain(value: Decimal) -> float | int:
     """A number as JSON has it, without trailing zeros."""
     return int(value) if value == value.to_integral_value() else float(value)
 
 
-def _dialog(text: str) -> ErpError:
+def dialog(text: str) -> ErpError:
     return ErpError(400, "Application_DialogException", text)
 
 
