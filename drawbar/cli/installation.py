@@ -46,6 +46,8 @@ class Sandbox:
     """How the sandbox is to be started. `db` None: a file in the state folder."""
 
     seed: str = "demo"
+    scale: int = 1
+    data: Path | None = None
     db: Path | None = None
     plain_http: bool = False
 
@@ -198,6 +200,8 @@ class Installation:
             for left in folder.glob(f"{db.name}*"):  # by an earlier system whose couplings are gone
                 left.unlink()
         argv = [*interpreter(), "sandbox", "--state-dir", str(folder), "--db", str(db), "--seed", sandbox.seed]
+        argv += ["--scale", str(sandbox.scale)] if sandbox.seed == "large" else []
+        argv += ["--data", str(sandbox.data)] if sandbox.data is not None else []
         for name, port in _sandbox_ports(folder).items():
             argv += [f"--{name.replace('_', '-')}-port", str(port)]
         if sandbox.plain_http:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional, cast
 
 import typer
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from consumers.worker import DeadLetter
     from drawbar.cli.in_force import InForce
+    from drawbar.sandbox.seed import Kind
     from drawbar.settings import Settings
     from processors.mapping import EntityMapping
     from schemas.records import System
@@ -34,7 +35,11 @@ Kept = Annotated[
 
 def up(
     sandbox: Annotated[bool, typer.Option("--sandbox", help="Start a Business Central and a Dataverse, too.")] = False,
-    seed: Annotated[str, typer.Option("--seed", help="What a new sandbox holds: demo or empty.")] = "demo",
+    seed: Annotated[str, typer.Option("--seed", help="What a new sandbox holds: demo, empty or large.")] = "demo",
+    scale: Annotated[int, typer.Option("--scale", min=1, help="Of the seed large: thousands of customers.")] = 1,
+    data: Annotated[
+        Optional[Path], typer.Option("--data", help="Folder of CSV or JSON files with more data for a new sandbox.")
+    ] = None,
     bus: Annotated[
         Optional[str],
         typer.Option(
@@ -78,10 +83,9 @@ def up(
     from drawbar.log import set_up_log
     from drawbar.settings import LogSettings
 
-    if seed not in ("demo", "empty"):
-        raise UsageError(f"--seed is demo or empty, not {seed!r}")
-    if not sandbox and (db is not None or plain or seed != "demo"):
-        raise UsageError("--seed, --db and --plain are about the sandbox", next_step="add --sandbox")
+    _check_seed(seed, scale)
+    if not sandbox and (db is not None or plain or seed != "demo" or data is not None):
+        raise UsageError("--seed, --data, --db and --plain are about the sandbox", next_step="add --sandbox")
     own: Any = bus if bus in OWN_BUSES else None
     if own == "embedded" and not sandbox:
         raise UsageError(
@@ -100,7 +104,7 @@ def up(
         settings=settings,
         bus=own,
         entities=_captured_names,
-        sandbox=Sandbox(seed=seed, db=db, plain_http=plain) if sandbox else None,
+        sandbox=Sandbox(seed=seed, scale=scale, data=data, db=db, plain_http=plain) if sandbox else None,
         connection_file=connection_file,
         processes={"capture": capture, "process": process, "sink-erp": sinks, "sink-crm": sinks},
         partitions=partitions,
@@ -324,6 +328,15 @@ def _run_bus(kind: str, port: int | None) -> int:
         process.wait()
 
 
+def _check_seed(seed: str, scale: int) -> Kind:
+    """Raises UsageError."""
+    if seed not in ("demo", "empty", "large"):
+        raise UsageError(f"--seed is demo, empty or large, not {seed!r}")
+    if scale != 1 and seed != "large":
+        raise UsageError("--scale is about the seed large", next_step="add --seed large")
+    return cast("Kind", seed)
+
+
 def sandbox(
     state_dir: Annotated[
         Optional[Path],
@@ -332,7 +345,11 @@ def sandbox(
     db: Annotated[
         Optional[Path], typer.Option("--db", help="SQLite file that keeps the data.", show_default="memory")
     ] = None,
-    seed: Annotated[str, typer.Option("--seed", help="What a new sandbox holds: demo or empty.")] = "demo",
+    seed: Annotated[str, typer.Option("--seed", help="What a new sandbox holds: demo, empty or large.")] = "demo",
+    scale: Annotated[int, typer.Option("--scale", min=1, help="Of the seed large: thousands of customers.")] = 1,
+    data: Annotated[
+        Optional[Path], typer.Option("--data", help="Folder of CSV or JSON files with more data for a new sandbox.")
+    ] = None,
     random_seed: Annotated[int, typer.Option("--random-seed", help="Ids and data follow from it.")] = 1,
     connection_file: Annotated[
         Optional[Path], typer.Option("--connection-file", help="Write how to reach it there instead of printing it.")
@@ -368,10 +385,10 @@ def sandbox(
     from drawbar.cli.shared import print_json_line
     from drawbar.log import set_up_log
     from drawbar.sandbox.crm_webhooks import DELAY_S
+    from drawbar.sandbox.seed_folder import FolderError
     from drawbar.sandbox.server import SandboxError, SandboxOptions, run
 
-    if seed not in ("demo", "empty"):
-        raise UsageError(f"--seed is demo or empty, not {seed!r}")
+    kind = _check_seed(seed, scale)
     settings = open_settings()
     set_up_log(settings.log, stage="sandbox")
     folder = state_dir or settings.state_dir / "sandbox"
@@ -383,7 +400,9 @@ def sandbox(
         erp_port=erp_port,
         crm_port=crm_port,
         db=db,
-        seed="demo" if seed == "demo" else "empty",
+        seed=kind,
+        scale=scale,
+        data=data,
         random_seed=random_seed,
         plain_http=plain,
         limits=limits,
@@ -403,6 +422,8 @@ def sandbox(
         run(options, ready=ready)
     except SandboxError as fault:
         raise UsageError(str(fault), next_step="choose another port, or 0 for a free one") from fault
+    except FolderError as fault:
+        raise UsageError(str(fault), next_step="mend the file; docs/sandbox.md says how it is read") from fault
 
 
 def _line(who: str, what: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from drawbar.sandbox.erp_model import milliseconds, parse_time
 from drawbar.sandbox.odata import QueryError
+from drawbar.sandbox.seed_folder import FolderError
 from drawbar.sandbox.server import SandboxError, SandboxOptions, run
 
 
@@ -22,7 +23,9 @@ def main() -> int:
         epilog="Example: python -m drawbar.sandbox --state-dir .sandbox --info .sandbox/info.json",
     )
     parser.add_argument("--state-dir", type=Path, required=True, help="certificates, ports, secrets")
-    parser.add_argument("--seed", choices=("demo", "empty"), default="demo", help="what a new sandbox holds")
+    parser.add_argument("--seed", choices=("demo", "empty", "large"), default="demo", help="what a new sandbox holds")
+    parser.add_argument("--scale", type=int, default=1, help="thousands of customers of the seed large")
+    parser.add_argument("--data", type=Path, help="folder of CSV or JSON files with more data for a new sandbox")
     parser.add_argument("--random-seed", type=int, default=1, help="ids and generated data follow from it")
     parser.add_argument("--clock", type=_moment, help="what time it is there at the start, as 2026-03-02T09:00:00Z")
     parser.add_argument("--db", type=Path, help="SQLite file that keeps the data; without it: memory")
@@ -45,6 +48,8 @@ def main() -> int:
         crm_port=given.crm_port,
         db=given.db,
         seed=given.seed,
+        scale=given.scale,
+        data=given.data,
         random_seed=given.random_seed,
         clock=given.clock,
         plain_http=given.plain_http,
@@ -67,7 +72,7 @@ def main() -> int:
 
     try:
         run(options, ready=ready)
-    except SandboxError as error:
+    except (SandboxError, FolderError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0

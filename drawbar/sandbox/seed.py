@@ -1,6 +1,7 @@
-"""What a new sandbox holds. `empty` is a company set up but without business; `demo` is one that has traded.
+"""What a new sandbox holds. `empty` is a company set up but without business; `demo` is one that has traded; `large` is
+one of any size. On top of it goes what a folder brings.
 
-Both follow from one seed: ids, names and values come out the same every time. Records are written through the
+All follow from one seed: ids, names and values come out the same every time. Records are written through the
 services, so the demo data keeps every rule the services enforce.
 """
 
@@ -9,12 +10,15 @@ from __future__ import annotations
 import random
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from drawbar.sandbox.business_central import BusinessCentral
 from drawbar.sandbox.dataverse import Dataverse
 from drawbar.sandbox.seed_contacts import currency, exchange_rate, plant_currencies_and_contacts
+from drawbar.sandbox.seed_folder import plant_folder
 from drawbar.sandbox.seed_items import plant_items
+from drawbar.sandbox.seed_large import plant_large
 from drawbar.sandbox.seed_names import (
     COUNTRIES,
     EXCHANGE_RATES,
@@ -76,8 +80,19 @@ class Guids:
         return str(uuid.UUID(int=self._generator.getrandbits(128), version=4))
 
 
-def plant(erp: BusinessCentral, crm: Dataverse, identities: Identities, kind: Literal["demo", "empty"]) -> None:
-    """Fill two empty stores."""
+Kind = Literal["demo", "empty", "large"]
+
+
+def plant(
+    erp: BusinessCentral,
+    crm: Dataverse,
+    identities: Identities,
+    kind: Kind,
+    *,
+    scale: int = 1,
+    folder: Path | None = None,
+) -> None:
+    """Fill two empty stores. Raises FolderError for a file that cannot be taken; then there is nothing."""
     generator = random.Random(f"data {identities.tenant_id}")  # noqa: S311 - reproducible, not secret
     planter = Planter(erp, crm, identities, generator)
     with erp.store.transaction(), crm.store.transaction():
@@ -86,6 +101,10 @@ def plant(erp: BusinessCentral, crm: Dataverse, identities: Identities, kind: Li
             planter.trade()
         else:
             planter.rates()
+        if kind == "large":
+            plant_large(planter, planter.people(), scale=scale)
+        if folder is not None:
+            plant_folder(planter, folder)
 
 
 class Planter:
@@ -96,14 +115,18 @@ class Planter:
         self._random = generator
         self._guids = Guids(generator)
         self.user: Values = {"systemuserid": _BY, "businessunitid": identities.business_unit_id}
-        self._terms: dict[str, str] = {}
-        self._methods: dict[str, str] = {}
+        self.terms: dict[str, str] = {}
+        self.methods: dict[str, str] = {}
         self._currencies: dict[str, str] = {}
-        self.team = ""
+        self.owning_team = ""
 
     @property
     def tenant_id(self) -> str:
         return self.ids.tenant_id
+
+    @property
+    def company_id(self) -> str:
+        return self.ids.company_id
 
     @property
     def other_company_row(self) -> str:
@@ -161,7 +184,7 @@ class Planter:
             ("NET 60", "Net 60 days", "60D", "", 0),
             ("COD", "Cash on delivery", "0D", "", 0),
         ):
-            self._terms[code] = self.in_erp(
+            self.terms[code] = self.in_erp(
                 "paymentTerms",
                 code=code,
                 displayName=name,
@@ -175,7 +198,7 @@ class Planter:
             ("EXW", "Ex warehouse"),
             ("PICKUP", "Pick-up at location"),
         ):
-            self._methods[code] = self.in_erp("shipmentMethods", code=code, displayName=name)["id"]
+            self.methods[code] = self.in_erp("shipmentMethods", code=code, displayName=name)["id"]
         for code, name in (("BANK", "Bank transfer"), ("CARD", "Card payment"), ("CHECK", "Check payment")):
             self.in_erp("paymentMethods", code=code, displayName=name)
         for code, name, symbol in (("EUR", "Euro", "€"), ("GBP", "Pound sterling", "£"), ("DKK", "Danish krone", "kr")):
@@ -249,7 +272,7 @@ class Planter:
                 bcbi_externalid=company_id,
                 bcbi_DefaultOwningTeamId__bind=f"/teams({teams[name]})",
             )
-        self.team = teams[COMPANY]
+        self.owning_team = teams[COMPANY]
         for message in ("Create", "Update", "Delete"):
             message_id = self.in_crm("sdkmessages", name=message)
             for table in ("account", "contact", "systemuser", "team", "transactioncurrency", "bcbi_company"):
@@ -297,7 +320,7 @@ class Planter:
     # ------------------------------------------------------------ trade
 
     def trade(self) -> None:
-        users = self._people()
+        users = self.people()
         customers = self._customers()
         matches = self._accounts(customers, users)
         plant_currencies_and_contacts(self, customers, matches, users)
@@ -310,7 +333,7 @@ class Planter:
             if code in of:
                 self.in_erp("currencyExchangeRates", **exchange_rate(code, day, price))
 
-    def _people(self) -> list[str]:
+    def people(self) -> list[str]:
         """Salespeople in the ERP and users in the CRM; returns the users who may own accounts."""
         users: list[str] = []
         for index, (code, first, last) in enumerate(SALESPEOPLE):
@@ -407,8 +430,8 @@ class Planter:
                 "salespersonCode": "" if index in without else waiting.get(index, coupled[index % len(coupled)]),
                 "creditLimit": self._random.choice((0, 0, 5000, 10000, 25000, 75000.5)),
                 "taxLiable": place.country == "US",
-                "paymentTermsId": self._terms[self._random.choice(("NET 30", "NET 30", "2% 10", "NET 45", "NET 60"))],
-                "shipmentMethodId": self._methods[self._random.choice(("FOB", "NO CHARGE"))],
+                "paymentTermsId": self.terms[self._random.choice(("NET 30", "NET 30", "2% 10", "NET 45", "NET 60"))],
+                "shipmentMethodId": self.methods[self._random.choice(("FOB", "NO CHARGE"))],
                 "currencyCode": "EUR" if index % 37 == 9 else "",
                 "blocked": blocked.get(index, "_x0020_"),
             }
@@ -478,7 +501,7 @@ class Planter:
         return next(row_id for row_id, row in rows.items() if row.values["bcbi_externalid"] == external_id)
 
     def _account(self, body: Values, owner: str | None) -> str:
-        where = f"/systemusers({owner})" if owner else f"/teams({self.team})"
+        where = f"/systemusers({owner})" if owner else f"/teams({self.owning_team})"
         values = {"customertypecode": 3, **body, "ownerid@odata.bind": where}
         entity = self.crm.records.entity_of("accounts")
         return self.crm.records.insert(entity, values, user=self.user, row_id=self._guids.next())[0]

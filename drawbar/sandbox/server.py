@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import uvicorn
 
@@ -38,7 +38,7 @@ from drawbar.sandbox.faults import Faults
 from drawbar.sandbox.grants import Grants
 from drawbar.sandbox.limits import BusinessCentralLimits, DataverseLimits, LimitSettings
 from drawbar.sandbox.notify import Notifier
-from drawbar.sandbox.seed import Identities, plant
+from drawbar.sandbox.seed import Identities, Kind, plant
 from drawbar.sandbox.sign_in import Application, SignIn
 from drawbar.sandbox.store import Database, Store
 from drawbar.sandbox.wire import EXEMPT, CuttableProtocol, Endpoint, Latency, Reply, Request, Traffic
@@ -59,7 +59,9 @@ class SandboxOptions:
     erp_port: int = 0
     crm_port: int = 0
     db: Path | None = None  # SQLite; None keeps everything in memory
-    seed: Literal["demo", "empty"] = "demo"
+    seed: Kind = "demo"
+    scale: int = 1  # thousands of customers of the seed `large`
+    data: Path | None = None  # folder of files with more data
     random_seed: int = 1
     clock: dt.datetime | None = None  # what time it is there at the start; None: as on this machine
     plain_http: bool = False  # no TLS, for clients that cannot be given a certificate authority
@@ -146,6 +148,8 @@ async def _serve(
     finally:
         notifier.close()
         database.close()
+        for bound in sockets.values():
+            bound.close()
 
 
 class _Machine:
@@ -193,7 +197,7 @@ class _Machine:
         )
         crm = Dataverse(crm_store, sign_in=sign_in, grants=grants, origin=origins["crm"], webhooks=self.crm_webhooks)
         if is_new:
-            plant(erp, crm, identities, options.seed)
+            plant(erp, crm, identities, options.seed, scale=options.scale, folder=options.data)
         latencies = {name: Latency(options.latency_ms / 1000) for name in ("erp", "crm")}
         limits: dict[str, BusinessCentralLimits | DataverseLimits] = {
             "erp": BusinessCentralLimits(LimitSettings(on=options.limits)),

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
+import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
+from drawbar.sandbox.seed_folder import FolderError
+from drawbar.sandbox.server import SandboxError, SandboxOptions, start_in_thread
 from tests.sandbox.client import Client, Control, Info
 
 
@@ -176,3 +182,102 @@ class TestEmpty:
         assert {"EUR", "GBP", "DKK"} == {row["currencyCode"] for row in rates}
         assert {"USD", "EUR"} == {row["isocurrencycode"] for row in control("GET", "truth/crm/transactioncurrencies")}
         control.close()
+
+
+@pytest.fixture(scope="module")
+def large(start: Callable[..., Info]) -> Iterator[Callable[[str], list[dict]]]:
+    control = Control(start(seed="large", scale=1, limits=False))
+    yield lambda path: control("GET", f"truth/{path}")
+    control.close()
+
+
+class TestLarge:
+    """`--seed large --scale 1`: what a load test can count on."""
+
+    def test_has_a_thousand_customers_and_as_many_accounts_half_of_them_the_same(self, large):
+        names = [customer["displayName"].casefold() for customer in large("erp/customers")]
+        accounts = [account["name"].casefold() for account in large("crm/accounts")]
+
+        assert (1000, 1000, 1000) == (len(names), len(set(names)), len(accounts))
+        assert 500 == len(set(names) & set(accounts))
+
+    def test_has_persons_at_companies_and_some_of_them_in_the_crm(self, large):
+        persons = [contact for contact in large("erp/contacts") if contact["type"] == "Person"]
+        mails = {person["email"] for person in persons if person["email"]}
+        contacts = large("crm/contacts")
+
+        assert 600 <= len(persons)
+        assert {True} == {bool(person["companyNumber"]) for person in persons if person["email"].startswith("person")}
+        assert 80 < sum(contact["emailaddress1"] in mails for contact in contacts) < len(contacts)
+
+    def test_trades_mostly_with_few(self, large):
+        invoices = large("erp/salesInvoices")
+        buyers = Counter(invoice["customerId"] for invoice in invoices)
+        best = sum(count for _, count in buyers.most_common(len(buyers) // 10))
+
+        assert {"Open": 270, "Draft": 30} == dict(Counter(invoice["status"] for invoice in invoices))
+        assert best > len(invoices) / 4
+        assert (40, 120, 60) == tuple(len(large(f"erp/{name}")) for name in ("salesQuotes", "salesOrders", "items"))
+        assert sum(invoice["remainingAmount"] for invoice in invoices) == pytest.approx(
+            sum(customer["balanceDue"] for customer in large("erp/customers"))
+        )
+
+    def test_grows_with_its_scale(self, start: Callable[..., Info]):
+        control = Control(start(seed="large", scale=2, limits=False))
+
+        assert (2000, 2000) == tuple(len(control("GET", f"truth/{path}")) for path in ("erp/customers", "crm/accounts"))
+        control.close()
+
+
+class TestFolder:
+    """`--data FOLDER`: what somebody brings."""
+
+    def started(self, start: Callable[..., Info], folder: Path) -> Control:
+        return Control(start(seed="empty", data=folder, limits=False))
+
+    def test_fills_both_systems_in_the_order_that_references_need(self, start: Callable[..., Info], tmp_path: Path):
+        record = "11111111-2222-4333-8444-555555555555"
+        (tmp_path / "erp.customers.csv").write_text(
+            f'id,displayName,creditLimit,taxLiable,salespersonCode,city\n{record},"Fabrikam, Inc.",2500.5,true,JR,\n'
+        )
+        (tmp_path / "erp.salespeoplePurchasers.json").write_text('[{"code": "JR", "displayName": "Jo Roe"}]')
+        (tmp_path / "crm.accounts.csv").write_text(f"accountid,name,creditlimit\n{record},Fabrikam,7\n")
+        control = self.started(start, tmp_path)
+        (customer,) = control("GET", "truth/erp/customers")
+        (account,) = control("GET", "truth/crm/accounts")
+        control.close()
+
+        assert (record, "Fabrikam, Inc.", 2500.5, True, "JR", "") == tuple(
+            customer[name] for name in ("id", "displayName", "creditLimit", "taxLiable", "salespersonCode", "city")
+        )
+        assert (record, "Fabrikam", 7) == tuple(account[name] for name in ("accountid", "name", "creditlimit"))
+
+    @pytest.mark.parametrize(
+        ("name", "text", "said"),
+        [
+            ("erp.customers.csv", "displayName,vatNumber\nA,1\n", r"erp.customers.csv:2: The property 'vatNumber'"),
+            ("erp.customers.csv", "displayName\nA\nA,B\n", "erp.customers.csv:3: another number of cells"),
+            ("erp.customers.csv", "displayName,creditLimit\nA,much\n", "erp.customers.csv:2: could not convert"),
+            ("erp.customers.json", "{", "erp.customers.json: Expecting"),
+            ("erp.customers.json", "{}", "a list of objects is expected"),
+            ("crm.accounts.json", '[{"name": "A", "nonsense": 1}]', "crm.accounts.json:1: "),
+            ("erp.vendors.csv", "a\n", "erp.vendors.csv: this set cannot be filled"),
+            ("notes.txt", "", "no file is called"),
+        ],
+    )
+    def test_is_refused_with_place_and_reason(
+        self, certificates: Path, tmp_path: Path, name: str, text: str, said: str
+    ):
+        folder = tmp_path / "data"
+        folder.mkdir()
+        (folder / name).write_text(text)
+        options = SandboxOptions(state_dir=tmp_path, seed="empty", data=folder, db=tmp_path / "db.sqlite")
+        shutil.copytree(certificates, tmp_path, dirs_exist_ok=True)
+
+        with pytest.raises(SandboxError) as fault:
+            start_in_thread(options)
+
+        assert isinstance(fault.value.__cause__, FolderError)
+        assert re.search(said, str(fault.value.__cause__))
+        _, stop = start_in_thread(replace(options, data=None))  # nothing was kept: it is a new one still
+        stop()
