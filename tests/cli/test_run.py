@@ -99,7 +99,7 @@ class TestUp:
         ("words", "fault"),
         [
             (["--bus", "rabbit"], "--bus is kafka, embedded, docker or HOST:PORT"),
-            (["--sandbox", "--seed", "full"], "--seed is demo or empty"),
+            (["--sandbox", "--seed", "full"], "--seed is demo, empty or large"),
             (["--plain"], "--sandbox"),
             (["--db", "x.sqlite"], "--sandbox"),
             ([], "erp.base_url"),
