@@ -231,12 +231,10 @@ class _Check:
             table, key = self._company(), "company"
         elif line.currency:
             table, key = "transactioncurrency", "currency"
-        elif line.first is not None:
-            named = self.mappings.get(line.first)
-            table, key = (named.crm or "" if named is not None else ""), "first"
         else:
-            other = self.mappings.get(str(line.reference))
-            table, key = (other.crm or "" if other is not None else ""), "reference"
+            key = "reference" if line.first is None else "first"
+            other = self.mappings.get(str(line.first or line.reference))
+            table = other.crm or "" if other is not None else ""
         yield from self._points_to(fact, table, *where, key)
         is_wide = len(fact.targets) > 1
         if key == "reference" and is_wide and not line.names_entity:

@@ -32,14 +32,18 @@ Kept = Annotated[
     typer.Option("--db", help="SQLite file that keeps the sandbox's data.", show_default="in the state folder"),
 ]
 
+SeedKind = Annotated[str, typer.Option("--seed", help="What a new sandbox holds: demo, empty or large.")]
+Scale = Annotated[int, typer.Option("--scale", min=1, help="Of the seed large: thousands of customers.")]
+DataFolder = Annotated[
+    Optional[Path], typer.Option("--data", help="Folder of CSV or JSON files with more data for a new sandbox.")
+]
+
 
 def up(
     sandbox: Annotated[bool, typer.Option("--sandbox", help="Start a Business Central and a Dataverse, too.")] = False,
-    seed: Annotated[str, typer.Option("--seed", help="What a new sandbox holds: demo, empty or large.")] = "demo",
-    scale: Annotated[int, typer.Option("--scale", min=1, help="Of the seed large: thousands of customers.")] = 1,
-    data: Annotated[
-        Optional[Path], typer.Option("--data", help="Folder of CSV or JSON files with more data for a new sandbox.")
-    ] = None,
+    seed: SeedKind = "demo",
+    scale: Scale = 1,
+    data: DataFolder = None,
     bus: Annotated[
         Optional[str],
         typer.Option(
@@ -345,11 +349,9 @@ def sandbox(
     db: Annotated[
         Optional[Path], typer.Option("--db", help="SQLite file that keeps the data.", show_default="memory")
     ] = None,
-    seed: Annotated[str, typer.Option("--seed", help="What a new sandbox holds: demo, empty or large.")] = "demo",
-    scale: Annotated[int, typer.Option("--scale", min=1, help="Of the seed large: thousands of customers.")] = 1,
-    data: Annotated[
-        Optional[Path], typer.Option("--data", help="Folder of CSV or JSON files with more data for a new sandbox.")
-    ] = None,
+    seed: SeedKind = "demo",
+    scale: Scale = 1,
+    data: DataFolder = None,
     random_seed: Annotated[int, typer.Option("--random-seed", help="Ids and data follow from it.")] = 1,
     connection_file: Annotated[
         Optional[Path], typer.Option("--connection-file", help="Write how to reach it there instead of printing it.")

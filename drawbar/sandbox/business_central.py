@@ -154,7 +154,7 @@ class BusinessCentral:
             return self._service_document()
         first = segments[0]
         if first.name == "$metadata":
-            return Reply(200, csdl(self._sets), {"Content-Type": "application/xml", "OData-Version": "4.0"})
+            return Reply(200, csdl(self._sets, ACTIONS), {"Content-Type": "application/xml", "OData-Version": "4.0"})
         if first.name == "companies":
             if len(segments) == 1:
                 return self._companies(call, first.key)
@@ -444,16 +444,17 @@ class BusinessCentral:
         self.records.remove(company, entity_set.name, row_id, app=call.app)
         return Reply(204, b"", {"OData-Version": "4.0"})
 
-    def _act(self, call: _Call, entity_set: EntitySet, row_id: str, action: str) -> Reply:
+    def _act(self, call: _Call, entity_set: EntitySet, row_id: str, name: str) -> Reply:
         """A bound action. The reply tells where the document is that it made."""
-        if action not in entity_set.actions:
-            raise ErpError(404, "BadRequest_NotFound", f"No HTTP resource was found that matches '{action}'.")
+        action = ACTIONS.get((entity_set.name, name))
+        if action is None:
+            raise ErpError(404, "BadRequest_NotFound", f"No HTTP resource was found that matches '{name}'.")
         if call.request.method != "POST":
             raise ErpError(405, "BadRequest_MethodNotAllowed", f"'{call.request.method}' is not allowed on an action.")
         self._allow(call, entity_set, "write")
         company = _given(call.company)
         self._must_find(company, entity_set, row_id)
-        made = ACTIONS[entity_set.name, action](self.records, company, row_id, call.app)
+        made = action(self.records, company, row_id, call.app)
         headers = {"OData-Version": "4.0"}
         if made is not None:
             headers["Location"] = f"{self.base_url}/companies({company})/{made[0]}({made[1]})"

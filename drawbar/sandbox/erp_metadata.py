@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from drawbar.sandbox.erp_model import EntitySet
 
 
-def csdl(sets: Mapping[str, EntitySet]) -> bytes:
+def csdl(sets: Mapping[str, EntitySet], actions: Iterable[tuple[str, str]]) -> bytes:
+    """`actions`: set and name of each bound action."""
     lines = [
         '<?xml version="1.0" encoding="utf-8"?>',
         '<edmx:Edmx Version="4.0" xmlns:edmx="http://docs.oasis-open.org/odata/ns/edmx"><edmx:DataServices>',
@@ -33,9 +34,9 @@ def csdl(sets: Mapping[str, EntitySet]) -> bytes:
                     f'<Member Name="{option}" Value="{index}"/>' for index, option in enumerate(column.options)
                 )
                 lines.append(f'<EnumType Name="{entity_set.entity}_{column.name}">{members}</EnumType>')
-    for entity_set in sets.values():
-        bound = f'<Parameter Name="bindingParameter" Type="Microsoft.NAV.{entity_set.entity}"/>'
-        lines += [f'<Action Name="{action}" IsBound="true">{bound}</Action>' for action in entity_set.actions]
+    for set_name, action in actions:
+        bound = f'<Parameter Name="bindingParameter" Type="Microsoft.NAV.{sets[set_name].entity}"/>'
+        lines.append(f'<Action Name="{action}" IsBound="true">{bound}</Action>')
     lines.append('<EntityContainer Name="NAV">')
     lines += [f'<EntitySet Name="{s.name}" EntityType="Microsoft.NAV.{s.entity}"/>' for s in sets.values()]
     lines.append("</EntityContainer></Schema></edmx:DataServices></edmx:Edmx>")

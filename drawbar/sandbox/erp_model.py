@@ -80,7 +80,6 @@ class EntitySet:
     pairs: tuple[tuple[str, str, str], ...] = ()  # id and code of the same row of a set
     navigations: Mapping[str, tuple[str, str]]  # name -> set and the property that holds its id
     collections: Mapping[str, tuple[str, str]]  # name -> set and the property of it that holds our id
-    actions: tuple[str, ...] = ()  # bound, without their namespace
 
     def blank(self) -> dict[str, Any]:
         return {column.name: column.empty for column in self.columns.values() if column.type != "Stream"}
@@ -122,7 +121,6 @@ def entity_sets() -> Mapping[str, EntitySet]:
             pairs=tuple((id_name, code, other) for id_name, code, other in given.get("pairs", ())),
             navigations={n: (s, c) for n, (s, c) in given.get("navigations", {}).items()},
             collections={n: (s, c) for n, (s, c) in given.get("collections", {}).items()},
-            actions=tuple(given.get("actions", ())),
         )
     return sets
 

@@ -149,13 +149,9 @@ def _turn_into(records: ErpRecords, company: str, quote_id: str, kind: Document,
 
 def _ship(records: ErpRecords, company: str, order: Values, shipped: list[tuple[Values, Decimal]], app: str) -> Made:
     made = _copy_of(records, company, order, _SHIPMENTS)
-    codes = (
-        ("paymentTermsCode", "paymentTerms", "paymentTermsId"),
-        ("shipmentMethodCode", "shipmentMethods", "shipmentMethodId"),
-    )
-    for name, set_name, id_name in codes:
-        found = records.rows(company, set_name).get(order[id_name])
-        made[name] = found.values["code"] if found is not None else ""
+    for name, set_name in (("paymentTerms", "paymentTerms"), ("shipmentMethod", "shipmentMethods")):
+        found = records.rows(company, set_name).get(order[f"{name}Id"])
+        made[f"{name}Code"] = found.values["code"] if found is not None else ""
     made["orderNumber"], made["invoiceDate"] = order["number"], order["orderDate"]
     made["dueDate"] = due_date(records, company, order, order["orderDate"])
     _put(records, company, _SHIPMENTS, made, app)
@@ -175,7 +171,6 @@ def _invoice(
     made |= {
         "orderId": order["id"],
         "orderNumber": order["number"],
-        "status": DRAFT,
         "invoiceDate": order["postingDate"],
     }
     made["dueDate"] = due_date(records, company, made, made["invoiceDate"])
@@ -197,10 +192,8 @@ def _post(records: ErpRecords, company: str, draft: Values, lines: list[Values],
         _move_stock(records, company, [(line, money(line["quantity"])) for line in lines], app)
     owed = money(draft["totalAmountIncludingTax"])
     number = records.next_number(company, records.sets[_INVOICES.set], series="postedInvoice")
-    status = OPEN if owed else PAID
-    _put(
-        records, company, _INVOICES, {**draft, "number": number, "status": status, "remainingAmount": plain(owed)}, app
-    )
+    posted = {"number": number, "status": OPEN if owed else PAID, "remainingAmount": plain(owed)}
+    _put(records, company, _INVOICES, {**draft, **posted}, app)
     _owe(records, company, draft, owed, app)
 
 

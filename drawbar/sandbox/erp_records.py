@@ -22,8 +22,10 @@ from drawbar.sandbox.erp_model import (
 )
 from drawbar.sandbox.store import Store, Stored, Values
 
-# Before the first number of a series that the seed does not set.
+# What the first number of a series comes after, where nobody set it.
 FIRST_NUMBERS = {
+    "contact": "CT000000",
+    "item": "I-1000",
     "salesQuote": "S-QUO1000",
     "salesOrder": "S-ORD101000",
     "salesInvoice": "S-INV102000",

@@ -188,7 +188,8 @@ class DocumentLineRules(SetRules):
         document = records.rows(company, self._kind.set).get(document_id)
         if document is None:
             return
-        refuse_posted(self._kind, document.values)
+        if after is None:  # one that stays was looked at before it was kept
+            refuse_posted(self._kind, document.values)
         total(records, company, self._kind, document_id, app)
 
 

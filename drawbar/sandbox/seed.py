@@ -8,7 +8,6 @@ services, so the demo data keeps every rule the services enforce.
 from __future__ import annotations
 
 import random
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +16,7 @@ from drawbar.sandbox.business_central import BusinessCentral
 from drawbar.sandbox.dataverse import Dataverse
 from drawbar.sandbox.seed_contacts import currency, exchange_rate, plant_currencies_and_contacts
 from drawbar.sandbox.seed_folder import plant_folder
+from drawbar.sandbox.seed_ground import Guids
 from drawbar.sandbox.seed_items import plant_items
 from drawbar.sandbox.seed_large import plant_large
 from drawbar.sandbox.seed_names import (
@@ -70,14 +70,6 @@ class Identities:
             business_unit_id=guids.next(),
             client_ids={app: guids.next() for app in ("erp", "erp_other", "crm", "crm_other")},
         )
-
-
-class Guids:
-    def __init__(self, generator: random.Random) -> None:
-        self._generator = generator
-
-    def next(self) -> str:
-        return str(uuid.UUID(int=self._generator.getrandbits(128), version=4))
 
 
 Kind = Literal["demo", "empty", "large"]
@@ -169,8 +161,6 @@ class Planter:
             ],
         )
         self.erp.store.set_fact(f"local_currency/{company}", "USD")
-        for series, last in (("contact", "CT000000"), ("item", "I-1000"), ("salesOrder", "S-ORD101000")):
-            self.erp.store.set_fact(f"series/{company}/{series}", last)
         self.erp.store.set_fact(
             f"post_codes/{company}",
             [{"code": p.code, "city": p.city, "county": p.county, "country": p.country} for p in PLACES],

@@ -5,12 +5,7 @@ They have a generator of their own, so that what was there before them comes out
 
 from __future__ import annotations
 
-import random
-import uuid
-from typing import Any, Protocol
-
-from drawbar.sandbox.business_central import BusinessCentral
-from drawbar.sandbox.dataverse import Dataverse
+from drawbar.sandbox.seed_ground import Bed, Ground
 from drawbar.sandbox.seed_names import (
     CRM_CURRENCIES,
     EXCHANGE_RATES,
@@ -35,27 +30,11 @@ NEW_ALONE = 8
 NEW_UNDER_CONTACTS = 3
 
 
-class Ground(Protocol):
-    """Where the seed is planted."""
-
-    @property
-    def erp(self) -> BusinessCentral: ...
-    @property
-    def crm(self) -> Dataverse: ...
-    @property
-    def user(self) -> Values: ...
-    @property
-    def tenant_id(self) -> str: ...
-    @property
-    def other_company_row(self) -> str: ...
-    def in_erp(self, set_name: str, **values: Any) -> Values: ...
-
-
 def plant_currencies_and_contacts(
     ground: Ground, customers: list[Values], matches: list[tuple[Values, str]], users: list[str]
 ) -> None:
     """`matches` are customers with the account that is the same company."""
-    planter = _Planter(ground, random.Random(f"contacts {ground.tenant_id}"), users)  # noqa: S311 - reproducible
+    planter = _Planter(ground, users)
     planter.currencies()
     planter.contacts(customers, matches)
 
@@ -72,23 +51,12 @@ def exchange_rate(code: str, day: str, price: float) -> Values:
     return {"currencyCode": code, "startingDate": day, **units}
 
 
-class _Planter:
-    def __init__(self, ground: Ground, generator: random.Random, users: list[str]) -> None:
-        self._ground = ground
-        self._random = generator
+class _Planter(Bed):
+    def __init__(self, ground: Ground, users: list[str]) -> None:
+        super().__init__(ground, "contacts")
         self._users = users
         self._odd = list(ODD_NAMES)
         self._taken: set[str] = set()
-
-    def _guid(self) -> str:
-        return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
-
-    def _in_erp(self, set_name: str, **values: Any) -> Values:
-        return self._ground.in_erp(set_name, id=self._guid(), **values)
-
-    def _in_crm(self, set_name: str, body: Values) -> str:
-        crm = self._ground.crm
-        return crm.records.insert(crm.records.entity_of(set_name), body, user=self._ground.user, row_id=self._guid())[0]
 
     # ------------------------------------------------------------ currencies
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from drawbar.sandbox.business_central import BusinessCentral
-from drawbar.sandbox.dataverse import Dataverse
 from drawbar.sandbox.odata import ApiError, QueryError
+from drawbar.sandbox.seed_ground import Ground
 from drawbar.sandbox.store import Values
 
 SUFFIXES = (".csv", ".json")
@@ -55,16 +54,6 @@ class FolderError(Exception):
     """A file that cannot be taken; the text says which, where and why."""
 
 
-class Ground(Protocol):
-    @property
-    def erp(self) -> BusinessCentral: ...
-    @property
-    def crm(self) -> Dataverse: ...
-    @property
-    def user(self) -> Values: ...
-    def in_erp(self, set_name: str, **values: Any) -> Values: ...
-
-
 def plant_folder(ground: Ground, folder: Path) -> None:
     """Raises FolderError; then nothing of the folder is there."""
     if not folder.is_dir():
@@ -77,22 +66,29 @@ def plant_folder(ground: Ground, folder: Path) -> None:
     if unknown:
         raise FolderError(f"{folder / unknown[0]}: this set cannot be filled; those that can: {', '.join(ORDER)}")
     for path in sorted(files, key=lambda path: order[path.stem]):
+        write = _writer(ground, path.stem)
         for place, row in _rows(path):
-            _write(ground, path, place, row)
+            try:
+                write(row)
+            except (ApiError, QueryError, ValueError) as fault:  # noqa: PERF203 - each row has its place
+                raise FolderError(f"{path}:{place}: {fault}") from fault
 
 
-def _write(ground: Ground, path: Path, place: int, row: Values) -> None:
-    system, _, set_name = path.stem.partition(".")
-    try:
-        if system == "erp":
-            columns = ground.erp.records.sets[set_name].columns
-            ground.in_erp(set_name, **_typed(row, {name: column.type for name, column in columns.items()}))
-        else:
-            entity = ground.crm.records.entity_of(set_name)
-            body = _typed(row, {name: attribute.type for name, attribute in entity.attributes.items()})
-            ground.crm.records.insert(entity, body, user=ground.user, row_id=body.pop(entity.id, None))
-    except (ApiError, QueryError, ValueError) as fault:
-        raise FolderError(f"{path}:{place}: {fault}") from fault
+def _writer(ground: Ground, stem: str) -> Callable[[Values], object]:
+    """Writes rows of the set that a file is named after. Raises ApiError, QueryError, ValueError for one not taken."""
+    system, _, set_name = stem.partition(".")
+    if system == "erp":
+        columns = ground.erp.records.sets[set_name].columns
+        kinds = {name: column.type for name, column in columns.items()}
+        return lambda row: ground.in_erp(set_name, **_typed(row, kinds))
+    entity = ground.crm.records.entity_of(set_name)
+    types = {name: attribute.type for name, attribute in entity.attributes.items()}
+
+    def write(row: Values) -> None:
+        body = _typed(row, types)
+        ground.crm.records.insert(entity, body, user=ground.user, row_id=body.pop(entity.id, None))
+
+    return write
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Values]]:

@@ -8,13 +8,9 @@ like the demo data, and on its own generator.
 from __future__ import annotations
 
 import datetime as dt
-import random
-import uuid
-from typing import Any, Protocol
 
-from drawbar.sandbox.business_central import BusinessCentral
-from drawbar.sandbox.dataverse import Dataverse
 from drawbar.sandbox.erp_posting import post
+from drawbar.sandbox.seed_ground import Bed, Ground
 from drawbar.sandbox.seed_names import FIRST_NAMES, FORMS, JOBS, OWNERS, PLACES, SALESPEOPLE, TRADES, WITH_USER, Place
 from drawbar.sandbox.store import Values
 
@@ -33,37 +29,16 @@ _MAKES = ("small", "large", "brass", "galvanised", "Größe L", "n° 7", "weiß 
 _STOCK = 1_000_000  # of each item: enough for whatever is sold
 
 
-class Ground(Protocol):
-    @property
-    def erp(self) -> BusinessCentral: ...
-    @property
-    def crm(self) -> Dataverse: ...
-    @property
-    def user(self) -> Values: ...
-    @property
-    def tenant_id(self) -> str: ...
-    @property
-    def company_id(self) -> str: ...
-    @property
-    def owning_team(self) -> str: ...
-    @property
-    def terms(self) -> dict[str, str]: ...
-    @property
-    def methods(self) -> dict[str, str]: ...
-    def in_erp(self, set_name: str, **values: Any) -> Values: ...
-
-
 def plant_large(ground: Ground, users: list[str], *, scale: int) -> None:
     """`scale` thousand customers. `users`: who owns the accounts."""
     _Planter(ground, users, scale).plant()
 
 
-class _Planter:
+class _Planter(Bed):
     def __init__(self, ground: Ground, users: list[str], scale: int) -> None:
-        self._ground = ground
+        super().__init__(ground, f"large {scale}")
         self._users = users
         self._scale = scale
-        self._random = random.Random(f"large {scale} {ground.tenant_id}")  # noqa: S311 - reproducible, not secret
         self._taken: dict[str, int] = {}
         self._today = dt.date.fromisoformat(ground.erp.records.now[:10])
 
@@ -75,18 +50,6 @@ class _Planter:
         self._in_erp("unitsOfMeasure", code="PCS", displayName="Piece", internationalStandardCode="EA")
         items = [self._item(number) for number in range(ITEMS * self._scale)]
         self._documents(customers, items)
-
-    # ------------------------------------------------------------ writing
-
-    def _guid(self) -> str:
-        return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
-
-    def _in_erp(self, set_name: str, **values: Any) -> Values:
-        return self._ground.in_erp(set_name, id=self._guid(), **values)
-
-    def _in_crm(self, set_name: str, body: Values) -> str:
-        crm = self._ground.crm
-        return crm.records.insert(crm.records.entity_of(set_name), body, user=self._ground.user, row_id=self._guid())[0]
 
     # ------------------------------------------------------------ names and places
 
@@ -174,9 +137,8 @@ class _Planter:
         }
 
     def _account(self, at: int, body: Values) -> str:
-        owner = (
-            f"/systemusers({self._users[at % len(self._users)]})" if at % 5 else f"/teams({self._ground.owning_team})"
-        )
+        user = self._users[at % len(self._users)]
+        owner = f"/systemusers({user})" if at % 5 else f"/teams({self._ground.owning_team})"
         return self._in_crm("accounts", {"customertypecode": 3, **body, "ownerid@odata.bind": owner})
 
     def _persons(self, customers: list[Values], accounts: dict[str, str]) -> None:
