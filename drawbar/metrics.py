@@ -280,9 +280,28 @@ def serve_stage(settings: Settings, stage: str) -> None:
     _serve(settings, _anew_after_faults(look, reader, traffic_reader), stages=(stage,))
 
 
-def serve_installation(settings: Settings, entities: Collection[str]) -> None:
-    """Serve figures and health of all processes together on the port of the settings. Errors as `serve_stage`."""
+class Captured:
+    """What must be captured by the mapping files in force: read anew when a stage works by others than before."""
+
+    def __init__(self, read: Callable[[], Collection[str]]) -> None:
+        self._read = read
+        self._versions: Collection[object] | None = None
+        self._names: Collection[str] = ()
+
+    def names(self, beats: Iterable[Beat]) -> Collection[str]:
+        """`erp.customer`, …. Raises what reading raises."""
+        versions = {beat.details["mappings"] for beat in beats if beat.details.get("mappings")}
+        if versions != self._versions:
+            self._names, self._versions = self._read(), versions
+        return self._names
+
+
+def serve_installation(settings: Settings, read_captured: Callable[[], Collection[str]]) -> None:
+    """Serve figures and health of all processes together on the port of the settings. `read_captured` tells what must
+    be captured by the mapping files in force. Errors as `serve_stage`.
+    """
     bus = settings.bus
+    captured = Captured(read_captured)
     reader = _Lazy(lambda: BeatReader(bus, timeout_s=TIMEOUT_S))
     traffic_reader = _Lazy(lambda: TrafficReader(bus, timeout_s=TIMEOUT_S))
     letter_reader = _Lazy(lambda: LetterReader(bus))
@@ -292,6 +311,7 @@ def serve_installation(settings: Settings, entities: Collection[str]) -> None:
         traffic = traffic_reader.get().read()
         reader.get().poll(0.05)
         beats = reader.get().beats()
+        entities = captured.names(beats)
         letters: LetterCounts = count_letters(letter_reader.get().read())
         picture = Picture(beats=beats, traffic=traffic, entities=entities, letters=letters)
         return Look(

@@ -40,6 +40,14 @@ def mappings_in_force(settings: Settings) -> Mapping[str, EntityMapping]:
     return loaded(found, settings)
 
 
+def captured_names(settings: Settings) -> list[str]:
+    """What must be captured by the mappings in force, `erp.customer`, sorted. Raises as `mappings_in_force`."""
+    from processors.mapping_files import captured_entities
+
+    mappings = mappings_in_force(settings)
+    return sorted(f"{system}.{entity}" for system, entity in captured_entities(mappings.values()))
+
+
 def mappings_as_far_as_known(settings: Settings) -> Mapping[str, EntityMapping]:
     """As `mappings_in_force`, for a command that needs no broker: where none answers, it says so and takes the folder.
 

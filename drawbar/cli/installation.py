@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,7 +60,7 @@ class Plan:
     """
 
     settings: Settings
-    entities: Callable[[Settings], frozenset[str]]  # what capture reads, `erp.customer`, once the broker answers
+    entities: Callable[[Settings], Collection[str]]  # what capture reads, `erp.customer`, once the broker answers
     sandbox: Sandbox | None = None
     connection_file: Path | None = None
     processes: Mapping[str, int] = field(default_factory=dict)  # stage -> how many; 1 where it is not named
@@ -85,7 +85,7 @@ class Installation:
         self._pids: dict[str, list[int]] = {}
         self._starts: dict[str, int] = {}
         self._logs: dict[str, list[tuple[Path, int]]] = {}
-        self._entities: frozenset[str] = frozenset()
+        self._entities: Collection[str] = ()
         self._beats: BeatReader | None = None
         self._keeps_nothing = False  # the bus forgets everything with its process
 
@@ -299,7 +299,7 @@ class Installation:
         }
         port = self._settings.log.metrics_port
         if port:
-            serve_installation(self._settings, self._entities)
+            serve_installation(self._settings, lambda: self._plan.entities(self._settings))
             self._say("up", f"metrics of all on port {port}")
         for stage, command in commands.items():
             for number in range(self._plan.processes.get(stage, 1)):
@@ -349,7 +349,7 @@ class Installation:
             for entity, look in beat.entities.items()
             if look.get("state") != "waiting"
         }
-        return captured >= self._entities
+        return captured.issuperset(self._entities)
 
     def _ready(self) -> None:
         self._is_written = True

@@ -83,6 +83,7 @@ def up(
 
     Example: drawbar up --sandbox --connection-file connection.json
     """
+    from drawbar.cli.in_force import captured_names
     from drawbar.cli.installation import Installation, Plan, Sandbox
     from drawbar.log import set_up_log
     from drawbar.settings import LogSettings
@@ -107,7 +108,7 @@ def up(
     plan = Plan(
         settings=settings,
         bus=own,
-        entities=_captured_names,
+        entities=captured_names,
         sandbox=Sandbox(seed=seed, scale=scale, data=data, db=db, plain_http=plain) if sandbox else None,
         connection_file=connection_file,
         processes={"capture": capture, "process": process, "sink-erp": sinks, "sink-crm": sinks},
@@ -239,6 +240,7 @@ def metrics(
     """
     import signal
 
+    from drawbar.cli.in_force import captured_names
     from drawbar.log import set_up_log
     from drawbar.metrics import serve_installation
 
@@ -248,10 +250,9 @@ def metrics(
         settings = settings.model_copy(update={"log": settings.log.model_copy(update={"metrics_port": port})})
     if not settings.log.metrics_port:
         raise UsageError("no port to serve on", next_step="say --port, or set DRAWBAR_LOG__METRICS_PORT")
-    entities = _captured_names(settings)
     ends = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # before there are threads: they inherit it
-    serve_installation(settings, entities)
+    serve_installation(settings, lambda: captured_names(settings))
     signal.sigwait(ends)
 
 
@@ -494,13 +495,6 @@ def _check_folder(settings: Settings) -> None:
     from processors.mapping_files import load_mappings
 
     load_mappings(settings.mappings_dir, compat=settings.compat, ownership=settings.ownership)
-
-
-def _captured_names(settings: Settings) -> frozenset[str]:
-    """`erp.customer`, …, by the files in force."""
-    from drawbar.cli.in_force import mappings_in_force
-
-    return frozenset(f"{system}.{entity}" for system, entity in _entities(mappings_in_force(settings)))
 
 
 def _entities(mappings: Mapping[str, EntityMapping]) -> Mapping[tuple[System, str], Sequence[str]]:

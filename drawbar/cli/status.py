@@ -27,11 +27,12 @@ def status(connection_file: ConnectionFile = None, as_json: AsJson = False) -> N
 
     Example: drawbar status --connection-file connection.json
     """
+    from drawbar.cli.in_force import captured_names
     from drawbar.status import BeatReader, TrafficReader, count_letters, read_letters, to_json
 
     settings = open_running(connection_file)
-    entities = _entities(settings)
     reach(settings)
+    entities = captured_names(settings)
     with BeatReader(settings.bus) as beats, TrafficReader(settings.bus) as traffic:
         picture = _fresh_picture(beats, traffic, entities, count_letters(read_letters(settings.bus)))
         if as_json:
@@ -67,12 +68,13 @@ def _wait_quiet(connection_file: ConnectionFile, *, began: datetime, deadline: f
 
     A broker that is away is waited for as long. Raises BusUnavailable when it is away still.
     """
+    from drawbar.cli.in_force import captured_names
+
     settings = open_running(connection_file)
-    entities = _entities(settings)
     reach(settings, give_up_after_s=deadline - time.monotonic())
     while True:
         try:
-            return _watch_until_quiet(settings, entities, began=began, deadline=deadline)
+            return _watch_until_quiet(settings, captured_names(settings), began=began, deadline=deadline)
         except BusUnavailable:  # noqa: PERF203 - it waits between tries
             if time.monotonic() > deadline:
                 raise
@@ -122,15 +124,6 @@ def reach(settings: Settings, *, give_up_after_s: float = BROKER_WAIT_S) -> None
         raise BusUnavailable(
             fault.message, next_step="see whether the system runs, and whether this is its broker"
         ) from fault
-
-
-def _entities(settings: Settings) -> list[str]:
-    """What must be captured, `erp.customer`: what the mappings name."""
-    from drawbar.cli.in_force import mappings_in_force
-    from processors.mapping_files import captured_entities
-
-    mappings = mappings_in_force(settings)
-    return sorted(f"{system}.{entity}" for system, entity in captured_entities(mappings.values()))
 
 
 def _pairs(entities: list[str]) -> list[tuple[str, str]]:

@@ -18,7 +18,7 @@ from drawbar.bus.apache import free_port
 from drawbar.health import Sight, Verdict
 from drawbar.histogram import Histogram
 from drawbar.log import set_up_log, without_secrets
-from drawbar.metrics import METRICS, Look, health_metric, installation_metrics, stage_metrics
+from drawbar.metrics import METRICS, Captured, Look, health_metric, installation_metrics, stage_metrics
 from drawbar.settings import LogSettings, Settings
 from drawbar.status import STAGES, LetterCounts, Traffic
 from schemas.errors import BusUnavailable, SettingsError
@@ -172,6 +172,17 @@ class TestMetrics:
 
         with pytest.raises(SettingsError, match=str(settings.log.metrics_port)):
             metrics._serve(settings, lambda: ALL_WELL, stages=STAGES)
+
+
+class TestCaptured:
+    def test_is_read_anew_when_a_stage_works_by_other_files(self):
+        """After `mappings apply` what a new mapping needs must be captured too; nothing is read while nothing changes."""
+        in_force = iter((["erp.customer"], ["erp.customer", "erp.currency"]))
+        captured = Captured(lambda: next(in_force))
+        before, after = a_beat("capture", mappings="v1"), a_beat("capture", mappings="v2")
+
+        assert [["erp.customer"]] * 2 == [captured.names([before]) for _ in range(2)]
+        assert [["erp.customer", "erp.currency"]] * 2 == [captured.names([after]) for _ in range(2)]
 
 
 class TestHealthEndpoint:
