@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -12,6 +13,7 @@ from drawbar import lazy_log
 from tests.kafka_fixture import bootstrap, kafka, names, own_kafka  # noqa: F401
 
 INSTALLATIONS = "tests/pipeline/"
+_INSTALLATIONS = sorted(f"{INSTALLATIONS}{path.name}" for path in Path(__file__).with_name("pipeline").glob("test_*.py"))
 
 
 @pytest.fixture(autouse=True)
@@ -25,12 +27,14 @@ def log_as_a_new_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 class _Modules(LoadScopeScheduling):
     """Which tests stay together when workers share them. A module stays whole: its tests share what they have started.
-    Whole installations are one part as well, since two of them at a time would fight for the machine.
+    Whole installations are two parts, since more than two of them at a time would fight for the machine.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.split("::", 1)[0]
-        return INSTALLATIONS if module.startswith(INSTALLATIONS) else module
+        if module not in _INSTALLATIONS:
+            return module
+        return f"{INSTALLATIONS}{_INSTALLATIONS.index(module) % 2}"
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _Modules:
