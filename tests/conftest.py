@@ -13,7 +13,9 @@ from drawbar import lazy_log
 from tests.kafka_fixture import bootstrap, kafka, names, own_kafka  # noqa: F401
 
 INSTALLATIONS = "tests/pipeline/"
-_INSTALLATIONS = sorted(f"{INSTALLATIONS}{path.name}" for path in Path(__file__).with_name("pipeline").glob("test_*.py"))
+_INSTALLATIONS = sorted(
+    f"{INSTALLATIONS}{path.name}" for path in Path(__file__).with_name("pipeline").glob("test_*.py")
+)
 
 
 @pytest.fixture(autouse=True)
