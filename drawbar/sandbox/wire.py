@@ -17,7 +17,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
+import orjson
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from drawbar.sandbox.faults import Fault, Faults
 from drawbar.sandbox.limits import Limits, Refusal
@@ -66,20 +67,15 @@ def split_quoted(text: str) -> list[str]:
     return [part for part in parts if part.strip()]
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-
-
 def to_json(value: Any) -> bytes:
-    return _encode(value).encode()
+    return orjson.dumps(value)
 
 
 def from_json(body: bytes) -> Any:
-    """Raises ValueError for what is no JSON; Python's own reader also takes `NaN` and `Infinity`."""
-    return json.loads(body, parse_constant=_no_number)
-
-
-def _no_number(text: str) -> None:
-    raise ValueError(f"{text} is no number")
+    """Raises ValueError for what is no JSON; so are `NaN`, `Infinity` and half a surrogate pair, which Python's own
+    reader takes.
+    """
+    return orjson.loads(body)
 
 
 class Service(Protocol):
@@ -103,7 +99,7 @@ class Service(Protocol):
         """The service's own 500."""
 
 
-class CuttableProtocol(H11Protocol):
+class CuttableProtocol(HttpToolsProtocol):
     """Hands its transport to the application, in `scope["state"]`."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
