@@ -247,6 +247,8 @@ class BusinessCentral:
             raise ErpError(405, "BadRequest_MethodNotAllowed", f"Entity does not support {verb}.")
         for table in entity_set.rights:
             self._must_allow(call, table, operation, source=self._sets[table].source)
+        for table in entity_set.reads:
+            self._must_allow(call, table, "read", source=self._sets[table].source)
 
     def _must_allow(self, call: _Call, set_name: str, operation: Operation, *, source: str) -> None:
         if not self._grants.allows("erp", call.app, set_name, operation):

@@ -73,7 +73,8 @@ class EntitySet:
     series: str | None = None
     required: tuple[str, ...] = ()
     view_of: str | None = None
-    rights: tuple[str, ...]  # sets whose tables are read with this one
+    rights: tuple[str, ...]  # sets whose tables are read and written with this one
+    reads: tuple[str, ...] = ()  # sets whose tables are read besides
     parents: tuple[str, ...] = ()  # a list is refused unless its filter names one of these properties
     unfiltered: str = ""  # what is said then
     key_within: str | None = None  # the key is unique only among rows of one value of this property
@@ -115,6 +116,7 @@ def entity_sets() -> Mapping[str, EntitySet]:
             required=tuple(given.get("required", ())),
             view_of=given.get("view_of"),
             rights=tuple(given.get("rights", (given.get("view_of") or name,))),
+            reads=tuple(given.get("reads", ())),
             parents=tuple(given.get("parents", ())),
             unfiltered=given.get("unfiltered", ""),
             key_within=given.get("key_within"),

@@ -26,6 +26,7 @@ from drawbar.sandbox.store import Store, Stored, Values
 FIRST_NUMBERS = {
     "contact": "CT000000",
     "item": "I-1000",
+    "opportunity": "OP000000",
     "salesQuote": "S-QUO1000",
     "salesOrder": "S-ORD101000",
     "salesInvoice": "S-INV102000",
@@ -59,6 +60,9 @@ class SetRules:
     def view(self, records: ErpRecords, company: str, stored: Stored) -> Stored | None:  # noqa: ARG002
         """A row of another set as one of this set; None when it is none."""
         return stored
+
+    def write_through(self, records: ErpRecords, company: str, before: Values, after: Values, app: str) -> None:
+        """Write what changed in an entity of a view into the rows that it shows."""
 
     def below(self, records: ErpRecords, company: str, column: str, parent_id: str) -> list[Stored]:  # noqa: ARG002
         """The rows of a view that have `parent_id` in a column."""
@@ -241,13 +245,12 @@ class ErpRecords:
         `late_ms` dates the write back, as a transaction that commits after its time stamp was taken.
         """
         entity_set = self.sets[set_name]
+        if entity_set.view_of is not None:
+            return self._change_through(company, entity_set, row_id, body, app=app)
         name = f"{company}/{set_name}"
         before = self.store.table(name).rows[row_id]
         row = dict(before.values)
-        body = dict(body)
-        if str(body.pop("id", row_id)).lower() != row_id:
-            raise ErpError(400, "BadRequest_InvalidOperation", "Control 'id' is read-only.")
-        self._assign(company, entity_set, row, body, by_api=by_api)
+        self._assign(company, entity_set, row, _without_id(body, row_id), by_api=by_api)
         for required in entity_set.required:
             if not row[required]:
                 raise ErpError(400, "Application_DialogException", f'The blank "{required}" is not allowed.')
@@ -272,6 +275,17 @@ class ErpRecords:
         rules.after(self, company, before.values, row, app)
         return self.store.table(name).rows[row_id]
 
+    def _change_through(self, company: str, entity_set: EntitySet, row_id: str, body: Values, *, app: str) -> Stored:
+        """Write fields of an entity of a view: checked as its own, kept in the row that it shows."""
+        seen = self.find(company, entity_set, row_id)
+        if seen is None:
+            raise KeyError(row_id)
+        row = dict(seen.values)
+        self._assign(company, entity_set, row, _without_id(body, row_id))
+        if row != seen.values:
+            self.rules_of(entity_set.name).write_through(self, company, seen.values, row, app)
+        return self.find(company, entity_set, row_id) or Stored(row, seen.version)
+
     def _rename(self, company: str, entity_set: EntitySet, old: str, new: str, app: str) -> None:
         """Rows that name the old key follow."""
         for other in self.sets.values():
@@ -283,7 +297,8 @@ class ErpRecords:
                             self.store.put(f"{company}/{other.name}", row_id, row, note=app)
 
     def remove(self, company: str, set_name: str, row_id: str, *, app: str) -> None:
-        """Take a row away, and what cannot stand without it."""
+        """Take a row away, and what cannot stand without it. Of a view: the row that it shows."""
+        set_name = self.sets[set_name].view_of or set_name
         row = self.rows(company, set_name)[row_id].values
         self.store.remove(f"{company}/{set_name}", row_id, note=app)
         self.rules_of(set_name).after(self, company, row, None, app)
@@ -405,6 +420,14 @@ class ErpRecords:
         if len(matches) == 1:
             row["postalCode"], row["city"] = matches[0]["code"], matches[0]["city"]
             row["state"], row["country"] = matches[0]["county"], matches[0]["country"]
+
+
+def _without_id(body: Values, row_id: str) -> Values:
+    """A change's body; an id in it can only be the entity's own."""
+    rest = dict(body)
+    if str(rest.pop("id", row_id)).lower() != row_id:
+        raise ErpError(400, "BadRequest_InvalidOperation", "Control 'id' is read-only.")
+    return rest
 
 
 def _together(values: Values, columns: tuple[str, ...]) -> tuple[Any, ...]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from drawbar.sandbox.erp_contacts import ContactInformationRules, ContactRules, CustomerRules
+from drawbar.sandbox.erp_contacts import ContactInformationRules, ContactRules, CustomerContactRules, CustomerRules
+from drawbar.sandbox.erp_opportunities import OpportunityRules
 from drawbar.sandbox.erp_records import ErpRecords, SetRules
 from drawbar.sandbox.erp_sales import (
     DOCUMENTS,
@@ -55,10 +56,12 @@ RULES: Mapping[str, SetRules] = {
     "contacts": ContactRules(),
     "contactsInformation": ContactInformationRules(),
     "currencies": CurrencyRules(),
+    "customerContacts": CustomerContactRules(),
     "customerFinancialDetails": FinancialDetailRules(),
     "customers": TradingCustomerRules(),
     "itemVariants": ItemVariantRules(),
     "items": ItemRules(),
+    "opportunities": OpportunityRules(),
     **{kind.set: DocumentRules(kind.set) for kind in DOCUMENTS.values()},
     **{kind.lines: DocumentLineRules(kind.lines) for kind in DOCUMENTS.values()},
 }

@@ -31,6 +31,7 @@ ORDER = (
     "erp.itemVariants",
     "erp.customers",
     "erp.contacts",
+    "erp.opportunities",
     "erp.salesQuotes",
     "erp.salesQuoteLines",
     "erp.salesOrders",
