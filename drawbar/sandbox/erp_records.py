@@ -6,7 +6,7 @@ and calls `begin`, which gives the time that every write of it bears.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,6 +61,10 @@ class SetRules:
         """A row of another set as one of this set; None when it is none."""
         return stored
 
+    def implied(self, records: ErpRecords, company: str) -> Iterable[Stored]:  # noqa: ARG002
+        """Entities that follow from rows of other sets and are kept nowhere, until somebody writes them."""
+        return ()
+
     def write_through(self, records: ErpRecords, company: str, before: Values, after: Values, app: str) -> None:
         """Write what changed in an entity of a view into the rows that it shows."""
 
@@ -113,7 +117,8 @@ class ErpRecords:
 
     def candidates(self, company: str, entity_set: EntitySet) -> list[Stored]:
         if entity_set.view_of is None:
-            return list(self.rows(company, entity_set.name).values())
+            kept = self.rows(company, entity_set.name).values()
+            return [*kept, *self.rules_of(entity_set.name).implied(self, company)]
         view = self.rules_of(entity_set.name).view
         shown = [view(self, company, stored) for stored in self.rows(company, entity_set.view_of).values()]
         return [stored for stored in shown if stored is not None]
@@ -123,11 +128,16 @@ class ErpRecords:
         if entity_set.view_of is not None:
             return self.rules_of(entity_set.name).below(self, company, column, parent_id)
         table = self.store.table(f"{company}/{entity_set.name}")
-        return [table.rows[row_id] for row_id in table.having(column, parent_id)]
+        kept = [table.rows[row_id] for row_id in table.having(column, parent_id)]
+        implied = self.rules_of(entity_set.name).implied(self, company)
+        return kept + [stored for stored in implied if stored.values[column] == parent_id]
 
     def find(self, company: str, entity_set: EntitySet, row_id: str) -> Stored | None:
         stored = self.rows(company, entity_set.view_of or entity_set.name).get(row_id)
-        if stored is None or entity_set.view_of is None:
+        if stored is None:
+            implied = self.rules_of(entity_set.name).implied(self, company)
+            return next((stored for stored in implied if stored.values[entity_set.id] == row_id), None)
+        if entity_set.view_of is None:
             return stored
         return self.rules_of(entity_set.name).view(self, company, stored)
 
@@ -164,8 +174,7 @@ class ErpRecords:
         self._key_is_free(company, entity_set, row)
         rules = self.rules_of(set_name)
         rules.settle(self, company, row, None)
-        row["lastModifiedDateTime"] = self.now
-        self.store.put(f"{company}/{set_name}", row_id, row, note=app)
+        self._put(company, entity_set, row, app)
         rules.after(self, company, None, row, app)
         for name, given in children.items():
             self._insert_children(company, entity_set, name, row_id, given, app)
@@ -248,7 +257,7 @@ class ErpRecords:
         if entity_set.view_of is not None:
             return self._change_through(company, entity_set, row_id, body, app=app)
         name = f"{company}/{set_name}"
-        before = self.store.table(name).rows[row_id]
+        before = self.store.table(name).rows.get(row_id) or self._kept(company, entity_set, row_id, app)
         row = dict(before.values)
         self._assign(company, entity_set, row, _without_id(body, row_id), by_api=by_api)
         for required in entity_set.required:
@@ -268,12 +277,25 @@ class ErpRecords:
         calculated = {name for name, column in entity_set.columns.items() if column.calculated}
         if all(row[name] == value for name, value in before.values.items() if name not in calculated):
             return self.store.put(name, row_id, row, note=app, silent=True)
-        row["lastModifiedDateTime"] = time_text(self._last_ms - late_ms) if late_ms else self.now
-        self.store.put(name, row_id, row, note=app)
+        self._put(company, entity_set, row, app, late_ms=late_ms)
         if row[key] != before.values[key]:
             self._rename(company, entity_set, before.values[key], row[key], app)
         rules.after(self, company, before.values, row, app)
         return self.store.table(name).rows[row_id]
+
+    def _put(self, company: str, entity_set: EntitySet, row: Values, app: str, *, late_ms: int = 0) -> Stored:
+        """Keep a row that has changed, under the time and the version of this write."""
+        row["lastModifiedDateTime"] = time_text(self._last_ms - late_ms) if late_ms else self.now
+        if "systemRowVersion" in entity_set.columns:
+            row["systemRowVersion"] = self.store.version + 1
+        return self.store.put(f"{company}/{entity_set.name}", row["id"], row, note=app)
+
+    def _kept(self, company: str, entity_set: EntitySet, row_id: str, app: str) -> Stored:
+        """An entity that follows from others, as a row of its own from now on."""
+        implied = self.find(company, entity_set, row_id)
+        if implied is None:
+            raise KeyError(row_id)
+        return self.store.put(f"{company}/{entity_set.name}", row_id, implied.values, note=app)
 
     def _change_through(self, company: str, entity_set: EntitySet, row_id: str, body: Values, *, app: str) -> Stored:
         """Write fields of an entity of a view: checked as its own, kept in the row that it shows."""
@@ -291,14 +313,15 @@ class ErpRecords:
         for other in self.sets.values():
             for column in other.columns.values():
                 if column.relation == (entity_set.name, entity_set.key) and other.view_of is None:
-                    for row_id, stored in list(self.rows(company, other.name).items()):
+                    for stored in list(self.rows(company, other.name).values()):
                         if stored.values[column.name] == old:
-                            row = {**stored.values, column.name: new, "lastModifiedDateTime": self.now}
-                            self.store.put(f"{company}/{other.name}", row_id, row, note=app)
+                            self._put(company, other, {**stored.values, column.name: new}, app)
 
     def remove(self, company: str, set_name: str, row_id: str, *, app: str) -> None:
         """Take a row away, and what cannot stand without it. Of a view: the row that it shows."""
         set_name = self.sets[set_name].view_of or set_name
+        if row_id not in self.rows(company, set_name):
+            self._kept(company, self.sets[set_name], row_id, app)
         row = self.rows(company, set_name)[row_id].values
         self.store.remove(f"{company}/{set_name}", row_id, note=app)
         self.rules_of(set_name).after(self, company, row, None, app)

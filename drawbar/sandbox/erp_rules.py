@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from drawbar.sandbox.erp_contacts import ContactInformationRules, ContactRules, CustomerContactRules, CustomerRules
 from drawbar.sandbox.erp_opportunities import OpportunityRules
+from drawbar.sandbox.erp_prices import PriceListLineRules, PriceListRules
 from drawbar.sandbox.erp_records import ErpRecords, SetRules
 from drawbar.sandbox.erp_sales import (
     DOCUMENTS,
@@ -15,6 +16,7 @@ from drawbar.sandbox.erp_sales import (
     ItemVariantRules,
     refuse_with_documents,
 )
+from drawbar.sandbox.erp_units import OWNERS, ResourceRules, UnitGroupRules, UnitOfOwnerRules
 from drawbar.sandbox.store import Stored, Values
 
 
@@ -62,6 +64,11 @@ RULES: Mapping[str, SetRules] = {
     "itemVariants": ItemVariantRules(),
     "items": ItemRules(),
     "opportunities": OpportunityRules(),
+    "priceListLines": PriceListLineRules(),
+    "priceLists": PriceListRules(),
+    "resources": ResourceRules(),
+    "unitGroups": UnitGroupRules(),
+    **{set_name: UnitOfOwnerRules(set_name) for set_name in OWNERS},
     **{kind.set: DocumentRules(kind.set) for kind in DOCUMENTS.values()},
     **{kind.lines: DocumentLineRules(kind.lines) for kind in DOCUMENTS.values()},
 }
