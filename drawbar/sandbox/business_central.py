@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from drawbar.sandbox.erp_companies import COMPANIES, add_company, listed
 from drawbar.sandbox.erp_metadata import csdl
 from drawbar.sandbox.erp_model import (
     CUSTOM,
@@ -188,10 +189,14 @@ class BusinessCentral:
         first = segments[0]
         if first.name == "$metadata":
             actions = [(set_name, action) for set_name, action in ACTIONS if set_name in call.api.sets]
-            return Reply(200, csdl(call.api.sets, actions), {"Content-Type": "application/xml", "OData-Version": "4.0"})
+            return Reply(
+                200,
+                csdl(COMPANIES, call.api.sets, actions),
+                {"Content-Type": "application/xml", "OData-Version": "4.0"},
+            )
         if first.name == "companies":
-            if len(segments) == 1:
-                return self._companies(call, first.key)
+            if len(segments) == 1 or segments[1:] == [Segment("$count", None)]:
+                return self._companies(call, first.key, counted=len(segments) > 1)
             if first.key is None:
                 raise ErpError(404, "BadRequest_ResourceNotFound", "Resource not found for the segment 'companies'.")
             call.company = self._company_by_id(first.key)["id"]
@@ -267,13 +272,18 @@ class BusinessCentral:
             }
         )
 
-    def _companies(self, call: _Call, key: str | None) -> Reply:
+    def _companies(self, call: _Call, key: str | None, *, counted: bool) -> Reply:
         if call.request.method != "GET":
             raise ErpError(405, "BadRequest_MethodNotAllowed", "Entity does not support this method.")
+        context = f"{call.api.url}/$metadata#companies"
         if key is not None:
-            company = self._company_by_id(key)
-            return self._ok({"@odata.context": f"{call.api.url}/$metadata#companies/$entity", **company})
-        return self._ok({"@odata.context": f"{call.api.url}/$metadata#companies", "value": self.records.companies()})
+            (company,), _ = listed([self._company_by_id(key)], {"$select": call.options.get("$select", "")})
+            return self._ok({"@odata.context": f"{context}/$entity", **company})
+        rows, total = listed(self.records.companies(), call.options)
+        if counted:
+            return Reply(200, str(total).encode(), {"Content-Type": "text/plain", "OData-Version": "4.0"})
+        count = {"@odata.count": total} if call.options.get("$count") == "true" else {}
+        return self._ok({"@odata.context": context, **count, "value": rows})
 
     def _allow(self, call: _Call, entity_set: EntitySet, operation: Operation) -> None:
         verb = {"read": "GET", "create": "POST", "write": "PATCH", "delete": "DELETE"}[operation]
@@ -619,7 +629,8 @@ class BusinessCentral:
     def edit(self, change: Values, *, app: str) -> Values:
         """One edit by an application outside the API: `set`, and `id` or `key`, and `values` or `delete`."""
         self.records.begin()
-        company = str(change.get("company") or self.records.companies()[0]["id"])
+        given = change.get("company")
+        company = str((self._company_by_id(str(given)) if given else self.records.companies()[0])["id"])
         set_name = str(change["set"])
         entity_set = self._sets[set_name]
         with self.store.transaction():
@@ -646,15 +657,22 @@ class BusinessCentral:
             raise ErpError(404, "BadRequest_ResourceNotFound", "The record does not exist.")
         return str(row_id)
 
-    def truth(self, set_name: str) -> list[Values]:
-        """Every row of a set, of every company, as the API would show it."""
+    def add_company(self, name: str, *, display_name: str | None, currency: str | None, app: str) -> Values:
+        """A company beside the others, set up like the first."""
+        self.records.begin()
+        with self.store.transaction():
+            return add_company(self.records, name=name, display_name=display_name or name, currency=currency, app=app)
+
+    def truth(self, set_name: str, *, company: str | None = None) -> list[Values]:
+        """Every row of a set, of one company or of every one, as the API would show it."""
         if set_name not in self._sets:
             raise ErpError(404, "BadRequest_ResourceNotFound", f"There is no set '{set_name}'.")
         entity_set = self._sets[set_name]
+        companies = [self._company_by_id(company)] if company else self.records.companies()
         rows: list[Values] = []
-        for company in self.records.companies():
-            stored_rows = self.records.candidates(company["id"], entity_set)
-            rows.extend(self._reader.shown(company["id"], entity_set, stored) for stored in stored_rows)
+        for company_id in (each["id"] for each in companies):
+            stored_rows = self.records.candidates(company_id, entity_set)
+            rows.extend(self._reader.shown(company_id, entity_set, stored) for stored in stored_rows)
         return rows
 
     # ------------------------------------------------------------ shapes

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from drawbar.sandbox.erp_webhooks import ErpWebhookSettings
 from drawbar.sandbox.faults import FaultRuleError, Faults
 from drawbar.sandbox.grants import Grants
 from drawbar.sandbox.limits import BusinessCentralLimits, DataverseLimits
-from drawbar.sandbox.odata import QueryError
+from drawbar.sandbox.odata import QueryError, parse_options
 from drawbar.sandbox.sign_in import SignIn
 from drawbar.sandbox.store import Change, Values
 from drawbar.sandbox.wire import Latency, Reply, Request, Traffic, to_json
@@ -101,6 +101,7 @@ class Control:
             ("POST", "clock"): self._set_clock,
             ("GET", "clock"): lambda _: self._time(),
             ("POST", "edit"): self._edit,
+            ("POST", "companies"): self._add_company,
             ("POST", "automations"): self._set_automations,
             ("GET", "automations"): lambda _: [asdict(rule) for rule in self._automations],
             ("DELETE", "automations"): lambda _: self._set_automations([]),
@@ -109,7 +110,7 @@ class Control:
         }
         try:
             if request.method == "GET" and parts[0] == "truth" and len(parts) == 3:
-                return _json(200, self._truth(parts[1], parts[2]))
+                return _json(200, self._truth(parts[1], parts[2], parse_options(request.query)))
             route = routes.get((request.method, "/".join(parts)))
             if route is None:
                 return _json(404, {"error": "there is no such control call"})
@@ -217,9 +218,16 @@ class Control:
             return self._crm.edit(edit, user=self._crm.records.application_user(app))
         raise ControlError("system is neither erp nor crm")
 
-    def _truth(self, system: str, set_name: str) -> list[Values]:
+    def _add_company(self, body: Any) -> Values:
+        unknown = set(body) - {"name", "display_name", "currency"}
+        if unknown:
+            raise ControlError(f"a company has no {', '.join(sorted(unknown))}")
+        name, display_name, currency = str(body["name"]), body.get("display_name"), body.get("currency")
+        return self._erp.add_company(name, display_name=display_name, currency=currency, app="setup")
+
+    def _truth(self, system: str, set_name: str, options: Mapping[str, str]) -> list[Values]:
         if system == "erp":
-            return self._erp.truth(set_name)
+            return self._erp.truth(set_name, company=options.get("company"))
         if system == "crm":
             return self._crm.truth(set_name)
         raise ControlError("system is neither erp nor crm")

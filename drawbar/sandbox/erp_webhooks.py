@@ -82,7 +82,9 @@ class ErpWebhooks:
         if urlsplit(url).scheme not in ("https", "http"):
             raise ErpError(400, "BadRequest", "The notification URL is not valid.")
         subject = _subject(resource)
-        of_route, _, set_name = subject
+        of_route, company, set_name = subject
+        if company not in [row["id"] for row in self._store.fact("companies", [])]:
+            raise ErpError(404, "Internal_CompanyNotFound", f"The company '{company}' does not exist.")
         entity_set = entity_sets().get(set_name)
         if entity_set is None or (entity_set.route, route) != (of_route, of_route):
             raise ErpError(400, "BadRequest", f"The resource '{set_name}' is not one of this API.")
