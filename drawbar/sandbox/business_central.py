@@ -155,6 +155,10 @@ class BusinessCentral:
         except QueryError as error:
             return self._error(ErpError(400, "BadRequest", str(error)))
 
+    def serves(self, path: str) -> bool:
+        """Whether a path leads into this environment."""
+        return self._found(path)[0] is not None
+
     def _found(self, path: str) -> tuple[_Api | None, str]:
         """The API that a path leads to, and what of the path is left for it."""
         for api in self._apis:

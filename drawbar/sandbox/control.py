@@ -58,7 +58,7 @@ class Control:
         *,
         token: str,
         sign_in: SignIn,
-        erp: BusinessCentral,
+        erp: Mapping[str, BusinessCentral],
         crm: Dataverse,
         faults: Faults,
         traffic: Traffic,
@@ -70,7 +70,8 @@ class Control:
         self._clock = clock
         self._token = token
         self._sign_in = sign_in
-        self._erp = erp
+        self._environments = erp
+        self._erp = next(iter(erp.values()))
         self._crm = crm
         self._faults = faults
         self._traffic = traffic
@@ -79,7 +80,7 @@ class Control:
         self._grants = grants
         self._automations: list[Automation] = []
         self._runs: list[int] = []
-        erp.store.listeners.append(self._after_erp)
+        self._erp.store.listeners.append(self._after_erp)
         crm.store.listeners.append(self._after_crm)
 
     def handle(self, request: Request) -> Reply:
@@ -213,24 +214,33 @@ class Control:
     def _one_edit(self, edit: Values) -> Values:
         app = str(edit["app"])
         if edit["system"] == "erp":
-            return self._erp.edit(edit, app=app)
+            return self._environment(edit).edit(edit, app=app)
         if edit["system"] == "crm":
             return self._crm.edit(edit, user=self._crm.records.application_user(app))
         raise ControlError("system is neither erp nor crm")
 
     def _add_company(self, body: Any) -> Values:
-        unknown = set(body) - {"name", "display_name", "currency"}
+        unknown = set(body) - {"name", "display_name", "currency", "environment"}
         if unknown:
             raise ControlError(f"a company has no {', '.join(sorted(unknown))}")
         name, display_name, currency = str(body["name"]), body.get("display_name"), body.get("currency")
-        return self._erp.add_company(name, display_name=display_name, currency=currency, app="setup")
+        return self._environment(body).add_company(name, display_name=display_name, currency=currency, app="setup")
 
     def _truth(self, system: str, set_name: str, options: Mapping[str, str]) -> list[Values]:
         if system == "erp":
-            return self._erp.truth(set_name, company=options.get("company"))
+            return self._environment(options).truth(set_name, company=options.get("company"))
         if system == "crm":
             return self._crm.truth(set_name)
         raise ControlError("system is neither erp nor crm")
+
+    def _environment(self, given: Mapping[str, Any]) -> BusinessCentral:
+        """The one of the ERP that a call names, or the first."""
+        name = given.get("environment")
+        if name is None:
+            return self._erp
+        if name not in self._environments:
+            raise ControlError(f"there is no environment {name}")
+        return self._environments[name]
 
     @staticmethod
     def _systems(body: Any) -> list[str]:

@@ -60,8 +60,8 @@ class _Queue:
 
 
 class ErpWebhooks:
-    def __init__(self, store: Store, notifier: Notifier) -> None:
-        self.settings = ErpWebhookSettings()
+    def __init__(self, store: Store, notifier: Notifier, settings: ErpWebhookSettings | None = None) -> None:
+        self.settings = settings or ErpWebhookSettings()
         self._store = store
         self._notifier = notifier
         self._queues: dict[str, _Queue] = {}
