@@ -17,6 +17,7 @@ from drawbar.sandbox.erp_companies import COMPANIES, add_company, listed
 from drawbar.sandbox.erp_metadata import csdl
 from drawbar.sandbox.erp_model import (
     CUSTOM,
+    RUNTIME,
     STANDARD,
     EntitySet,
     ErpError,
@@ -109,7 +110,7 @@ class BusinessCentral:
                 url=f"{origin}/v2.0/{sign_in.tenant_id}/{environment}/api/{route}",
                 sets={name: entity_set for name, entity_set in self._sets.items() if entity_set.route == route},
             )
-            for route in (STANDARD, CUSTOM)
+            for route in (STANDARD, CUSTOM, RUNTIME)
         ]
         self.base_url = self._apis[0].url
         self._reader = ErpReader(self.records, self.base_url)

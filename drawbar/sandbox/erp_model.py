@@ -18,9 +18,10 @@ from typing import Any
 
 from drawbar.sandbox.odata import GUID, ApiError, Getter, Literal, Predicate, QueryError, QueryFunction
 
-STANDARD = "v2.0"  # the routes of the two APIs, behind `/api/`
+STANDARD = "v2.0"  # the routes of the APIs, behind `/api/`
 CUSTOM = "drawbar/integration/v1.0"
-_DESCRIBED = {STANDARD: "business_central.json", CUSTOM: "custom_api.json"}
+RUNTIME = "microsoft/runtime/beta"
+_DESCRIBED = {STANDARD: "business_central.json", CUSTOM: "custom_api.json", RUNTIME: "runtime_api.json"}
 EMPTY_GUID = "00000000-0000-0000-0000-000000000000"
 HIGHEST = 10**15  # a decimal is below it
 EMPTY_DATE = "0001-01-01"
@@ -79,6 +80,7 @@ class EntitySet:
     series: str | None = None
     required: tuple[str, ...] = ()
     view_of: str | None = None
+    patterns: bool = False  # a text that ends with `*` equals all that begin with what is before it
     kept: bool = True  # False: its entities follow from rows of other sets, and from nothing else
     rights: tuple[str, ...]  # sets whose tables are read and written with this one
     reads: tuple[str, ...] = ()  # sets whose tables are read besides
@@ -88,6 +90,11 @@ class EntitySet:
     pairs: tuple[tuple[str, str, str], ...] = ()  # id and code of the same row of a set
     navigations: Mapping[str, tuple[str, str]]  # name -> set and the property that holds its id
     collections: Mapping[str, tuple[str, str]]  # name -> set and the property of it that holds our id
+
+    @property
+    def is_subscribable(self) -> bool:
+        """Whether webhooks tell of it: a page over a table that is not temporary."""
+        return self.kept and self.view_of is None and not self.parents
 
     def blank(self) -> dict[str, Any]:
         return {
@@ -131,6 +138,7 @@ def entity_sets() -> Mapping[str, EntitySet]:
             series=given.get("series"),
             required=tuple(given.get("required", ())),
             view_of=given.get("view_of"),
+            patterns=given.get("patterns", False),
             kept=given.get("kept", True),
             rights=tuple(given.get("rights", (given.get("view_of") or name,))),
             reads=tuple(given.get("reads", ())),

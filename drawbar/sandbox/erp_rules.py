@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from drawbar.sandbox.erp_contacts import ContactInformationRules, ContactRules, CustomerContactRules, CustomerRules
 from drawbar.sandbox.erp_opportunities import OpportunityRules
@@ -54,6 +54,14 @@ class TradingCustomerRules(CustomerRules):
         super().after(records, company, before, after, app)
 
 
+class SupportedResourceRules(SetRules):
+    def implied(self, records: ErpRecords, company: str) -> Iterable[Stored]:  # noqa: ARG002
+        """What can be subscribed, by route and set."""
+        for entity_set in records.sets.values():
+            if entity_set.is_subscribable:
+                yield Stored({"resource": f"{entity_set.route}/{entity_set.name}"}, 0)
+
+
 RULES: Mapping[str, SetRules] = {
     "contacts": ContactRules(),
     "contactsInformation": ContactInformationRules(),
@@ -68,6 +76,7 @@ RULES: Mapping[str, SetRules] = {
     "priceLists": PriceListRules(),
     "resources": ResourceRules(),
     "unitGroups": UnitGroupRules(),
+    "webhookSupportedResources": SupportedResourceRules(),
     **{set_name: UnitOfOwnerRules(set_name) for set_name in OWNERS},
     **{kind.set: DocumentRules(kind.set) for kind in DOCUMENTS.values()},
     **{kind.lines: DocumentLineRules(kind.lines) for kind in DOCUMENTS.values()},

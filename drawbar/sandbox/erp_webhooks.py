@@ -88,7 +88,7 @@ class ErpWebhooks:
         entity_set = entity_sets().get(set_name)
         if entity_set is None or (entity_set.route, route) != (of_route, of_route):
             raise ErpError(400, "BadRequest", f"The resource '{set_name}' is not one of this API.")
-        if entity_set.view_of is not None or entity_set.parents or not entity_set.kept:
+        if not entity_set.is_subscribable:
             raise ErpError(400, "BadRequest", f"The resource '{set_name}' does not support webhooks.")
         rows = self._store.table("subscriptions").rows
         if stored is None:
