@@ -185,7 +185,7 @@ class TestRoute:
         assert [f"{resource}({agent['id']})"] == [entry["resource"] for entry in receiver.got[0][1]["value"]]
 
     def test_shows_a_row_version_that_grows_with_every_write(self, custom: Client):
-        """SystemRowVersion, which the standard pages do not show: a watermark without gaps.
+        """SystemRowVersion, which the standard pages do not show.
 
         https://learn.microsoft.com/dynamics365/business-central/dev-itpro/developer/devenv-table-system-fields
         """
