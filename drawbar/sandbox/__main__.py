@@ -26,6 +26,9 @@ def main() -> int:
     parser.add_argument("--seed", choices=("demo", "empty", "large"), default="demo", help="what a new sandbox holds")
     parser.add_argument("--scale", type=int, default=1, help="thousands of customers of the seed large")
     parser.add_argument("--data", type=Path, help="folder of CSV or JSON files with more data for a new sandbox")
+    parser.add_argument(
+        "--environment", action="append", default=[], help="another environment of the ERP; may be given several times"
+    )
     parser.add_argument("--random-seed", type=int, default=1, help="ids and generated data follow from it")
     parser.add_argument("--clock", type=_moment, help="what time it is there at the start, as 2026-03-02T09:00:00Z")
     parser.add_argument("--db", type=Path, help="SQLite file that keeps the data; without it: memory")
@@ -50,6 +53,7 @@ def main() -> int:
         seed=given.seed,
         scale=given.scale,
         data=given.data,
+        environments=tuple(given.environment),
         random_seed=given.random_seed,
         clock=given.clock,
         plain_http=given.plain_http,

@@ -13,8 +13,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from drawbar.sandbox.erp_companies import COMPANIES, add_company, listed
 from drawbar.sandbox.erp_metadata import csdl
 from drawbar.sandbox.erp_model import (
+    CUSTOM,
+    RUNTIME,
+    STANDARD,
     EntitySet,
     ErpError,
     etag,
@@ -50,11 +54,30 @@ _NAMESPACE = "Microsoft.NAV."  # before the name of a bound action
 _OPERATIONS: Mapping[str, Operation] = {"GET": "read", "POST": "create", "PATCH": "write", "DELETE": "delete"}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Api:
+    """What stands behind one route: its address and its sets."""
+
+    route: str
+    path: str
+    short_path: str  # without the tenant
+    url: str
+    sets: Mapping[str, EntitySet]
+
+    def below(self, path: str) -> str | None:
+        """What of a path comes after the address; None where it is another's."""
+        for prefix in (self.path, self.short_path):
+            if path == prefix or path.startswith(f"{prefix}/"):
+                return path[len(prefix) :]
+        return None
+
+
 @dataclass(slots=True)
 class _Call:
     """One request, or one part of a batch."""
 
     request: Request
+    api: _Api
     app: str
     options: dict[str, str]
     company: str | None = None
@@ -75,13 +98,21 @@ class BusinessCentral:
     ) -> None:
         self.store = store
         self.webhooks = webhooks
-        self.base_path = f"/v2.0/{sign_in.tenant_id}/{environment}/api/v2.0"
-        self.base_url = origin + self.base_path
-        self._short_path = f"/v2.0/{environment}/api/v2.0"
         self._sign_in = sign_in
         self._grants = grants
         self.records = ErpRecords(store, RULES)
         self._sets = self.records.sets
+        self._apis = [
+            _Api(
+                route=route,
+                path=f"/v2.0/{sign_in.tenant_id}/{environment}/api/{route}",
+                short_path=f"/v2.0/{environment}/api/{route}",
+                url=f"{origin}/v2.0/{sign_in.tenant_id}/{environment}/api/{route}",
+                sets={name: entity_set for name, entity_set in self._sets.items() if entity_set.route == route},
+            )
+            for route in (STANDARD, CUSTOM, RUNTIME)
+        ]
+        self.base_url = self._apis[0].url
         self._reader = ErpReader(self.records, self.base_url)
 
     # ------------------------------------------------------------ as a service
@@ -90,7 +121,8 @@ class BusinessCentral:
         return self._sign_in.admitted(request, AUDIENCE)
 
     def target(self, request: Request) -> str:
-        segments = [part.partition("(")[0] for part in self._relative(request.path).split("/") if part]
+        _, below = self._found(request.path)
+        segments = [part.partition("(")[0] for part in below.split("/") if part]
         if segments and segments[0] == "companies" and len(segments) > 1:
             segments = segments[1:]
         return segments[0] if segments else ""
@@ -124,21 +156,28 @@ class BusinessCentral:
         except QueryError as error:
             return self._error(ErpError(400, "BadRequest", str(error)))
 
-    def _relative(self, path: str) -> str:
-        for prefix in (self.base_path, self._short_path):
-            if path.startswith(prefix):
-                return path[len(prefix) :]
-        return ""
+    def serves(self, path: str) -> bool:
+        """Whether a path leads into this environment."""
+        return self._found(path)[0] is not None
+
+    def _found(self, path: str) -> tuple[_Api | None, str]:
+        """The API that a path leads to, and what of the path is left for it."""
+        for api in self._apis:
+            below = api.below(path)
+            if below is not None:
+                return api, below
+        return None, ""
 
     def _dispatch(self, request: Request, app: str) -> Reply | Awaitable[Reply]:
-        if not request.path.startswith((self.base_path, self._short_path)):
+        api, below = self._found(request.path)
+        if api is None:
             raise ErpError(404, "BadRequest_ResourceNotFound", "Resource not found for the given address.")
         if request.method == "PUT":
             raise ErpError(405, "BadRequest_MethodNotAllowed", "Method not allowed.")
         if request.method != "GET" and request.headers.get("data-access-intent", "").lower() == "readonly":
             raise ErpError(400, "BadRequest", "The data access intent 'ReadOnly' is not valid for this method.")
-        segments = parse_path(self._relative(request.path))
-        call = _Call(request, app, parse_options(request.query))
+        segments = parse_path(below)
+        call = _Call(request, api, app, parse_options(request.query))
         if segments and segments[0].name == "subscriptions":
             return self._subscriptions(call, segments)
         self.records.begin()
@@ -151,20 +190,25 @@ class BusinessCentral:
 
     def _answer(self, call: _Call, segments: list[Segment]) -> Reply:
         if not segments:
-            return self._service_document()
+            return self._service_document(call.api)
         first = segments[0]
         if first.name == "$metadata":
-            return Reply(200, csdl(self._sets, ACTIONS), {"Content-Type": "application/xml", "OData-Version": "4.0"})
+            actions = [(set_name, action) for set_name, action in ACTIONS if set_name in call.api.sets]
+            return Reply(
+                200,
+                csdl(COMPANIES, call.api.sets, actions),
+                {"Content-Type": "application/xml", "OData-Version": "4.0"},
+            )
         if first.name == "companies":
-            if len(segments) == 1:
-                return self._companies(call, first.key)
+            if len(segments) == 1 or segments[1:] == [Segment("$count", None)]:
+                return self._companies(call, first.key, counted=len(segments) > 1)
             if first.key is None:
                 raise ErpError(404, "BadRequest_ResourceNotFound", "Resource not found for the segment 'companies'.")
             call.company = self._company_by_id(first.key)["id"]
             segments = segments[1:]
         else:
             call.company = self._named_company(call)
-        entity_set = self._sets.get(segments[0].name)
+        entity_set = call.api.sets.get(segments[0].name)
         if entity_set is None:
             raise ErpError(
                 404, "BadRequest_ResourceNotFound", f"Resource not found for the segment '{segments[0].name}'."
@@ -224,22 +268,27 @@ class BusinessCentral:
 
     # ------------------------------------------------------------ reading
 
-    def _service_document(self) -> Reply:
-        names = ["companies", "subscriptions", *self._sets]
+    def _service_document(self, api: _Api) -> Reply:
+        names = ["companies", "subscriptions", *api.sets]
         return self._ok(
             {
-                "@odata.context": f"{self.base_url}/$metadata",
+                "@odata.context": f"{api.url}/$metadata",
                 "value": [{"name": name, "kind": "EntitySet", "url": name} for name in names],
             }
         )
 
-    def _companies(self, call: _Call, key: str | None) -> Reply:
+    def _companies(self, call: _Call, key: str | None, *, counted: bool) -> Reply:
         if call.request.method != "GET":
             raise ErpError(405, "BadRequest_MethodNotAllowed", "Entity does not support this method.")
+        context = f"{call.api.url}/$metadata#companies"
         if key is not None:
-            company = self._company_by_id(key)
-            return self._ok({"@odata.context": f"{self.base_url}/$metadata#companies/$entity", **company})
-        return self._ok({"@odata.context": f"{self.base_url}/$metadata#companies", "value": self.records.companies()})
+            (company,), _ = listed([self._company_by_id(key)], {"$select": call.options.get("$select", "")})
+            return self._ok({"@odata.context": f"{context}/$entity", **company})
+        rows, total = listed(self.records.companies(), call.options)
+        if counted:
+            return Reply(200, str(total).encode(), {"Content-Type": "text/plain", "OData-Version": "4.0"})
+        count = {"@odata.count": total} if call.options.get("$count") == "true" else {}
+        return self._ok({"@odata.context": context, **count, "value": rows})
 
     def _allow(self, call: _Call, entity_set: EntitySet, operation: Operation) -> None:
         verb = {"read": "GET", "create": "POST", "write": "PATCH", "delete": "DELETE"}[operation]
@@ -247,6 +296,8 @@ class BusinessCentral:
             raise ErpError(405, "BadRequest_MethodNotAllowed", f"Entity does not support {verb}.")
         for table in entity_set.rights:
             self._must_allow(call, table, operation, source=self._sets[table].source)
+        for table in entity_set.reads:
+            self._must_allow(call, table, "read", source=self._sets[table].source)
 
     def _must_allow(self, call: _Call, set_name: str, operation: Operation, *, source: str) -> None:
         if not self._grants.allows("erp", call.app, set_name, operation):
@@ -299,7 +350,7 @@ class BusinessCentral:
             rows = rows[:left]
         page = rows[: max(1, size)]
         shape = self._reader.shape(company, entity_set, options, partial(self._allow, call, operation="read"))
-        context = f"{self.base_url}/$metadata#companies({company})/{address}"
+        context = f"{call.api.url}/$metadata#companies({company})/{address}"
         if "$select" in options:
             context += f"({options['$select']})"
         body: dict[str, Any] = {"@odata.context": context}
@@ -315,7 +366,7 @@ class BusinessCentral:
                 if part and not part.startswith(("$skiptoken=", "%24skiptoken=", "aid=", "$skip=", "%24skip="))
             )
             body["@odata.nextLink"] = (
-                f"{self.base_url}/companies({company})/{address}?{kept + '&' if kept else ''}aid=FIN&$skiptoken={token}"
+                f"{call.api.url}/companies({company})/{address}?{kept + '&' if kept else ''}aid=FIN&$skiptoken={token}"
             )
         return self._ok(body)
 
@@ -330,11 +381,11 @@ class BusinessCentral:
         shown = self._reader.shape(company, entity_set, call.options, partial(self._allow, call, operation="read"))(
             stored
         )
-        context = f"{self.base_url}/$metadata#companies({company})/{entity_set.name}/$entity"
+        context = f"{call.api.url}/$metadata#companies({company})/{entity_set.name}/$entity"
         reply = self._ok({"@odata.context": context, **shown}, status)
         reply.headers["ETag"] = etag(stored.version)
         if status == 201:
-            reply.headers["Location"] = f"{self.base_url}/companies({company})/{entity_set.name}({stored.values['id']})"
+            reply.headers["Location"] = f"{call.api.url}/companies({company})/{entity_set.name}({stored.values['id']})"
         return reply
 
     def _below(self, call: _Call, entity_set: EntitySet, row_id: str, rest: list[Segment]) -> Reply:
@@ -386,7 +437,7 @@ class BusinessCentral:
         column_of = entity_set.columns.get(name)
         if column_of is None:
             raise ErpError(404, "BadRequest_ResourceNotFound", f"Resource not found for the segment '{name}'.")
-        context = f"{self.base_url}/$metadata#companies({company})/{entity_set.name}({row_id})/{name}"
+        context = f"{call.api.url}/$metadata#companies({company})/{entity_set.name}({row_id})/{name}"
         return self._ok({"@odata.context": context, "value": self._reader.shown(company, entity_set, stored)[name]})
 
     # ------------------------------------------------------------ writing
@@ -457,7 +508,7 @@ class BusinessCentral:
         made = action(self.records, company, row_id, call.app)
         headers = {"OData-Version": "4.0"}
         if made is not None:
-            headers["Location"] = f"{self.base_url}/companies({company})/{made[0]}({made[1]})"
+            headers["Location"] = f"{call.api.url}/companies({company})/{made[0]}({made[1]})"
         return Reply(204, b"", headers)
 
     # ------------------------------------------------------------ subscriptions
@@ -468,7 +519,7 @@ class BusinessCentral:
         if operation is not None:
             self._must_allow(call, "subscriptions", operation, source="API Webhook Subscription")
         table = self.store.table("subscriptions")
-        context = f"{self.base_url}/$metadata#subscriptions"
+        context = f"{call.api.url}/$metadata#subscriptions"
         if key is None:
             if method == "GET":
                 rows = [self.webhooks.shown(stored) for stored in table.rows.values()]
@@ -495,10 +546,10 @@ class BusinessCentral:
 
     async def _subscribe(self, call: _Call, body: Values, stored: Stored | None) -> Reply:
         try:
-            kept = await self.webhooks.subscribe(body, stored, user=call.app)
+            kept = await self.webhooks.subscribe(body, stored, user=call.app, route=call.api.route)
         except ErpError as error:
             return self._error(error)
-        context = f"{self.base_url}/$metadata#subscriptions/$entity"
+        context = f"{call.api.url}/$metadata#subscriptions/$entity"
         return self._ok({"@odata.context": context, **self.webhooks.shown(kept)}, 200 if stored else 201)
 
     # ------------------------------------------------------------ batches
@@ -539,7 +590,8 @@ class BusinessCentral:
 
     def _batch_part(self, outer: _Call, part: Any) -> tuple[dict[str, Any], bool]:
         given = part if isinstance(part, dict) else {}
-        url = str(given.get("url", "")).removeprefix(self.base_url).removeprefix(self.base_path)
+        api = outer.api
+        url = str(given.get("url", "")).removeprefix(api.url).removeprefix(api.path)
         path, _, query = url.partition("?")
         own = given.get("headers")
         headers = {str(name).lower(): str(value) for name, value in (own if isinstance(own, dict) else {}).items()}
@@ -547,15 +599,15 @@ class BusinessCentral:
             headers["company"] = outer.request.headers["company"]
         request = Request(
             method=str(given.get("method", "GET")).upper(),
-            path=f"{self.base_path}/{path.lstrip('/')}",
+            path=f"{api.path}/{path.lstrip('/')}",
             query=query,
             headers=headers,
             body=to_json(given["body"]) if "body" in given else b"",
             app=outer.app,
         )
         try:
-            segments = parse_path(self._relative(request.path))
-            inner = _Call(request, outer.app, parse_options(query))
+            segments = parse_path(path)
+            inner = _Call(request, api, outer.app, parse_options(query))
             with self.store.transaction():
                 undo = self.store.savepoint()
                 try:
@@ -582,7 +634,8 @@ class BusinessCentral:
     def edit(self, change: Values, *, app: str) -> Values:
         """One edit by an application outside the API: `set`, and `id` or `key`, and `values` or `delete`."""
         self.records.begin()
-        company = str(change.get("company") or self.records.companies()[0]["id"])
+        given = change.get("company")
+        company = str((self._company_by_id(str(given)) if given else self.records.companies()[0])["id"])
         set_name = str(change["set"])
         entity_set = self._sets[set_name]
         with self.store.transaction():
@@ -609,15 +662,22 @@ class BusinessCentral:
             raise ErpError(404, "BadRequest_ResourceNotFound", "The record does not exist.")
         return str(row_id)
 
-    def truth(self, set_name: str) -> list[Values]:
-        """Every row of a set, of every company, as the API would show it."""
+    def add_company(self, name: str, *, display_name: str | None, currency: str | None, app: str) -> Values:
+        """A company beside the others, set up like the first."""
+        self.records.begin()
+        with self.store.transaction():
+            return add_company(self.records, name=name, display_name=display_name or name, currency=currency, app=app)
+
+    def truth(self, set_name: str, *, company: str | None = None) -> list[Values]:
+        """Every row of a set, of one company or of every one, as the API would show it."""
         if set_name not in self._sets:
             raise ErpError(404, "BadRequest_ResourceNotFound", f"There is no set '{set_name}'.")
         entity_set = self._sets[set_name]
+        companies = [self._company_by_id(company)] if company else self.records.companies()
         rows: list[Values] = []
-        for company in self.records.companies():
-            stored_rows = self.records.candidates(company["id"], entity_set)
-            rows.extend(self._reader.shown(company["id"], entity_set, stored) for stored in stored_rows)
+        for company_id in (each["id"] for each in companies):
+            stored_rows = self.records.candidates(company_id, entity_set)
+            rows.extend(self._reader.shown(company_id, entity_set, stored) for stored in stored_rows)
         return rows
 
     # ------------------------------------------------------------ shapes

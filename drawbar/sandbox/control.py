@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from drawbar.sandbox.erp_webhooks import ErpWebhookSettings
 from drawbar.sandbox.faults import FaultRuleError, Faults
 from drawbar.sandbox.grants import Grants
 from drawbar.sandbox.limits import BusinessCentralLimits, DataverseLimits
-from drawbar.sandbox.odata import QueryError
+from drawbar.sandbox.odata import QueryError, parse_options
 from drawbar.sandbox.sign_in import SignIn
 from drawbar.sandbox.store import Change, Values
 from drawbar.sandbox.wire import Latency, Reply, Request, Traffic, to_json
@@ -58,7 +58,7 @@ class Control:
         *,
         token: str,
         sign_in: SignIn,
-        erp: BusinessCentral,
+        erp: Mapping[str, BusinessCentral],
         crm: Dataverse,
         faults: Faults,
         traffic: Traffic,
@@ -70,7 +70,8 @@ class Control:
         self._clock = clock
         self._token = token
         self._sign_in = sign_in
-        self._erp = erp
+        self._environments = erp
+        self._erp = next(iter(erp.values()))
         self._crm = crm
         self._faults = faults
         self._traffic = traffic
@@ -79,7 +80,7 @@ class Control:
         self._grants = grants
         self._automations: list[Automation] = []
         self._runs: list[int] = []
-        erp.store.listeners.append(self._after_erp)
+        self._erp.store.listeners.append(self._after_erp)
         crm.store.listeners.append(self._after_crm)
 
     def handle(self, request: Request) -> Reply:
@@ -101,6 +102,7 @@ class Control:
             ("POST", "clock"): self._set_clock,
             ("GET", "clock"): lambda _: self._time(),
             ("POST", "edit"): self._edit,
+            ("POST", "companies"): self._add_company,
             ("POST", "automations"): self._set_automations,
             ("GET", "automations"): lambda _: [asdict(rule) for rule in self._automations],
             ("DELETE", "automations"): lambda _: self._set_automations([]),
@@ -109,7 +111,7 @@ class Control:
         }
         try:
             if request.method == "GET" and parts[0] == "truth" and len(parts) == 3:
-                return _json(200, self._truth(parts[1], parts[2]))
+                return _json(200, self._truth(parts[1], parts[2], parse_options(request.query)))
             route = routes.get((request.method, "/".join(parts)))
             if route is None:
                 return _json(404, {"error": "there is no such control call"})
@@ -212,17 +214,33 @@ class Control:
     def _one_edit(self, edit: Values) -> Values:
         app = str(edit["app"])
         if edit["system"] == "erp":
-            return self._erp.edit(edit, app=app)
+            return self._environment(edit).edit(edit, app=app)
         if edit["system"] == "crm":
             return self._crm.edit(edit, user=self._crm.records.application_user(app))
         raise ControlError("system is neither erp nor crm")
 
-    def _truth(self, system: str, set_name: str) -> list[Values]:
+    def _add_company(self, body: Any) -> Values:
+        unknown = set(body) - {"name", "display_name", "currency", "environment"}
+        if unknown:
+            raise ControlError(f"a company has no {', '.join(sorted(unknown))}")
+        name, display_name, currency = str(body["name"]), body.get("display_name"), body.get("currency")
+        return self._environment(body).add_company(name, display_name=display_name, currency=currency, app="setup")
+
+    def _truth(self, system: str, set_name: str, options: Mapping[str, str]) -> list[Values]:
         if system == "erp":
-            return self._erp.truth(set_name)
+            return self._environment(options).truth(set_name, company=options.get("company"))
         if system == "crm":
             return self._crm.truth(set_name)
         raise ControlError("system is neither erp nor crm")
+
+    def _environment(self, given: Mapping[str, Any]) -> BusinessCentral:
+        """The one of the ERP that a call names, or the first."""
+        name = given.get("environment")
+        if name is None:
+            return self._erp
+        if name not in self._environments:
+            raise ControlError(f"there is no environment {name}")
+        return self._environments[name]
 
     @staticmethod
     def _systems(body: Any) -> list[str]:

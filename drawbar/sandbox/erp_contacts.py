@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import uuid
 
-from drawbar.sandbox.erp_model import ErpError
+from drawbar.sandbox.erp_model import EMPTY_GUID, ErpError
+from drawbar.sandbox.erp_opportunities import refuse_with_opportunities, tell_opportunities
 from drawbar.sandbox.erp_records import ErpRecords, SetRules
 from drawbar.sandbox.store import Stored, Values
 
@@ -108,6 +109,8 @@ class ContactRules(SetRules):
         """The customer says what its contact says, and persons know their company's name."""
         if before is None:
             return
+        if after is None:
+            refuse_with_opportunities(records, company, before)
         customers = records.store.table(f"{company}/customers")
         customer_id = customers.index("contactId").get(before["id"])
         customer = customers.rows[customer_id].values if customer_id else {}
@@ -118,7 +121,7 @@ class ContactRules(SetRules):
             for person in _persons(records, company, before):
                 _put_contact(records, company, {**person, "companyNumber": "", "companyName": ""}, app)
             return
-        _tell_persons(records, company, before, after, app)
+        _tell(records, company, before, after, app)
         if customer_id and _shared(customer) != _shared(after):
             row = {**customer, **_shared(after), "lastModifiedDateTime": records.now}
             records.store.put(f"{company}/customers", customer_id, row, note=app)
@@ -141,6 +144,74 @@ class ContactInformationRules(SetRules):
             return []
         found = (contact.values, *_persons(records, company, contact.values))
         return [view for row in found if (view := self.view(records, company, rows[row["id"]])) is not None]
+
+
+class CustomerContactRules(SetRules):
+    """Persons of customers, with the parts of their names. The row is the contact's."""
+
+    def view(self, records: ErpRecords, company: str, stored: Stored) -> Stored | None:
+        contact = stored.values
+        customer = _customer_of(records, company, contact) if contact["type"] == "Person" else None
+        if customer is None:
+            return None
+        first, _, last = _name_parts(contact)
+        shown = {
+            "id": contact["id"],
+            "email": contact["email"],
+            "firstName": first,
+            "lastName": last,
+            "professionalTitle": contact["jobTitle"],
+            "customerId": customer.values["id"],
+            "customerName": customer.values["displayName"],
+            "primaryPhoneNumber": contact["phoneNumber"],
+        }
+        return Stored(shown, stored.version)
+
+    def write_through(self, records: ErpRecords, company: str, before: Values, after: Values, app: str) -> None:
+        contact = records.rows(company, "contacts")[before["id"]].values
+        named = {"email": "email", "professionalTitle": "jobTitle", "primaryPhoneNumber": "phoneNumber"}
+        body = {name: after[shown] for shown, name in named.items()}
+        parts = [after["firstName"], _name_parts(contact)[1], after["lastName"]]
+        if (before["firstName"], before["lastName"]) != (after["firstName"], after["lastName"]):
+            body["displayName"] = _joined(parts)
+        if after["customerId"] != before["customerId"]:
+            _relate(records, company, before["customerId"], after["customerId"], app)
+        stored = records.change(company, "contacts", before["id"], body, app=app)
+        if "displayName" in body:  # the name alone does not tell where its parts end
+            row = {**stored.values, "nameParts": parts}
+            records.store.put(f"{company}/contacts", before["id"], row, note=app, silent=True)
+
+
+def _name_parts(contact: Values) -> list[str]:
+    """First, middle and last name: as they were given, or the name's words (a single one is a first name)."""
+    given: list[str] = contact.get("nameParts", [])
+    name = contact["displayName"]
+    if given and _joined(given) == name:
+        return given
+    words = name.split()
+    middle = words[-2][:30] if len(words) > 2 else ""
+    first = " ".join(words[: -2 if middle else -1]) if len(words) > 1 else name.strip()
+    return [first[:30], middle, words[-1][:30] if len(words) > 1 else ""]
+
+
+def _joined(parts: list[str]) -> str:
+    return " ".join(part for part in parts if part)
+
+
+def _relate(records: ErpRecords, company: str, old_id: str, new_id: str, app: str) -> None:
+    """The contact that stands for one customer stands for another from now on."""
+    if new_id == EMPTY_GUID:
+        raise ErpError(400, "Application_DialogException", "Customer with provided id - does not exist")
+    customers = records.rows(company, "customers")
+    old, new = customers[old_id].values, customers[new_id].values
+    contact_id = old["contactId"]
+    given_up = {name: value for name, value in old.items() if name != "contactId"}
+    records.store.put(f"{company}/customers", old_id, given_up, note=app, silent=True)
+    left = records.rows(company, "contacts").get(new.get("contactId", ""))
+    records.store.put(f"{company}/customers", new_id, {**new, "contactId": contact_id}, note=app, silent=True)
+    for row in [records.rows(company, "contacts")[contact_id], *([left] if left else [])]:
+        for each in (row.values, *_persons(records, company, row.values)):
+            _put_contact(records, company, dict(each), app)
 
 
 def _customer_of(records: ErpRecords, company: str, contact: Values) -> Stored | None:
@@ -171,7 +242,7 @@ def _put_contact(records: ErpRecords, company: str, row: Values, app: str) -> No
     if row != before:
         row["lastModifiedDateTime"] = records.now
         records.store.put(f"{company}/contacts", row["id"], row, note=app)
-        _tell_persons(records, company, before, row, app)
+        _tell(records, company, before, row, app)
 
 
 def _add_contact(records: ErpRecords, company: str, customer: Values, app: str) -> None:
@@ -196,7 +267,9 @@ def _persons(records: ErpRecords, company: str, contact: Values) -> list[Values]
     return [table.rows[row_id].values for row_id in found if row_id != contact["id"]]
 
 
-def _tell_persons(records: ErpRecords, company: str, before: Values, after: Values, app: str) -> None:
+def _tell(records: ErpRecords, company: str, before: Values, after: Values, app: str) -> None:
+    """Whoever shows a contact's name shows the one it has now."""
+    tell_opportunities(records, company, before, after, app)
     if before["displayName"] != after["displayName"]:
         for person in _persons(records, company, after):
             _put_contact(records, company, dict(person), app)

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping
 from drawbar.sandbox.erp_model import EntitySet
 
 
-def csdl(sets: Mapping[str, EntitySet], actions: Iterable[tuple[str, str]]) -> bytes:
-    """`actions`: set and name of each bound action."""
+def csdl(companies: EntitySet, sets: Mapping[str, EntitySet], actions: Iterable[tuple[str, str]]) -> bytes:
+    """`companies`: the set that all others are below; `actions`: set and name of each bound action."""
     lines = [
         '<?xml version="1.0" encoding="utf-8"?>',
         '<edmx:Edmx Version="4.0" xmlns:edmx="http://docs.oasis-open.org/odata/ns/edmx"><edmx:DataServices>',
         '<Schema Namespace="Microsoft.NAV" xmlns="http://docs.oasis-open.org/odata/ns/edm">',
     ]
-    for entity_set in sets.values():
+    for entity_set in (companies, *sets.values()):
         lines.append(f'<EntityType Name="{entity_set.entity}"><Key><PropertyRef Name="{entity_set.id}"/></Key>')
         for column in entity_set.columns.values():
             edm = {"Enum": f"Microsoft.NAV.{entity_set.entity}_{column.name}", "DateFormula": "Edm.String"}.get(
@@ -27,6 +27,9 @@ def csdl(sets: Mapping[str, EntitySet], actions: Iterable[tuple[str, str]]) -> b
         for name, (set_name, _) in entity_set.collections.items():
             kind = f"Collection(Microsoft.NAV.{sets[set_name].entity})"
             lines.append(f'<NavigationProperty Name="{name}" Type="{kind}" ContainsTarget="true"/>')
+        for other in sets.values() if entity_set is companies else ():
+            kind = f"Collection(Microsoft.NAV.{other.entity})"
+            lines.append(f'<NavigationProperty Name="{other.name}" Type="{kind}" ContainsTarget="true"/>')
         lines.append("</EntityType>")
         for column in entity_set.columns.values():
             if column.type == "Enum":
@@ -38,6 +41,8 @@ def csdl(sets: Mapping[str, EntitySet], actions: Iterable[tuple[str, str]]) -> b
         bound = f'<Parameter Name="bindingParameter" Type="Microsoft.NAV.{sets[set_name].entity}"/>'
         lines.append(f'<Action Name="{action}" IsBound="true">{bound}</Action>')
     lines.append('<EntityContainer Name="NAV">')
-    lines += [f'<EntitySet Name="{s.name}" EntityType="Microsoft.NAV.{s.entity}"/>' for s in sets.values()]
+    lines += [
+        f'<EntitySet Name="{s.name}" EntityType="Microsoft.NAV.{s.entity}"/>' for s in (companies, *sets.values())
+    ]
     lines.append("</EntityContainer></Schema></edmx:DataServices></edmx:Edmx>")
     return "".join(lines).encode()

@@ -1,6 +1,7 @@
 """Business Central's entity sets as data, and its values: what may be written and how it is shown. Pure.
 
-Source of the property lists: the standard API v2.0 pages, in `business_central.json`.
+Source of the property lists: the standard API v2.0 pages, in `business_central.json`. The pages that a partner
+publishes for what these lack are in `custom_api.json`, and in docs/custom-api.md for that partner.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ from typing import Any
 
 from drawbar.sandbox.odata import GUID, ApiError, Getter, Literal, Predicate, QueryError, QueryFunction
 
+STANDARD = "v2.0"  # the routes of the APIs, behind `/api/`
+CUSTOM = "drawbar/integration/v1.0"
+RUNTIME = "microsoft/runtime/beta"
+_DESCRIBED = {STANDARD: "business_central.json", CUSTOM: "custom_api.json", RUNTIME: "runtime_api.json"}
 EMPTY_GUID = "00000000-0000-0000-0000-000000000000"
 HIGHEST = 10**15  # a decimal is below it
 EMPTY_DATE = "0001-01-01"
@@ -39,6 +44,7 @@ class Column:
     missing: str | None = None  # what is said when it does not, where that is no common text
     caption: str = ""
     calculated: bool = False
+    initial: Any = None  # what a new row has where the body says nothing; None: empty
 
     @property
     def empty(self) -> Any:
@@ -62,6 +68,7 @@ class Column:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntitySet:
     name: str
+    route: str  # the API that serves it
     entity: str
     source: str  # the table's name in the product, used in its messages
     key: str  # the business key's property
@@ -73,7 +80,10 @@ class EntitySet:
     series: str | None = None
     required: tuple[str, ...] = ()
     view_of: str | None = None
-    rights: tuple[str, ...]  # sets whose tables are read with this one
+    patterns: bool = False  # a text that ends with `*` equals all that begin with what is before it
+    kept: bool = True  # False: its entities follow from rows of other sets, and from nothing else
+    rights: tuple[str, ...]  # sets whose tables are read and written with this one
+    reads: tuple[str, ...] = ()  # sets whose tables are read besides
     parents: tuple[str, ...] = ()  # a list is refused unless its filter names one of these properties
     unfiltered: str = ""  # what is said then
     key_within: str | None = None  # the key is unique only among rows of one value of this property
@@ -81,15 +91,28 @@ class EntitySet:
     navigations: Mapping[str, tuple[str, str]]  # name -> set and the property that holds its id
     collections: Mapping[str, tuple[str, str]]  # name -> set and the property of it that holds our id
 
+    @property
+    def is_subscribable(self) -> bool:
+        """Whether webhooks tell of it: a page over a table that is not temporary."""
+        return self.kept and self.view_of is None and not self.parents
+
     def blank(self) -> dict[str, Any]:
-        return {column.name: column.empty for column in self.columns.values() if column.type != "Stream"}
+        return {
+            column.name: column.empty if column.initial is None else column.initial
+            for column in self.columns.values()
+            if column.type != "Stream"
+        }
 
 
 @lru_cache(maxsize=1)
 def entity_sets() -> Mapping[str, EntitySet]:
-    described = json.loads(files(__package__).joinpath("business_central.json").read_text("utf-8"))
+    described = {
+        name: (route, given)
+        for route, file in _DESCRIBED.items()
+        for name, given in json.loads(files(__package__).joinpath(file).read_text("utf-8")).items()
+    }
     sets: dict[str, EntitySet] = {}
-    for name, given in described.items():
+    for name, (route, given) in described.items():
         columns = {
             column["name"]: Column(
                 **{
@@ -103,6 +126,7 @@ def entity_sets() -> Mapping[str, EntitySet]:
         }
         sets[name] = EntitySet(
             name=name,
+            route=route,
             entity=given["entity"],
             source=given["source"],
             key=given["key"],
@@ -114,7 +138,10 @@ def entity_sets() -> Mapping[str, EntitySet]:
             series=given.get("series"),
             required=tuple(given.get("required", ())),
             view_of=given.get("view_of"),
+            patterns=given.get("patterns", False),
+            kept=given.get("kept", True),
             rights=tuple(given.get("rights", (given.get("view_of") or name,))),
+            reads=tuple(given.get("reads", ())),
             parents=tuple(given.get("parents", ())),
             unfiltered=given.get("unfiltered", ""),
             key_within=given.get("key_within"),

@@ -16,6 +16,8 @@ from drawbar.sandbox.erp_model import EntitySet, ErpError, ErpSchema, etag, show
 from drawbar.sandbox.erp_records import ErpRecords
 from drawbar.sandbox.odata import (
     Binary,
+    Call,
+    Literal,
     Node,
     Not,
     Order,
@@ -63,6 +65,7 @@ class ErpReader:
             node = parse_filter(text)
             _refuse_wide_or(node)
             _refuse_long_text(node, entity_set)
+            node = _with_patterns(node) if entity_set.patterns else node
             known = compile_filter(node, self.schema(company, entity_set))
             if len(self._predicates) > 1000:
                 self._predicates.clear()
@@ -216,6 +219,18 @@ def _refuse_wide_or(node: Node) -> None:
             _refuse_wide_or(operand)
         case _:
             pass
+
+
+def _with_patterns(node: Node) -> Node:
+    match node:
+        case Binary("and" | "or" as operator, left, right):
+            return Binary(operator, _with_patterns(left), _with_patterns(right))
+        case Not(operand):
+            return Not(_with_patterns(operand))
+        case Binary("eq", left, Literal("string", text)) if text.endswith("*"):
+            return Call("startswith", (left, Literal("string", text[:-1])))
+        case _:
+            return node
 
 
 def _refuse_long_text(node: Node, entity_set: EntitySet) -> None:

@@ -6,7 +6,7 @@ and calls `begin`, which gives the time that every write of it bears.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,7 @@ from drawbar.sandbox.store import Store, Stored, Values
 FIRST_NUMBERS = {
     "contact": "CT000000",
     "item": "I-1000",
+    "opportunity": "OP000000",
     "salesQuote": "S-QUO1000",
     "salesOrder": "S-ORD101000",
     "salesInvoice": "S-INV102000",
@@ -59,6 +60,13 @@ class SetRules:
     def view(self, records: ErpRecords, company: str, stored: Stored) -> Stored | None:  # noqa: ARG002
         """A row of another set as one of this set; None when it is none."""
         return stored
+
+    def implied(self, records: ErpRecords, company: str) -> Iterable[Stored]:  # noqa: ARG002
+        """Entities that follow from rows of other sets and are kept nowhere, until somebody writes them."""
+        return ()
+
+    def write_through(self, records: ErpRecords, company: str, before: Values, after: Values, app: str) -> None:
+        """Write what changed in an entity of a view into the rows that it shows."""
 
     def below(self, records: ErpRecords, company: str, column: str, parent_id: str) -> list[Stored]:  # noqa: ARG002
         """The rows of a view that have `parent_id` in a column."""
@@ -109,7 +117,8 @@ class ErpRecords:
 
     def candidates(self, company: str, entity_set: EntitySet) -> list[Stored]:
         if entity_set.view_of is None:
-            return list(self.rows(company, entity_set.name).values())
+            kept = self.rows(company, entity_set.name).values()
+            return [*kept, *self.rules_of(entity_set.name).implied(self, company)]
         view = self.rules_of(entity_set.name).view
         shown = [view(self, company, stored) for stored in self.rows(company, entity_set.view_of).values()]
         return [stored for stored in shown if stored is not None]
@@ -119,11 +128,16 @@ class ErpRecords:
         if entity_set.view_of is not None:
             return self.rules_of(entity_set.name).below(self, company, column, parent_id)
         table = self.store.table(f"{company}/{entity_set.name}")
-        return [table.rows[row_id] for row_id in table.having(column, parent_id)]
+        kept = [table.rows[row_id] for row_id in table.having(column, parent_id)]
+        implied = self.rules_of(entity_set.name).implied(self, company)
+        return kept + [stored for stored in implied if stored.values[column] == parent_id]
 
     def find(self, company: str, entity_set: EntitySet, row_id: str) -> Stored | None:
         stored = self.rows(company, entity_set.view_of or entity_set.name).get(row_id)
-        if stored is None or entity_set.view_of is None:
+        if stored is None:
+            implied = self.rules_of(entity_set.name).implied(self, company)
+            return next((stored for stored in implied if stored.values[entity_set.id] == row_id), None)
+        if entity_set.view_of is None:
             return stored
         return self.rules_of(entity_set.name).view(self, company, stored)
 
@@ -160,8 +174,7 @@ class ErpRecords:
         self._key_is_free(company, entity_set, row)
         rules = self.rules_of(set_name)
         rules.settle(self, company, row, None)
-        row["lastModifiedDateTime"] = self.now
-        self.store.put(f"{company}/{set_name}", row_id, row, note=app)
+        self._put(company, entity_set, row, app)
         rules.after(self, company, None, row, app)
         for name, given in children.items():
             self._insert_children(company, entity_set, name, row_id, given, app)
@@ -241,13 +254,12 @@ class ErpRecords:
         `late_ms` dates the write back, as a transaction that commits after its time stamp was taken.
         """
         entity_set = self.sets[set_name]
+        if entity_set.view_of is not None:
+            return self._change_through(company, entity_set, row_id, body, app=app)
         name = f"{company}/{set_name}"
-        before = self.store.table(name).rows[row_id]
+        before = self.store.table(name).rows.get(row_id) or self._kept(company, entity_set, row_id, app)
         row = dict(before.values)
-        body = dict(body)
-        if str(body.pop("id", row_id)).lower() != row_id:
-            raise ErpError(400, "BadRequest_InvalidOperation", "Control 'id' is read-only.")
-        self._assign(company, entity_set, row, body, by_api=by_api)
+        self._assign(company, entity_set, row, _without_id(body, row_id), by_api=by_api)
         for required in entity_set.required:
             if not row[required]:
                 raise ErpError(400, "Application_DialogException", f'The blank "{required}" is not allowed.')
@@ -265,25 +277,51 @@ class ErpRecords:
         calculated = {name for name, column in entity_set.columns.items() if column.calculated}
         if all(row[name] == value for name, value in before.values.items() if name not in calculated):
             return self.store.put(name, row_id, row, note=app, silent=True)
-        row["lastModifiedDateTime"] = time_text(self._last_ms - late_ms) if late_ms else self.now
-        self.store.put(name, row_id, row, note=app)
+        self._put(company, entity_set, row, app, late_ms=late_ms)
         if row[key] != before.values[key]:
             self._rename(company, entity_set, before.values[key], row[key], app)
         rules.after(self, company, before.values, row, app)
         return self.store.table(name).rows[row_id]
+
+    def _put(self, company: str, entity_set: EntitySet, row: Values, app: str, *, late_ms: int = 0) -> Stored:
+        """Keep a row that has changed, under the time and the version of this write."""
+        row["lastModifiedDateTime"] = time_text(self._last_ms - late_ms) if late_ms else self.now
+        if "systemRowVersion" in entity_set.columns:
+            row["systemRowVersion"] = self.store.version + 1
+        return self.store.put(f"{company}/{entity_set.name}", row["id"], row, note=app)
+
+    def _kept(self, company: str, entity_set: EntitySet, row_id: str, app: str) -> Stored:
+        """An entity that follows from others, as a row of its own from now on."""
+        implied = self.find(company, entity_set, row_id)
+        if implied is None:
+            raise KeyError(row_id)
+        return self.store.put(f"{company}/{entity_set.name}", row_id, implied.values, note=app)
+
+    def _change_through(self, company: str, entity_set: EntitySet, row_id: str, body: Values, *, app: str) -> Stored:
+        """Write fields of an entity of a view: checked as its own, kept in the row that it shows."""
+        seen = self.find(company, entity_set, row_id)
+        if seen is None:
+            raise KeyError(row_id)
+        row = dict(seen.values)
+        self._assign(company, entity_set, row, _without_id(body, row_id))
+        if row != seen.values:
+            self.rules_of(entity_set.name).write_through(self, company, seen.values, row, app)
+        return self.find(company, entity_set, row_id) or Stored(row, seen.version)
 
     def _rename(self, company: str, entity_set: EntitySet, old: str, new: str, app: str) -> None:
         """Rows that name the old key follow."""
         for other in self.sets.values():
             for column in other.columns.values():
                 if column.relation == (entity_set.name, entity_set.key) and other.view_of is None:
-                    for row_id, stored in list(self.rows(company, other.name).items()):
+                    for stored in list(self.rows(company, other.name).values()):
                         if stored.values[column.name] == old:
-                            row = {**stored.values, column.name: new, "lastModifiedDateTime": self.now}
-                            self.store.put(f"{company}/{other.name}", row_id, row, note=app)
+                            self._put(company, other, {**stored.values, column.name: new}, app)
 
     def remove(self, company: str, set_name: str, row_id: str, *, app: str) -> None:
-        """Take a row away, and what cannot stand without it."""
+        """Take a row away, and what cannot stand without it. Of a view: the row that it shows."""
+        set_name = self.sets[set_name].view_of or set_name
+        if row_id not in self.rows(company, set_name):
+            self._kept(company, self.sets[set_name], row_id, app)
         row = self.rows(company, set_name)[row_id].values
         self.store.remove(f"{company}/{set_name}", row_id, note=app)
         self.rules_of(set_name).after(self, company, row, None, app)
@@ -405,6 +443,14 @@ class ErpRecords:
         if len(matches) == 1:
             row["postalCode"], row["city"] = matches[0]["code"], matches[0]["city"]
             row["state"], row["country"] = matches[0]["county"], matches[0]["country"]
+
+
+def _without_id(body: Values, row_id: str) -> Values:
+    """A change's body; an id in it can only be the entity's own."""
+    rest = dict(body)
+    if str(rest.pop("id", row_id)).lower() != row_id:
+        raise ErpError(400, "BadRequest_InvalidOperation", "Control 'id' is read-only.")
+    return rest
 
 
 def _together(values: Values, columns: tuple[str, ...]) -> tuple[Any, ...]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from drawbar.sandbox.erp_contacts import ContactInformationRules, ContactRules, CustomerRules
+from drawbar.sandbox.erp_contacts import ContactInformationRules, ContactRules, CustomerContactRules, CustomerRules
+from drawbar.sandbox.erp_opportunities import OpportunityRules
+from drawbar.sandbox.erp_prices import PriceListLineRules, PriceListRules
 from drawbar.sandbox.erp_records import ErpRecords, SetRules
 from drawbar.sandbox.erp_sales import (
     DOCUMENTS,
@@ -14,6 +16,7 @@ from drawbar.sandbox.erp_sales import (
     ItemVariantRules,
     refuse_with_documents,
 )
+from drawbar.sandbox.erp_units import OWNERS, ResourceRules, UnitGroupRules, UnitOfOwnerRules
 from drawbar.sandbox.store import Stored, Values
 
 
@@ -51,14 +54,30 @@ class TradingCustomerRules(CustomerRules):
         super().after(records, company, before, after, app)
 
 
+class SupportedResourceRules(SetRules):
+    def implied(self, records: ErpRecords, company: str) -> Iterable[Stored]:  # noqa: ARG002
+        """What can be subscribed, by route and set."""
+        for entity_set in records.sets.values():
+            if entity_set.is_subscribable:
+                yield Stored({"resource": f"{entity_set.route}/{entity_set.name}"}, 0)
+
+
 RULES: Mapping[str, SetRules] = {
     "contacts": ContactRules(),
     "contactsInformation": ContactInformationRules(),
     "currencies": CurrencyRules(),
+    "customerContacts": CustomerContactRules(),
     "customerFinancialDetails": FinancialDetailRules(),
     "customers": TradingCustomerRules(),
     "itemVariants": ItemVariantRules(),
     "items": ItemRules(),
+    "opportunities": OpportunityRules(),
+    "priceListLines": PriceListLineRules(),
+    "priceLists": PriceListRules(),
+    "resources": ResourceRules(),
+    "unitGroups": UnitGroupRules(),
+    "webhookSupportedResources": SupportedResourceRules(),
+    **{set_name: UnitOfOwnerRules(set_name) for set_name in OWNERS},
     **{kind.set: DocumentRules(kind.set) for kind in DOCUMENTS.values()},
     **{kind.lines: DocumentLineRules(kind.lines) for kind in DOCUMENTS.values()},
 }

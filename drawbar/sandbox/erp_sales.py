@@ -16,6 +16,7 @@ from typing import Any
 
 from drawbar.sandbox.erp_model import EMPTY_DATE, EMPTY_GUID, HIGHEST, ErpError, overflow
 from drawbar.sandbox.erp_records import ErpRecords, SetRules
+from drawbar.sandbox.erp_units import follow_base_unit, settle_base_unit
 from drawbar.sandbox.store import Values
 
 TAXABLE = "TAXABLE"
@@ -53,7 +54,8 @@ _ADDRESS = {
 
 
 class ItemRules(SetRules):
-    def settle(self, records: ErpRecords, company: str, row: Values, before: Values | None) -> None:  # noqa: ARG002
+    def settle(self, records: ErpRecords, company: str, row: Values, before: Values | None) -> None:
+        settle_base_unit(records, company, "items", row, before)
         if before is None and row["inventory"]:
             raise dialog("Inventory cannot be changed during on insert.")
         if before is not None and before["inventory"] and before["baseUnitOfMeasureId"] != row["baseUnitOfMeasureId"]:
@@ -63,7 +65,8 @@ class ItemRules(SetRules):
             )
 
     def after(self, records: ErpRecords, company: str, before: Values | None, after: Values | None, app: str) -> None:
-        """An item that is in a document stays; its variants go with it."""
+        """An item that is in a document stays; its variants and units go with it."""
+        follow_base_unit(records, company, "items", before, after, app)
         if before is None or after is not None:
             return
         for kind in DOCUMENTS.values():

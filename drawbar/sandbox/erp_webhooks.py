@@ -28,7 +28,7 @@ MAX_NOTIFICATIONS = 1000  # of one subscription in one run; beyond, one `collect
 MAX_PENDING = 1_000_000  # beyond, changes are not noted any more
 MARGIN_MS = 50  # the filter of a `collection` entry starts this much before the first change
 RETRY_S = (60.0, 60.0, 600.0, 6000.0, 60_000.0)
-_RESOURCE = re.compile(r"api/v2\.0/companies\(([0-9a-fA-F-]{36})\)/(\w+)\Z")
+_RESOURCE = re.compile(r"(?:\A|/)api/((?:[\w-]+/[\w-]+/)?[\w.]+)/companies\(([0-9a-fA-F-]{36})\)/(\w+)\Z")
 
 
 @dataclass(slots=True)
@@ -60,8 +60,8 @@ class _Queue:
 
 
 class ErpWebhooks:
-    def __init__(self, store: Store, notifier: Notifier) -> None:
-        self.settings = ErpWebhookSettings()
+    def __init__(self, store: Store, notifier: Notifier, settings: ErpWebhookSettings | None = None) -> None:
+        self.settings = settings or ErpWebhookSettings()
         self._store = store
         self._notifier = notifier
         self._queues: dict[str, _Queue] = {}
@@ -73,24 +73,29 @@ class ErpWebhooks:
     def shown(self, stored: Stored) -> Values:
         return {"@odata.etag": etag(stored.version), **stored.values}
 
-    async def subscribe(self, body: Values, stored: Stored | None, *, user: str) -> Stored:
-        """After a handshake; a new subscription, or a renewal of `stored`."""
+    async def subscribe(self, body: Values, stored: Stored | None, *, user: str, route: str) -> Stored:
+        """After a handshake; a new subscription, or a renewal of `stored`. The resource is one of the API asked."""
         for name in ("notificationUrl", "resource"):
             if not isinstance(body.get(name), str) or not body[name]:
                 raise ErpError(400, "BadRequest_RequiredParamNotProvided", f"'{name}' must be provided.")
         url, resource = body["notificationUrl"], body["resource"]
         if urlsplit(url).scheme not in ("https", "http"):
             raise ErpError(400, "BadRequest", "The notification URL is not valid.")
-        company, set_name = _subject(resource)
+        subject = _subject(resource)
+        of_route, company, set_name = subject
+        if company not in [row["id"] for row in self._store.fact("companies", [])]:
+            raise ErpError(404, "Internal_CompanyNotFound", f"The company '{company}' does not exist.")
         entity_set = entity_sets().get(set_name)
-        if entity_set is None or entity_set.view_of is not None or entity_set.parents:
+        if entity_set is None or (entity_set.route, route) != (of_route, of_route):
+            raise ErpError(400, "BadRequest", f"The resource '{set_name}' is not one of this API.")
+        if not entity_set.is_subscribable:
             raise ErpError(400, "BadRequest", f"The resource '{set_name}' does not support webhooks.")
         rows = self._store.table("subscriptions").rows
         if stored is None:
             if len(rows) >= MAX_SUBSCRIPTIONS:
                 raise ErpError(400, "BadRequest", f"The maximum of {MAX_SUBSCRIPTIONS} subscriptions is reached.")
             for other in rows.values():
-                if (other.values["notificationUrl"], _subject(other.values["resource"])) == (url, (company, set_name)):
+                if (other.values["notificationUrl"], _subject(other.values["resource"])) == (url, subject):
                     raise ErpError(400, "BadRequest", "The subscription already exists.")
         await self._handshake(url)
         if stored is not None and str(stored.values["subscriptionId"]) not in rows:
@@ -148,7 +153,7 @@ class ErpWebhooks:
             return
         now_ms = self._store.clock.now_ms()
         for subscription in self._active():
-            company, set_name = _subject(subscription["resource"])
+            _, company, set_name = _subject(subscription["resource"])
             table = f"{company}/{set_name}"
             own = [change for change in noted if change.table == table]
             if not own:
@@ -231,7 +236,7 @@ class ErpWebhooks:
         }
         if len(waiting) > self.settings.max_notifications:
             scope = resource
-            _, set_name = _subject(subscription["resource"])
+            _, _, set_name = _subject(subscription["resource"])
             is_timed = "lastModifiedDateTime" in entity_sets()[set_name].columns
             if is_timed and not any(entry.kind == "deleted" for entry in waiting):
                 first = shown_time(time_text(waiting[0].at_ms - MARGIN_MS))
@@ -277,13 +282,13 @@ def _is_real(change: Change) -> bool:
     return bool(change.before.get("lastModifiedDateTime") != change.after.get("lastModifiedDateTime"))
 
 
-def _subject(resource: str) -> tuple[str, str]:
-    """Company and set a resource names, given relative or as a whole URL."""
+def _subject(resource: str) -> tuple[str, str, str]:
+    """Route, company and set a resource names, given relative or as a whole URL."""
     path = urlsplit(resource).path if "://" in resource else resource
     match = _RESOURCE.search(path.rstrip("/"))
     if match is None:
         raise ErpError(400, "BadRequest", "The resource is not a collection of a company.")
-    return match.group(1).lower(), match.group(2)
+    return match.group(1), match.group(2).lower(), match.group(3)
 
 
 def _whole_seconds(moment: float) -> str:

@@ -8,7 +8,7 @@ services, so the demo data keeps every rule the services enforce.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -99,6 +99,16 @@ def plant(
             plant_folder(planter, folder)
 
 
+def plant_environment(erp: BusinessCentral, crm: Dataverse, identities: Identities, name: str) -> None:
+    """Another environment of the ERP: one company, set up but without business, which the CRM knows nothing of."""
+    generator = random.Random(f"environment {name} {identities.tenant_id}")  # noqa: S311 - reproducible, not secret
+    company_id = Guids(generator).next()
+    planter = Planter(erp, crm, replace(identities, company_id=company_id), generator)
+    with erp.store.transaction():
+        planter.set_up_erp()
+        planter.rates()
+
+
 class Planter:
     def __init__(self, erp: BusinessCentral, crm: Dataverse, identities: Identities, generator: random.Random) -> None:
         self.erp = erp
@@ -137,10 +147,10 @@ class Planter:
     # ------------------------------------------------------------ set-up
 
     def set_up(self) -> None:
-        self._set_up_erp()
+        self.set_up_erp()
         self._set_up_crm()
 
-    def _set_up_erp(self) -> None:
+    def set_up_erp(self) -> None:
         company = self.ids.company_id
         self.erp.records.begin()
         self.erp.store.set_fact(

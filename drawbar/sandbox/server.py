@@ -12,6 +12,7 @@ import datetime as dt
 import gc
 import json
 import os
+import re
 import secrets
 import signal
 import socket
@@ -33,18 +34,20 @@ from drawbar.sandbox.crm_records import PATH as CRM_PATH
 from drawbar.sandbox.crm_webhooks import DELAY_S as CRM_WEBHOOK_DELAY_S
 from drawbar.sandbox.crm_webhooks import CrmWebhooks
 from drawbar.sandbox.dataverse import Dataverse
+from drawbar.sandbox.erp_environments import Environments
 from drawbar.sandbox.erp_webhooks import DELAY_S as ERP_WEBHOOK_DELAY_S
 from drawbar.sandbox.erp_webhooks import ErpWebhooks
 from drawbar.sandbox.faults import Faults
 from drawbar.sandbox.grants import Grants
 from drawbar.sandbox.limits import BusinessCentralLimits, DataverseLimits, LimitSettings
 from drawbar.sandbox.notify import Notifier
-from drawbar.sandbox.seed import Identities, Kind, plant
+from drawbar.sandbox.seed import Identities, Kind, plant, plant_environment
 from drawbar.sandbox.sign_in import Application, SignIn
 from drawbar.sandbox.store import Database, Store
 from drawbar.sandbox.wire import EXEMPT, CuttableProtocol, Endpoint, Latency, Reply, Request, Traffic
 
-ENVIRONMENT = "sandbox"
+ENVIRONMENT = "sandbox"  # of the ERP, the one that is always there
+_ENVIRONMENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,29}")
 KEEP_ALIVE_S = 120  # idle connections of a pool stay usable
 # Records are many, stay, and hold no cycles: at Python's (700, 10, 10) writes get slower with their number.
 GC_THRESHOLDS = (50_000, 20, 20)
@@ -64,6 +67,7 @@ class SandboxOptions:
     seed: Kind = "demo"
     scale: int = 1  # thousands of customers of the seed `large`
     data: Path | None = None  # folder of files with more data
+    environments: tuple[str, ...] = ()  # of the ERP, besides the first: each set up, without business
     random_seed: int = 1
     clock: dt.datetime | None = None  # what time it is there at the start; None: as on this machine
     plain_http: bool = False  # no TLS, for clients that cannot be given a certificate authority
@@ -206,6 +210,24 @@ class _Machine:
         crm = Dataverse(crm_store, sign_in=sign_in, grants=grants, origin=origins["crm"], webhooks=self.crm_webhooks)
         if is_new:
             plant(erp, crm, identities, options.seed, scale=options.scale, folder=options.data)
+        environments = {ENVIRONMENT: erp}
+        for name in options.environments:
+            if not _ENVIRONMENT_NAME.fullmatch(name) or name in environments:
+                raise SandboxError(f"an environment cannot be called '{name}', or there is one already")
+            store = Store(f"erp/{name}", database, clock, random_seed=options.random_seed)
+            is_set_up = not store.is_empty()
+            environments[name] = BusinessCentral(
+                store,
+                sign_in=sign_in,
+                grants=grants,
+                origin=origins["erp"],
+                environment=name,
+                webhooks=ErpWebhooks(store, notifier, self.erp_webhooks.settings),
+            )
+            environments[name].records.switches = erp.records.switches
+            if not is_set_up:
+                plant_environment(environments[name], crm, identities, name)
+        self._environments = environments
         latencies = {name: Latency(options.latency_ms / 1000) for name in ("erp", "crm")}
         limits: dict[str, BusinessCentralLimits | DataverseLimits] = {
             "erp": BusinessCentralLimits(LimitSettings(on=options.limits)),
@@ -214,7 +236,7 @@ class _Machine:
         control = Control(
             token=kept["control_token"],
             sign_in=sign_in,
-            erp=erp,
+            erp=environments,
             crm=crm,
             faults=faults,
             traffic=traffic,
@@ -226,7 +248,13 @@ class _Machine:
         front = _Front(sign_in, control if options.control else None)
         self.endpoints = {
             "sign_in": Endpoint(front, faults=faults, traffic=traffic, latency=Latency(), limits=None),
-            "erp": Endpoint(erp, faults=faults, traffic=traffic, latency=latencies["erp"], limits=limits["erp"]),
+            "erp": Endpoint(
+                Environments(environments),
+                faults=faults,
+                traffic=traffic,
+                latency=latencies["erp"],
+                limits=limits["erp"],
+            ),
             "crm": Endpoint(crm, faults=faults, traffic=traffic, latency=latencies["crm"], limits=limits["crm"]),
         }
         self.info = {
@@ -238,6 +266,10 @@ class _Machine:
                 "client_secret": applications["erp"].client_secret,
                 "company_id": identities.company_id,
                 "other_app": _credentials(applications["erp_other"]),
+                "environments": {
+                    name: {"base_url": each.base_url, "company_id": each.records.companies()[0]["id"]}
+                    for name, each in environments.items()
+                },
             },
             "crm": {
                 "base_url": f"{origins['crm']}{CRM_PATH}",
@@ -250,6 +282,12 @@ class _Machine:
             "control_url": f"{origins['sign_in']}{control_endpoint.PATH}" if options.control else None,
             "control_token": kept["control_token"] if options.control else None,
         }
+
+    def close(self) -> None:
+        """Nobody is told anything from now on."""
+        for environment in self._environments.values():
+            environment.webhooks.close()
+        self.crm_webhooks.close()
 
 
 class _Front:
@@ -331,8 +369,7 @@ async def _run_servers(
     while not stop.is_set() and not stopping.is_set():
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(stop.wait(), timeout=0.05)
-    machine.erp_webhooks.close()
-    machine.crm_webhooks.close()
+    machine.close()
     for server in servers:
         server.should_exit = True
         for connection in list(server.server_state.connections):

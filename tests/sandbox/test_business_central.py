@@ -101,6 +101,16 @@ class TestValues:
         assert (400, code) == error_code(reply)
         assert customer["@odata.etag"] == erp.get(address(customer)).json()["@odata.etag"]
 
+    def test_neither_codes_nor_members_depend_on_the_language(self, erp: Client, customer):
+        """`Accept-Language` is about texts alone; the sandbox has them in English."""
+        german = {"headers": {"Accept-Language": "de-DE"}}
+        shown = erp.get(address(customer), **german).json()
+        refused = erp.patch(address(customer), {"blocked": "Niemals"}, tag="*", **german)
+
+        assert customer["blocked"] == shown["blocked"]
+        assert (400, "Unknown") == error_code(refused)
+        assert "'Niemals' is not an option. The existing options are:  ,Ship,Invoice,All" in refused.text
+
     def test_an_error_ends_with_its_correlation_id(self, erp: Client):
         text = erp.get("customers?$filter=nonsense eq 1").json()["error"]["message"]
 

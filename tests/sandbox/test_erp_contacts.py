@@ -292,3 +292,120 @@ class TestMetadata:
         assert '<Key><PropertyRef Name="contactId"/></Key>' in text
         assert 'Name="contactsInformation" Type="Collection(Microsoft.NAV.contactInformation)"' in text
         assert '<EntitySet Name="currencyExchangeRates" EntityType="Microsoft.NAV.currencyExchangeRate"/>' in text
+
+
+@pytest.fixture
+def customer_contact(erp: Client, person) -> dict:
+    return erp.get(f"customerContacts({person['id']})").json()
+
+
+class TestCustomerContact:
+    """https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_customercontact"""
+
+    def test_has_every_property_of_its_page(self, customer, person, customer_contact):
+        expected = {
+            "id": person["id"],
+            "email": "",
+            "firstName": "Nia",
+            "lastName": "Corliss",
+            "professionalTitle": "",
+            "customerId": customer["id"],
+            "customerName": "Corliss & Pike",
+            "primaryPhoneNumber": "",
+        }
+
+        assert expected == {name: value for name, value in customer_contact.items() if not name.startswith("@")}
+        assert person["@odata.etag"] == customer_contact["@odata.etag"]
+
+    def test_is_a_person_of_a_customer(self, erp: Client, customer, person):
+        """Neither the company's contact itself nor a person of a company that buys nothing is listed."""
+        erp.post("contacts", {"type": "Person", "displayName": "Nobody's"})
+        rows = erp.rows("customerContacts")
+
+        assert [person["id"]] == [row["id"] for row in rows if row["customerId"] == customer["id"]]
+        assert "Nobody's" not in [row["firstName"] for row in rows]
+
+    def test_cannot_be_made_here(self, erp: Client):
+        assert (405, "BadRequest_MethodNotAllowed") == error_code(erp.post("customerContacts", {"firstName": "N"}))
+
+    @pytest.mark.parametrize(
+        ("name", "parts"),
+        [
+            ("Cher", ("Cher", "")),
+            ("Ann Lee", ("Ann", "Lee")),
+            ("Ann Mae Lee", ("Ann", "Lee")),
+            ("Ann Mae Sue Lee", ("Ann Mae", "Lee")),
+        ],
+    )
+    def test_has_first_and_last_of_the_words_of_a_name(self, erp: Client, person, name, parts):
+        """Of three words or more the last but one is the middle name, which is not shown."""
+        erp.patch(f"contacts({person['id']})", {"displayName": name}, tag="*")
+        shown = erp.get(f"customerContacts({person['id']})").json()
+
+        assert parts == (shown["firstName"], shown["lastName"])
+
+    def test_writes_the_contact(self, erp: Client, person, customer_contact):
+        body = {
+            "firstName": "Nia Rose",
+            "email": "nia@corliss.example",
+            "professionalTitle": "Buyer",
+            "primaryPhoneNumber": "12",
+        }
+        changed = erp.patch(f"customerContacts({person['id']})", body, tag=customer_contact["@odata.etag"]).json()
+        contact = again(erp, person["id"])
+
+        assert body == {name: changed[name] for name in body}
+        assert ("Nia Rose Corliss", "Corliss") == (contact["displayName"], changed["lastName"])
+        assert ("nia@corliss.example", "Buyer", "12") == tuple(
+            contact[name] for name in ("email", "jobTitle", "phoneNumber")
+        )
+        assert contact["@odata.etag"] == changed["@odata.etag"] != customer_contact["@odata.etag"]
+
+    def test_keeps_its_version_when_nothing_changes(self, erp: Client, person, customer_contact):
+        same = erp.patch(f"customerContacts({person['id']})", {"firstName": "Nia"}, tag="*").json()
+
+        assert customer_contact["@odata.etag"] == same["@odata.etag"]
+
+    @pytest.mark.parametrize(
+        ("body", "code"),
+        [
+            ({"firstName": "x" * 31}, "Application_StringExceededLength"),
+            ({"customerName": "Other"}, "BadRequest_InvalidOperation"),
+            ({"customerId": "11111111-1111-4111-8111-111111111111"}, "Application_DialogException"),
+            ({"customerId": EMPTY}, "Application_DialogException"),
+            ({"displayName": "N"}, "BadRequest"),
+        ],
+    )
+    def test_refuses_what_does_not_fit(self, erp: Client, person, customer_contact, body, code):
+        refused = erp.patch(f"customerContacts({person['id']})", body, tag="*")
+
+        assert (400, code) == error_code(refused)
+        assert (400, "BadRequest_InvalidToken") == error_code(erp.patch(f"customerContacts({person['id']})", {}))
+
+    def test_goes_over_to_another_customer_with_its_company(self, erp: Client, customer, company, person):
+        other = erp.post("customers", {"displayName": "Second Pike"}).json()
+        before = own_contact(erp, other)
+
+        moved = erp.patch(f"customerContacts({person['id']})", {"customerId": other["id"]}, tag="*").json()
+
+        assert (other["id"], "Second Pike") == (moved["customerId"], moved["customerName"])
+        assert [] == links(erp, customer)
+        assert {company["id"], person["id"]} == {link["contactId"] for link in links(erp, other)}
+        assert "None" == again(erp, before["id"])["contactBusinessRelation"]
+
+    def test_is_deleted_with_the_contact(self, erp: Client, person, customer_contact):
+        assert 204 == erp.delete(f"customerContacts({person['id']})", tag=customer_contact["@odata.etag"]).status_code
+        assert 404 == erp.get(f"contacts({person['id']})").status_code
+
+    def test_needs_the_rights_to_contacts_and_to_read_customers(
+        self, info: Info, erp: Client, control: Control, person
+    ):
+        path = f"customerContacts({person['id']})"
+        app = {"system": "erp", "app": info["erp"]["client_id"]}
+        for entity, operation in (("contacts", "write"), ("customers", "read")):
+            control("POST", "grants", {**app, "entity": entity, "operation": operation, "allowed": False})
+            assert (403, "Authorization_RequestDenied") == error_code(erp.patch(path, {"email": "x"}, tag="*"))
+            control("POST", "grants", {**app, "entity": entity, "operation": operation, "allowed": True})
+        control("POST", "grants", {**app, "entity": "customers", "operation": "write", "allowed": False})
+        assert 200 == erp.patch(path, {"email": "x"}, tag="*").status_code
+        control("POST", "grants", {**app, "entity": "customers", "operation": "write", "allowed": True})

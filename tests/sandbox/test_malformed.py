@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from drawbar.sandbox.erp_model import CUSTOM, entity_sets
 from tests.sandbox.client import Client
 
 FILTERS = [
@@ -72,6 +73,46 @@ class TestMalformed:
         for name in erp.rows("contacts?$top=1")[0]:
             assert erp.post("contacts", {"displayName": "N", name: value}).status_code < 500, name
         erp.delete(f"salesOrders({order['id']})", tag="*")
+
+    @pytest.mark.parametrize("value", [*VALUES, None, -1, "", []])
+    def test_a_value_of_a_contact_or_an_opportunity_is_taken_or_refused(self, erp: Client, value):
+        person = erp.rows("customerContacts?$top=1")[0]
+        opportunity = erp.post("opportunities", {"description": "N"}).json()
+        for name in person:
+            assert erp.patch(f"customerContacts({person['id']})", {name: value}, tag="*").status_code < 500, name
+        for name in opportunity:
+            assert erp.patch(f"opportunities({opportunity['id']})", {name: value}, tag="*").status_code < 500, name
+            assert erp.post("opportunities", {name: value}).status_code < 500, name
+
+    @pytest.mark.parametrize("value", [*VALUES, None, -1, "", [], "PCS", "Item", "2026-02-30"])
+    def test_a_value_of_a_partners_page_is_taken_or_refused(self, erp: Client, value):
+        base = erp.base.replace("/api/v2.0", f"/api/{CUSTOM}")
+        item = erp.rows("items?$top=1")[0]["number"]
+        of_list = erp.post(f"{base}/priceLists", {}).json()["code"]
+        bodies = {
+            "resources": {},
+            "shippingAgents": {"code": "MAL"},
+            "customerPriceGroups": {"code": "MAL"},
+            "priceLists": {},
+            "priceListLines": {"priceListCode": of_list, "assetNumber": item},
+            "itemUnitsOfMeasure": {"itemNumber": item, "code": "KG"},
+            "resourceUnitsOfMeasure": {"code": "KG"},
+        }
+        for set_name, body in bodies.items():
+            for name in entity_sets()[set_name].columns:
+                made = erp.post(f"{base}/{set_name}", {**body, name: value})
+                assert made.status_code < 500, (set_name, name)
+                if made.status_code == 201:
+                    path = f"{base}/{set_name}({made.json()['id']})"
+                    for other in bodies["priceListLines"], {"status": "Active"}, {name: value}:
+                        assert erp.patch(path, other, tag="*").status_code < 500, (set_name, name)
+                    assert erp.delete(path, tag="*").status_code < 500, (set_name, name)
+
+    @pytest.mark.parametrize(
+        "query", ["$filter=(", "$filter=name gt 5", "$orderby=nope", "$top=x", "$select=nope", "$apply=x"]
+    )
+    def test_a_query_of_the_companies_is_a_bad_request(self, erp: Client, query: str):
+        assert 400 == erp.get(f"{erp.root}/companies?{query}").status_code
 
     @pytest.mark.parametrize("path", ["customers(1", "accounts(x)", "a/b/c", "customers()", "%00", "accounts('a/b')"])
     def test_an_address_is_a_clients_fault(self, erp: Client, crm: Client, path: str):

@@ -27,6 +27,22 @@ class TestBusinessCentral:
         assert (400, "BadRequest") == error_code(erp.post(f"{erp.root}/subscriptions", body))
         assert [] == erp.get(f"{erp.root}/subscriptions").json()["value"]
 
+    def test_what_can_be_subscribed_is_in_a_catalogue(self, info: Info, erp: Client, receiver: Receiver):
+        """https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/dynamics-subscriptions"""
+        company = info["erp"]["company_id"]
+        catalogue = erp.base.replace("/api/v2.0", "/api/microsoft/runtime/beta") + "/webhookSupportedResources"
+        standard = {row["resource"] for row in erp.rows(f"{catalogue}?$filter=resource eq 'v2.0*'")}
+        custom = {row["resource"] for row in erp.rows(catalogue)} - standard
+
+        assert {"v2.0/customers", "v2.0/items", "v2.0/salesOrders", "v2.0/companyInformation"} < standard
+        assert {"v2.0/salesOrderLines", "v2.0/contactsInformation"}.isdisjoint(standard)
+        assert {"drawbar/integration/v1.0/priceLists"} < custom
+        for resource in sorted(standard):
+            path = f"api/v2.0/companies({company})/{resource.removeprefix('v2.0/')}"
+            reply = erp.post(f"{erp.root}/subscriptions", {"notificationUrl": receiver.url, "resource": path})
+            assert 201 == reply.status_code, resource
+            erp.delete(f"{erp.root}/subscriptions('{reply.json()['subscriptionId']}')")
+
     def test_is_renewed_by_a_patch_after_another_handshake(self, erp: Client, receiver: Receiver, subscription):
         path = f"{erp.root}/subscriptions('{subscription['subscriptionId']}')"
 
