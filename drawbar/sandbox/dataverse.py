@@ -12,6 +12,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlsplit
 
+from drawbar.sandbox.crm_actions import BOUND, CrmActions
 from drawbar.sandbox.crm_batch import (
     BatchOperation,
     ChangeSet,
@@ -20,6 +21,7 @@ from drawbar.sandbox.crm_batch import (
     resolve_body,
     resolve_target,
 )
+from drawbar.sandbox.crm_catalog import CATALOG_RULES
 from drawbar.sandbox.crm_fetch import read_fetch, run_fetch
 from drawbar.sandbox.crm_keys import missing
 from drawbar.sandbox.crm_metadata import EntityDefinitions, csdl, key_name
@@ -86,9 +88,10 @@ class Dataverse:
         self.base_url = origin + PATH
         self._sign_in = sign_in
         self._grants = grants
-        self.records = CrmRecords(store)
+        self.records = CrmRecords(store, CATALOG_RULES)
         self.sets = {entity.logical: entity.set for entity in self.records.entities.values()}
         self._reader = CrmReader(self.records)
+        self._actions = CrmActions(self.records)
         self._definitions = EntityDefinitions(self.records.entities, self.base_url, self.records.keys.of)
 
     # ------------------------------------------------------------ as a service
@@ -187,6 +190,13 @@ class Dataverse:
             }
         )
 
+    def _act_on(self, call: _Call, entity: Entity, row_id: str, name: str) -> Reply:
+        """An action that is bound to a row."""
+        if BOUND.get(name) != entity.logical:
+            raise CrmError(404, "0x80060888", f"Resource not found for the segment '{_NAMESPACE}{name}'.")
+        self._actions.run_on(entity, row_id, user=call.user, allow=lambda table, right: self._allow(call, table, right))
+        return Reply(204, b"", {"OData-Version": "4.0"})
+
     # ------------------------------------------------------------ addresses
 
     def _in_set(self, call: _Call, entity: Entity, segments: list[Segment]) -> Reply:
@@ -211,6 +221,8 @@ class Dataverse:
         row_id = located.row_id
         if row_id is None:
             raise missing(entity)
+        if len(segments) == 2 and segments[1].name.startswith(_NAMESPACE) and method == "POST":
+            return self._act_on(call, entity, row_id, segments[1].name.removeprefix(_NAMESPACE))
         if len(segments) > 1:
             return self._part(call, entity, row_id, segments[1:])
         match method:
