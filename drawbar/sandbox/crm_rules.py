@@ -33,6 +33,19 @@ ON_DELETE: dict[tuple[str, str], OnDelete] = {
     ("productpricelevel", "pricelevelid"): "delete",
     ("productpricelevel", "productid"): "delete",
     ("productpricelevel", "uomid"): "refuse",
+    ("quote", "customerid"): "delete",
+    ("quote", "opportunityid"): "delete",
+    ("quote", "pricelevelid"): "refuse",
+    ("salesorder", "customerid"): "refuse",
+    ("salesorder", "opportunityid"): "refuse",
+    ("salesorder", "pricelevelid"): "refuse",
+    ("invoice", "customerid"): "refuse",
+    ("invoice", "opportunityid"): "refuse",
+    ("invoice", "pricelevelid"): "refuse",
+    ("opportunity", "customerid"): "delete",
+    ("quotedetail", "quoteid"): "delete",
+    ("salesorderdetail", "salesorderid"): "delete",
+    ("invoicedetail", "invoiceid"): "delete",
     **{
         (f"{table}detail", name): "refuse"
         for table in ("quote", "salesorder", "invoice")

@@ -1,6 +1,8 @@
 """Which state follows which in Dataverse's sales tables, and what a state lets be written. Pure.
 
-Source: https://learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes
+A client moves a row by PATCH or by an action; some moves are the actions' alone.
+Sources: https://learn.microsoft.com/dynamics365/sales/close-quote,
+https://learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from dataclasses import dataclass
 from drawbar.sandbox.crm_model import CrmError, Entity
 from drawbar.sandbox.store import Values
 
+_READ_ONLY = ("0x80043b09", "The parent is read only and cannot be edited.")
 _ONLY_IN_DRAFT = ("0x8004f995", "Product, product family and bundle can only be updated in draft state.")
 _STATE = frozenset(("statecode", "statuscode"))
 
@@ -21,14 +24,24 @@ class Lifecycle:
     moves: Mapping[int, frozenset[int]]  # from a state to those that PATCH reaches
     written: frozenset[int]  # the states in which columns may be written
     always: frozenset[str]  # columns that may be written in any
-    closed: tuple[str, str]  # the refusal of any other column
+    closed: tuple[str, str] = _READ_ONLY  # the refusal of any other column
 
 
 def _to(*states: int) -> frozenset[int]:
     return frozenset(states)
 
 
+_DOCUMENT = _STATE | {"ownerid"}
 LIFECYCLES: Mapping[str, Lifecycle] = {
+    "quote": Lifecycle(first=0, moves={0: _to(1), 1: _to(0), 2: _to(0), 3: _to(0)}, written=_to(0), always=_DOCUMENT),
+    "salesorder": Lifecycle(
+        first=0,
+        moves={0: _to(1, 4), 1: _to(0, 4), 2: _to(0), 3: _to(0, 4), 4: _to(0)},
+        written=_to(0, 1),
+        always=_DOCUMENT,
+    ),
+    "invoice": Lifecycle(first=0, moves={0: _to(2, 3), 2: _to(0), 3: _to(0)}, written=_to(0), always=_DOCUMENT),
+    "opportunity": Lifecycle(first=0, moves={1: _to(0), 2: _to(0)}, written=_to(0), always=_DOCUMENT),
     "product": Lifecycle(
         first=2,
         moves={2: _to(0), 0: _to(1, 3), 3: _to(0, 1)},
@@ -63,6 +76,12 @@ def check_write(entity: Entity, row: Values, before: Values | None, written: set
         raise CrmError(400, *life.closed)
     if state != old and state not in life.moves.get(old, ()):
         raise no_move(entity, old, state, row.get("statuscode"))
+
+
+def check_line(parent: Values) -> None:
+    """Raises CrmError when the lines of a document cannot be written: they are read only unless it is in state 0."""
+    if parent["statecode"] != 0:
+        raise CrmError(400, *_READ_ONLY)
 
 
 def no_move(entity: Entity, old: int, new: int, status: object) -> CrmError:

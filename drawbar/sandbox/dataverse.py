@@ -34,6 +34,7 @@ from drawbar.sandbox.crm_model import (
 from drawbar.sandbox.crm_paging import read_cookie, write_cookie
 from drawbar.sandbox.crm_reading import CrmReader, Within, itself, wanted_annotations
 from drawbar.sandbox.crm_records import PATH, CrmRecords, Located, no_row
+from drawbar.sandbox.crm_sales import SALES_RULES
 from drawbar.sandbox.crm_webhooks import CrmWebhooks
 from drawbar.sandbox.grants import Grants, Operation
 from drawbar.sandbox.limits import Refusal
@@ -88,7 +89,7 @@ class Dataverse:
         self.base_url = origin + PATH
         self._sign_in = sign_in
         self._grants = grants
-        self.records = CrmRecords(store, CATALOG_RULES)
+        self.records = CrmRecords(store, {**CATALOG_RULES, **SALES_RULES})
         self.sets = {entity.logical: entity.set for entity in self.records.entities.values()}
         self._reader = CrmReader(self.records)
         self._actions = CrmActions(self.records)

@@ -60,3 +60,50 @@ def a_price(crm: Client, price_list: str, product: str, unit: str, **more: Any) 
         **more,
     }
     return made(crm, "productpricelevels", body)
+
+
+class Shop:
+    """A product with a price on a list, and a customer."""
+
+    def __init__(self, crm: Client, *, amount: float = 10) -> None:
+        self.crm = crm
+        self.units = a_unit_group(crm)
+        self.unit = self.units[1]
+        self.product = a_product(crm, self.units)
+        self.price_list = a_price_list(crm)
+        self.price = a_price(crm, self.price_list, self.product, self.unit, amount=amount)
+        self.account = made(crm, "accounts", {"name": a_name("Customer")})
+
+    def document(self, set_name: str, **more: Any) -> str:
+        body = {
+            "name": a_name("Document"),
+            "customerid_account@odata.bind": f"/{self.account}",
+            "pricelevelid@odata.bind": f"/{self.price_list}",
+            **more,
+        }
+        return made(self.crm, set_name, body)
+
+    def line_body(self, document: str, **more: Any) -> dict[str, Any]:
+        parent = {"quotes": "quoteid", "salesorders": "salesorderid", "invoices": "invoiceid"}[
+            document.partition("(")[0]
+        ]
+        return {
+            f"{parent}@odata.bind": f"/{document}",
+            "productid@odata.bind": f"/{self.product}",
+            "uomid@odata.bind": f"/{self.unit}",
+            "quantity": 2,
+            **more,
+        }
+
+    def line(self, document: str, **more: Any) -> str:
+        return made(self.crm, lines_of(document), self.line_body(document, **more))
+
+    def write_in(self, document: str, **more: Any) -> str:
+        body = self.line_body(document, isproductoverridden=True, productdescription="Freight forwarding", **more)
+        return made(
+            self.crm, lines_of(document), {n: v for n, v in body.items() if not n.startswith(("productid", "uomid"))}
+        )
+
+
+def lines_of(document: str) -> str:
+    return document.partition("(")[0][:-1] + "details"
