@@ -1,7 +1,7 @@
 """Dataverse's sales documents and their lines: numbers, prices, totals, and which of it may be written.
 
 Opportunities, quotes, orders and invoices are one kind of thing in different tables. What they cost is worked out by
-`crm_pricing`, which state follows which by `crm_states`.
+`crm_pricing`, which state follows which by `crm_states`; what the actions do is in `crm_actions`.
 Sources: https://learn.microsoft.com/dynamics365/sales/developer/quote-order-invoice-entities and the tables' own pages.
 """
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from drawbar.sandbox.crm_model import CrmError, Entity
 from drawbar.sandbox.store import Values
 
+DEFAULT_STATUS = -1  # an action's word for the first status of the state it leads to
 _READ_ONLY = ("0x80043b09", "The parent is read only and cannot be edited.")
 _ONLY_IN_DRAFT = ("0x8004f995", "Product, product family and bundle can only be updated in draft state.")
 _STATE = frozenset(("statecode", "statuscode"))
@@ -82,6 +83,16 @@ def check_line(parent: Values) -> None:
     """Raises CrmError when the lines of a document cannot be written: they are read only unless it is in state 0."""
     if parent["statecode"] != 0:
         raise CrmError(400, *_READ_ONLY)
+
+
+def status_for(entity: Entity, status: object, state: int) -> int:
+    """The status an action leads to. Raises CrmError when the state has no such status."""
+    states = entity.attributes["statuscode"].states
+    if status == DEFAULT_STATUS:
+        return next(value for value, belongs in states.items() if belongs == state)
+    if not isinstance(status, int) or isinstance(status, bool) or states.get(status) != state:
+        raise no_status(entity, status, state)
+    return status
 
 
 def no_move(entity: Entity, old: int, new: int, status: object) -> CrmError:

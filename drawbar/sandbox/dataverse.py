@@ -12,7 +12,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlsplit
 
-from drawbar.sandbox.crm_actions import BOUND, CrmActions
+from drawbar.sandbox.crm_actions import BOUND, UNBOUND, CrmActions
 from drawbar.sandbox.crm_batch import (
     BatchOperation,
     ChangeSet,
@@ -148,6 +148,8 @@ class Dataverse:
                 return self._who_am_i(call)
             case "EntityDefinitions":
                 return self._definition(call, segments)
+        if first.name in UNBOUND and len(segments) == 1 and first.key is None:
+            return self._act(call, first.name)
         entity = self.records.by_set.get(first.name)
         if entity is None:
             raise CrmError(404, "0x80060888", f"Resource not found for the segment '{first.name}'.")
@@ -191,11 +193,33 @@ class Dataverse:
             }
         )
 
+    def _act(self, call: _Call, name: str) -> Reply:
+        """An action that is bound to nothing; it answers with the row it makes, if it makes one."""
+        if call.request.method != "POST":
+            raise CrmError(405, "0x80060888", f"The HTTP method '{call.request.method}' is not allowed on an action.")
+        try:
+            body = from_json(call.request.body or b"{}")
+        except ValueError as error:
+            raise CrmError(400, "0x80048d19", "The payload is not valid JSON.") from error
+        if not isinstance(body, dict):
+            raise CrmError(400, "0x80048d19", "The payload is not a JSON object.")
+        made = self._actions.run(
+            name, body, user=call.user, allow=lambda entity, right: self._allow(call, entity, right)
+        )
+        if made is None:
+            return Reply(204, b"", {"OData-Version": "4.0"})
+        shown = self._reader.shown(made.entity, made.row_id, self.records.find(made.entity, made.row_id))
+        options = {} if made.columns is None else {"$select": ",".join(_wire_names(made.entity, made.columns))}
+        row = self._reader.shape(made.entity, options, wanted_annotations(call.preferences))(shown)
+        return self._ok({"@odata.context": f"{self.base_url}/$metadata#{made.entity.set}/$entity", **row})
+
     def _act_on(self, call: _Call, entity: Entity, row_id: str, name: str) -> Reply:
         """An action that is bound to a row."""
         if BOUND.get(name) != entity.logical:
             raise CrmError(404, "0x80060888", f"Resource not found for the segment '{_NAMESPACE}{name}'.")
-        self._actions.run_on(entity, row_id, user=call.user, allow=lambda table, right: self._allow(call, table, right))
+        self._actions.run_on(
+            name, entity, row_id, user=call.user, allow=lambda table, right: self._allow(call, table, right)
+        )
         return Reply(204, b"", {"OData-Version": "4.0"})
 
     # ------------------------------------------------------------ addresses
@@ -719,6 +743,10 @@ class Dataverse:
                 **error.headers,
             },
         )
+
+
+def _wire_names(entity: Entity, columns: tuple[str, ...]) -> list[str]:
+    return [entity.attributes[name].wire_name for name in columns] or [entity.id]
 
 
 def _refuse_impersonation(request: Request) -> None:
