@@ -44,6 +44,11 @@ class Attribute:
     secret: bool = False  # written, never read back
 
     @property
+    def per_target(self) -> bool:
+        """Written by a navigation of its own for each table it may point to; an owner has one for both."""
+        return self.type == "Customer" or (self.type == "Lookup" and len(self.targets) > 1)
+
+    @property
     def wire_name(self) -> str:
         return f"_{self.name}_value" if self.type in LOOKUPS else self.name
 
@@ -78,7 +83,7 @@ class Entity:
 
     def navigation_of(self, attribute: Attribute, target: str) -> str:
         """The name by which a lookup that points to `target` is written."""
-        if attribute.type == "Customer":
+        if attribute.per_target:
             return f"{attribute.name}_{target}"
         return attribute.navigation or attribute.name
 
@@ -91,7 +96,7 @@ def entities() -> Mapping[str, Entity]:
         attributes = {column["name"]: _attribute(column) for column in given["columns"]}
         navigations: dict[str, tuple[Attribute, tuple[str, ...]]] = {}
         for attribute in attributes.values():
-            if attribute.type == "Customer":
+            if attribute.per_target:
                 for target in attribute.targets:
                     navigations[f"{attribute.name}_{target}"] = (attribute, (target,))
             elif attribute.type in LOOKUPS:

@@ -1,19 +1,20 @@
 """Dataverse's rows and how they are written: what the platform does to every row of every table.
 
-What it makes of single tables is in `crm_rules`. Whoever writes has begun a transaction of the store.
+What it makes of single tables is in `crm_rules`; what the application adds for one comes in as `TableRules`. Whoever
+writes has begun a transaction of the store.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from drawbar.sandbox.crm_keys import AlternateKeys, missing
 from drawbar.sandbox.crm_model import LOOKUPS, Attribute, CrmError, Entity, entities, payload_error, to_stored
-from drawbar.sandbox.crm_rules import ON_DELETE, NameOrder, check_currency, check_delete, full_name, mirror_parent
+from drawbar.sandbox.crm_rules import NameOrder, check_currency, check_delete, full_name, mirror_customer, on_delete
 from drawbar.sandbox.crm_webhooks import CrmNote
 from drawbar.sandbox.odata import GUID
 from drawbar.sandbox.store import Store, Stored, Values
@@ -35,9 +36,35 @@ class Located:
     key: Values  # the columns it was named by; none when it was named by its id
 
 
+def _defaults(entity: Entity) -> Values:
+    return {a.name: a.default for a in entity.attributes.values() if a.default is not None}
+
+
+class TableRules:
+    """What the application does for one table beyond the platform's rules. Every method may be left as it is."""
+
+    def admit(self, records: CrmRecords, row: Values, before: Values | None, written: set[str]) -> None:
+        """Refuse what a client may not write; `before` is None when the row is new."""
+
+    def admit_delete(self, records: CrmRecords, row: Values) -> None:
+        """Refuse what a client may not delete by itself."""
+
+    def settle(self, records: CrmRecords, row_id: str, row: Values, before: Values | None, *, user: Values) -> None:
+        """What follows from a row's other columns, and from other rows, before it is kept."""
+
+    def after(
+        self, records: CrmRecords, row_id: str, before: Values | None, after: Values | None, *, user: Values
+    ) -> None:
+        """What other rows become when a client made this one (no `before`), changed it or took it away (no `after`)."""
+
+
+_NO_RULES = TableRules()
+
+
 class CrmRecords:
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, rules: Mapping[str, TableRules]) -> None:
         self.store = store
+        self._rules = rules
         self.switches = CrmSwitches()
         self.entities = entities()
         self.by_set = {entity.set: entity for entity in self.entities.values()}
@@ -85,12 +112,27 @@ class CrmRecords:
         self, entity: Entity, body: Values, *, user: Values, row_id: str | None = None, tag: str | None = None
     ) -> tuple[str, Stored]:
         """One new row, within a running transaction."""
-        row: Values = {
-            attribute.name: attribute.default
-            for attribute in entity.attributes.values()
-            if attribute.default is not None
-        }
+        row = _defaults(entity)
         written = self._assign(entity, row, body, creating=True)
+        self._settle_state(entity, row, written)
+        self.rules_of(entity).admit(self, row, None, written)
+        return self._keep_new(entity, row, written, user=user, row_id=row_id, tag=tag)
+
+    def make(self, entity: Entity, values: Values, *, user: Values) -> tuple[str, Stored]:
+        """One new row of the platform's own making: `values` are as they are kept, and nothing refuses them."""
+        written = {name for name in values if "@" not in name}
+        return self._keep_new(entity, _defaults(entity) | values, written, user=user)
+
+    def _keep_new(
+        self,
+        entity: Entity,
+        row: Values,
+        written: set[str],
+        *,
+        user: Values,
+        row_id: str | None = None,
+        tag: str | None = None,
+    ) -> tuple[str, Stored]:
         given = row.pop(entity.id, None)
         if row_id is not None and given is not None and given != row_id:
             raise CrmError(400, "0x80040203", "The key of the address and the key of the payload differ.")
@@ -105,7 +147,9 @@ class CrmRecords:
         row = {name: value for name, value in row.items() if value is not None}
         row[entity.id] = new_id
         note = CrmNote("Create", user, tuple(sorted(row)), tag)
-        return new_id, self.store.put(entity.logical, new_id, row, note=note)
+        self.store.put(entity.logical, new_id, row, note=note)
+        self.rules_of(entity).after(self, new_id, None, row, user=user)
+        return new_id, self.find(entity, new_id)
 
     def update(self, entity: Entity, row_id: str, body: Values, *, user: Values, tag: str | None = None) -> Stored:
         """Every write counts as a change, whether or not a value differs."""
@@ -116,19 +160,54 @@ class CrmRecords:
             raise CrmError(400, "0x80040203", "The key of the address and the key of the payload differ.")
         if not written:
             return before
-        self._complete(entity, row_id, row, written, user, before=before.values)
+        self._settle_state(entity, row, written)
+        self.rules_of(entity).admit(self, row, before.values, written)
+        self._keep_changed(entity, row_id, row, before.values, written, user=user, tag=tag)
+        self.rules_of(entity).after(self, row_id, before.values, self.find(entity, row_id).values, user=user)
+        return self.find(entity, row_id)
+
+    def alter(self, entity: Entity, row_id: str, changes: Values, *, user: Values) -> Stored:
+        """Change a row as the platform does: `changes` are as they are kept, and nothing refuses them."""
+        before = self.find(entity, row_id).values
+        written = {name for name in changes if "@" not in name}
+        return self._keep_changed(entity, row_id, {**before, **changes}, before, written, user=user)
+
+    def _keep_changed(
+        self,
+        entity: Entity,
+        row_id: str,
+        row: Values,
+        before: Values,
+        written: set[str],
+        *,
+        user: Values,
+        tag: str | None = None,
+    ) -> Stored:
+        self._complete(entity, row_id, row, written, user, before=before)
         self.keys.check(entity, row_id, row)
+        return self.rewrite(entity, row_id, row, written, user=user, tag=tag)
+
+    def rewrite(
+        self, entity: Entity, row_id: str, row: Values, written: set[str], *, user: Values, tag: str | None = None
+    ) -> Stored:
+        """Put a row that is complete in the place of one."""
         row["modifiedon"], row["modifiedby"] = self.store.clock.whole_seconds(), user["systemuserid"]
         row = {name: value for name, value in row.items() if value is not None}
         note = CrmNote("Update", user, tuple(sorted(written)), tag)
         return self.store.put(entity.logical, row_id, row, note=note)
 
-    def remove(self, entity: Entity, row_id: str, *, user: Values) -> None:
+    def rules_of(self, entity: Entity) -> TableRules:
+        return self._rules.get(entity.logical, _NO_RULES)
+
+    def remove(self, entity: Entity, row_id: str, *, user: Values, with_another: bool = False) -> None:
         """Delete a row; rows that point to it go with it, forbid it, or lose the lookup."""
         check_delete(entity.logical, row_id, base=self.store.fact("base_currency"))
+        before = self.find(entity, row_id).values
+        if not with_another:
+            self.rules_of(entity).admit_delete(self, before)
         pointing = list(self._pointing_to(entity, row_id))
         for other, attribute, _ in pointing:
-            if ON_DELETE.get((other.logical, attribute.name)) == "refuse":
+            if on_delete(other.logical, attribute.name) == "refuse":
                 raise CrmError(
                     405,
                     "0x80040227",
@@ -138,11 +217,11 @@ class CrmRecords:
         for other, attribute, other_id in pointing:
             if other_id not in self.store.table(other.logical).rows:
                 continue
-            if ON_DELETE.get((other.logical, attribute.name)) == "delete":
-                self.remove(other, other_id, user=user)
+            if on_delete(other.logical, attribute.name) == "delete":
+                self.remove(other, other_id, user=user, with_another=True)
             else:
-                name = other.navigation_of(attribute, entity.logical)
-                self.update(other, other_id, {f"{name}@odata.bind": None}, user=user)
+                self.alter(other, other_id, {attribute.name: None, f"{attribute.name}@type": None}, user=user)
+        self.rules_of(entity).after(self, row_id, before, None, user=user)
 
     def _pointing_to(self, entity: Entity, row_id: str) -> Iterator[tuple[Entity, Attribute, str]]:
         for other in self.entities.values():
@@ -235,7 +314,11 @@ class CrmRecords:
         self, entity: Entity, row_id: str, row: Values, written: set[str], user: Values, *, before: Values | None
     ) -> None:
         """What the platform makes of a row before it is kept."""
-        self._settle_state(entity, row, written)
+        rules = self._rules.get(entity.logical)
+        if rules is not None:
+            unsettled = dict(row)
+            rules.settle(self, row_id, row, before, user=user)
+            written = written | {name for name, value in row.items() if value != unsettled.get(name)}
         if entity.ownership == "user":
             self._settle_owner(row, user)
         if "businessunitid" in entity.attributes and entity.id != "businessunitid":
@@ -245,14 +328,14 @@ class CrmRecords:
         if "organizationid" in entity.attributes:
             row["organizationid"] = self.store.fact("organization_id")
         if "exchangerate" in entity.attributes and entity.logical != "transactioncurrency":
-            self._settle_money(entity, row, written, before)
-        for number in ("1", "2"):
-            if f"address{number}_composite" in entity.attributes:
-                row[f"address{number}_composite"] = _composite(row, f"address{number}_")
+            self.settle_money(entity, row, written, before)
+        for prefix in ("address1_", "address2_", "billto_", "shipto_"):
+            if f"{prefix}composite" in entity.attributes:
+                row[f"{prefix}composite"] = _composite(row, prefix)
         if "fullname" in entity.attributes:
             row["fullname"] = full_name(row, self.switches.full_name)
         if entity.logical == "contact":
-            mirror_parent(row)
+            mirror_customer(row, "parentcustomerid", "parentcontactid")
         for attribute in entity.attributes.values():
             enforced = attribute.required == "S" and attribute.write == "CU" and attribute.type != "Owner"
             if enforced and row.get(attribute.name) is None:
@@ -291,7 +374,7 @@ class CrmRecords:
         row["owningteam"] = None if is_user else row["ownerid"]
         row["owningbusinessunit"] = owner.get("businessunitid")
 
-    def _settle_money(self, entity: Entity, row: Values, written: set[str], before: Values | None) -> None:
+    def settle_money(self, entity: Entity, row: Values, written: set[str], before: Values | None) -> None:
         """The rate is copied to the row when money or currency is written; base amounts follow from it."""
         row.setdefault("transactioncurrencyid", self.store.fact("base_currency"))
         if row["transactioncurrencyid"] is None:

@@ -18,14 +18,45 @@ NAME_ORDERS: dict[str, tuple[str, ...]] = {
 }
 _FULL_NAME = 160
 
+OnDelete = Literal["delete", "refuse", "empty"]
 # What becomes of the rows that point to a deleted one, by table and lookup; any other lookup is emptied.
-ON_DELETE: dict[tuple[str, str], Literal["delete", "refuse"]] = {
+ON_DELETE: dict[tuple[str, str], OnDelete] = {
     ("contact", "parentcustomerid"): "delete",
-    ("account", "transactioncurrencyid"): "refuse",
-    ("contact", "transactioncurrencyid"): "refuse",
     ("sdkmessageprocessingstep", "eventhandler"): "refuse",
     ("sdkmessageprocessingstepimage", "sdkmessageprocessingstepid"): "delete",
+    ("annotation", "objectid"): "delete",
+    ("uom", "uomscheduleid"): "delete",
+    ("uom", "baseuom"): "refuse",
+    ("product", "defaultuomid"): "refuse",
+    ("product", "defaultuomscheduleid"): "refuse",
+    ("product", "parentproductid"): "refuse",
+    ("productpricelevel", "pricelevelid"): "delete",
+    ("productpricelevel", "productid"): "delete",
+    ("productpricelevel", "uomid"): "refuse",
+    ("quote", "customerid"): "delete",
+    ("quote", "opportunityid"): "delete",
+    ("quote", "pricelevelid"): "refuse",
+    ("salesorder", "customerid"): "refuse",
+    ("salesorder", "opportunityid"): "refuse",
+    ("salesorder", "pricelevelid"): "refuse",
+    ("invoice", "customerid"): "refuse",
+    ("invoice", "opportunityid"): "refuse",
+    ("invoice", "pricelevelid"): "refuse",
+    ("opportunity", "customerid"): "delete",
+    ("quotedetail", "quoteid"): "delete",
+    ("salesorderdetail", "salesorderid"): "delete",
+    ("invoicedetail", "invoiceid"): "delete",
+    **{
+        (f"{table}detail", name): "refuse"
+        for table in ("quote", "salesorder", "invoice")
+        for name in ("productid", "uomid")
+    },
 }
+
+
+def on_delete(table: str, lookup: str) -> OnDelete:
+    """Nothing that is priced in a currency outlives it, so the currency stays."""
+    return "refuse" if lookup == "transactioncurrencyid" else ON_DELETE.get((table, lookup), "empty")
 
 
 def full_name(row: Values, order: str) -> str | None:
@@ -33,11 +64,11 @@ def full_name(row: Values, order: str) -> str | None:
     return (", " if order == "last_first" else " ").join(part for part in parts if part)[:_FULL_NAME] or None
 
 
-def mirror_parent(row: Values) -> None:
-    """The parent of a contact once more, under the name of its kind."""
-    parent, kind = row.get("parentcustomerid"), row.get("parentcustomerid@type")
-    row["accountid"] = parent if kind == "account" else None
-    row["parentcontactid"] = parent if kind == "contact" else None
+def mirror_customer(row: Values, customer: str, contact: str) -> None:
+    """A customer once more, under the name of its kind: `accountid`, or the column that `contact` names."""
+    row_id, kind = row.get(customer), row.get(f"{customer}@type")
+    row["accountid"] = row_id if kind == "account" else None
+    row[contact] = row_id if kind == "contact" else None
 
 
 def check_currency(

@@ -12,6 +12,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlsplit
 
+from drawbar.sandbox.crm_actions import BOUND, UNBOUND, CrmActions
 from drawbar.sandbox.crm_batch import (
     BatchOperation,
     ChangeSet,
@@ -20,6 +21,7 @@ from drawbar.sandbox.crm_batch import (
     resolve_body,
     resolve_target,
 )
+from drawbar.sandbox.crm_catalog import CATALOG_RULES
 from drawbar.sandbox.crm_fetch import read_fetch, run_fetch
 from drawbar.sandbox.crm_keys import missing
 from drawbar.sandbox.crm_metadata import EntityDefinitions, csdl, key_name
@@ -32,6 +34,7 @@ from drawbar.sandbox.crm_model import (
 from drawbar.sandbox.crm_paging import read_cookie, write_cookie
 from drawbar.sandbox.crm_reading import CrmReader, Within, itself, wanted_annotations
 from drawbar.sandbox.crm_records import PATH, CrmRecords, Located, no_row
+from drawbar.sandbox.crm_sales import SALES_RULES
 from drawbar.sandbox.crm_webhooks import CrmWebhooks
 from drawbar.sandbox.grants import Grants, Operation
 from drawbar.sandbox.limits import Refusal
@@ -86,9 +89,10 @@ class Dataverse:
         self.base_url = origin + PATH
         self._sign_in = sign_in
         self._grants = grants
-        self.records = CrmRecords(store)
+        self.records = CrmRecords(store, {**CATALOG_RULES, **SALES_RULES})
         self.sets = {entity.logical: entity.set for entity in self.records.entities.values()}
         self._reader = CrmReader(self.records)
+        self._actions = CrmActions(self.records)
         self._definitions = EntityDefinitions(self.records.entities, self.base_url, self.records.keys.of)
 
     # ------------------------------------------------------------ as a service
@@ -144,6 +148,8 @@ class Dataverse:
                 return self._who_am_i(call)
             case "EntityDefinitions":
                 return self._definition(call, segments)
+        if first.name in UNBOUND and len(segments) == 1 and first.key is None:
+            return self._act(call, first.name)
         entity = self.records.by_set.get(first.name)
         if entity is None:
             raise CrmError(404, "0x80060888", f"Resource not found for the segment '{first.name}'.")
@@ -187,6 +193,35 @@ class Dataverse:
             }
         )
 
+    def _act(self, call: _Call, name: str) -> Reply:
+        """An action that is bound to nothing; it answers with the row it makes, if it makes one."""
+        if call.request.method != "POST":
+            raise CrmError(405, "0x80060888", f"The HTTP method '{call.request.method}' is not allowed on an action.")
+        try:
+            body = from_json(call.request.body or b"{}")
+        except ValueError as error:
+            raise CrmError(400, "0x80048d19", "The payload is not valid JSON.") from error
+        if not isinstance(body, dict):
+            raise CrmError(400, "0x80048d19", "The payload is not a JSON object.")
+        made = self._actions.run(
+            name, body, user=call.user, allow=lambda entity, right: self._allow(call, entity, right)
+        )
+        if made is None:
+            return Reply(204, b"", {"OData-Version": "4.0"})
+        shown = self._reader.shown(made.entity, made.row_id, self.records.find(made.entity, made.row_id))
+        options = {} if made.columns is None else {"$select": ",".join(_wire_names(made.entity, made.columns))}
+        row = self._reader.shape(made.entity, options, wanted_annotations(call.preferences))(shown)
+        return self._ok({"@odata.context": f"{self.base_url}/$metadata#{made.entity.set}/$entity", **row})
+
+    def _act_on(self, call: _Call, entity: Entity, row_id: str, name: str) -> Reply:
+        """An action that is bound to a row."""
+        if BOUND.get(name) != entity.logical:
+            raise CrmError(404, "0x80060888", f"Resource not found for the segment '{_NAMESPACE}{name}'.")
+        self._actions.run_on(
+            name, entity, row_id, user=call.user, allow=lambda table, right: self._allow(call, table, right)
+        )
+        return Reply(204, b"", {"OData-Version": "4.0"})
+
     # ------------------------------------------------------------ addresses
 
     def _in_set(self, call: _Call, entity: Entity, segments: list[Segment]) -> Reply:
@@ -211,6 +246,8 @@ class Dataverse:
         row_id = located.row_id
         if row_id is None:
             raise missing(entity)
+        if len(segments) == 2 and segments[1].name.startswith(_NAMESPACE) and method == "POST":
+            return self._act_on(call, entity, row_id, segments[1].name.removeprefix(_NAMESPACE))
         if len(segments) > 1:
             return self._part(call, entity, row_id, segments[1:])
         match method:
@@ -706,6 +743,10 @@ class Dataverse:
                 **error.headers,
             },
         )
+
+
+def _wire_names(entity: Entity, columns: tuple[str, ...]) -> list[str]:
+    return [entity.attributes[name].wire_name for name in columns] or [entity.id]
 
 
 def _refuse_impersonation(request: Request) -> None:
