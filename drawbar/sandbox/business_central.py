@@ -31,11 +31,12 @@ from drawbar.sandbox.erp_rules import RULES
 from drawbar.sandbox.erp_webhooks import ErpWebhooks
 from drawbar.sandbox.grants import Grants, Operation
 from drawbar.sandbox.limits import Refusal
+from drawbar.sandbox.listings import Listings
 from drawbar.sandbox.odata import (
     GUID,
     QueryError,
     Segment,
-    comes_after,
+    first_after,
     parse_options,
     parse_path,
     sort_rows,
@@ -50,6 +51,7 @@ AUDIENCE = "https://api.businesscentral.dynamics.com"
 PAGE = 20_000
 BATCH = 100
 _JSON = "application/json; odata.metadata=minimal"
+_OF_ONE_PAGE = ("$skiptoken", "$skip", "aid")  # options that do not say which rows, only where a page begins
 _NAMESPACE = "Microsoft.NAV."  # before the name of a bound action
 _OPERATIONS: Mapping[str, Operation] = {"GET": "read", "POST": "create", "PATCH": "write", "DELETE": "delete"}
 
@@ -114,6 +116,7 @@ class BusinessCentral:
         ]
         self.base_url = self._apis[0].url
         self._reader = ErpReader(self.records, self.base_url)
+        self._listings: Listings[Stored] = Listings(store)
 
     # ------------------------------------------------------------ as a service
 
@@ -336,19 +339,27 @@ class BusinessCentral:
             raise ErpError(413, "BadRequest", f"The page size must not exceed {PAGE}.")
         schema = self._reader.schema(company, entity_set)
         orders = self._reader.orders(entity_set, schema, options)
-        rows = self._reader.selected(_given(call.company), entity_set, call.options, within)
-        total = len(rows)
-        sort_rows(rows, orders, row_of=values_of)
         token = options.get("$skiptoken")
+
+        def select() -> list[Stored]:
+            rows = self._reader.selected(company, entity_set, options, within)
+            sort_rows(rows, orders, row_of=values_of)
+            return rows
+
+        asked = frozenset((name, value) for name, value in options.items() if name not in _OF_ONE_PAGE)
+        rows = self._listings.rows(
+            (call.api.route, company, entity_set.name, within, asked), select, goes_on=token is not None
+        )
+        total, start = len(rows), 0
         left: int | None = whole(options["$top"], "$top") if "$top" in options else None
         if token is not None:
             last, left = read_token(token)
-            rows = [stored for stored in rows if comes_after(sort_values(stored.values, orders), last, orders)]
+            start = first_after(rows, last, orders, row_of=values_of)
         elif "$skip" in options:
-            rows = rows[whole(options["$skip"], "$skip") :]
-        if left is not None:
-            rows = rows[:left]
-        page = rows[: max(1, size)]
+            start = whole(options["$skip"], "$skip")
+        there = max(0, total - start)
+        there = there if left is None else min(there, left)
+        page = rows[start : start + min(there, max(1, size))]
         shape = self._reader.shape(company, entity_set, options, partial(self._allow, call, operation="read"))
         context = f"{call.api.url}/$metadata#companies({company})/{address}"
         if "$select" in options:
@@ -357,7 +368,7 @@ class BusinessCentral:
         if options.get("$count") == "true":
             body["@odata.count"] = total
         body["value"] = [shape(stored) for stored in page]
-        if len(page) < len(rows):
+        if len(page) < there:
             rest = None if left is None else left - len(page)
             token = write_token(sort_values(page[-1].values, orders), rest)
             kept = "&".join(

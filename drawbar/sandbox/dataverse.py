@@ -38,10 +38,11 @@ from drawbar.sandbox.crm_sales import SALES_RULES
 from drawbar.sandbox.crm_webhooks import CrmWebhooks
 from drawbar.sandbox.grants import Grants, Operation
 from drawbar.sandbox.limits import Refusal
+from drawbar.sandbox.listings import Listings
 from drawbar.sandbox.odata import (
     QueryError,
     Segment,
-    comes_after,
+    first_after,
     parse_options,
     parse_path,
     sort_rows,
@@ -92,6 +93,7 @@ class Dataverse:
         self.records = CrmRecords(store, {**CATALOG_RULES, **SALES_RULES})
         self.sets = {entity.logical: entity.set for entity in self.records.entities.values()}
         self._reader = CrmReader(self.records)
+        self._listings: Listings[Values] = Listings(store)
         self._actions = CrmActions(self.records)
         self._definitions = EntityDefinitions(self.records.entities, self.base_url, self.records.keys.of)
 
@@ -300,26 +302,31 @@ class Dataverse:
         if tracking:
             self._must_be_trackable(entity, call)
         orders = self._reader.orders(entity, call.options)
-        rows = self._reader.matching(entity, call.options, within)
-        total = len(rows)
-        sort_rows(rows, orders, row_of=itself)
+
+        def select() -> list[Values]:
+            rows = self._reader.matching(entity, call.options, within)
+            sort_rows(rows, orders, row_of=itself)
+            return rows
+
+        asked = frozenset((name, value) for name, value in call.options.items() if name != "$skiptoken")
+        rows = self._listings.rows((entity.set, within, asked), select, goes_on="$skiptoken" in call.options)
+        total, start = len(rows), 0
         version, number = self.store.version, 1
         if "$skiptoken" in call.options:
             bookmark, number = read_cookie(call.options["$skiptoken"])
             last, version = bookmark
-            rows = [row for row in rows if comes_after(sort_values(row, orders), last, orders)]
-        size = self._page_size(call)
+            start = first_after(rows, last, orders, row_of=itself)
+        size, left = self._page_size(call), len(rows) - start
         if "$top" in call.options:
             if not call.options["$top"].isdigit():
                 raise CrmError(400, "0x80060888", "The value of $top is not a whole number.")
-            rows = rows[: min(int(call.options["$top"]), PAGE)]
-            size = PAGE
-        page = rows[:size]
+            size = left = min(left, int(call.options["$top"]), PAGE)
+        page = rows[start : start + size]
         body = self._collection(call, entity, total)
         shape = self._reader.shape(entity, call.options, wanted_annotations(call.preferences))
         body["value"] = [shape(row) for row in page]
         kept = _without(call.request.query, "$skiptoken")
-        if len(page) < len(rows):
+        if len(page) < left:
             cookie = write_cookie(entity, page, number + 1, [sort_values(page[-1], orders), version], tracking=tracking)
             address = within.address if within else entity.set
             body["@odata.nextLink"] = f"{self.base_url}/{address}?{kept}$skiptoken={cookie}"

@@ -7,6 +7,7 @@ how a time is written, which operators exist) comes in as a `Schema`.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -483,6 +484,13 @@ def comes_after(values: Sequence[Any], last: Sequence[Any], orders: Sequence[Ord
         if value != bound:
             return (_key(value) > _key(bound)) != order.descending
     return False
+
+
+def first_after(
+    rows: Sequence[Any], last: Sequence[Any], orders: Sequence[Order], *, row_of: Callable[[Any], Row]
+) -> int:
+    """Where in sorted rows the page begins that follows the row with the sort values `last`."""
+    return bisect_left(rows, True, key=lambda entry: comes_after(sort_values(row_of(entry), orders), last, orders))
 
 
 def split_list(text: str) -> list[str]:

@@ -55,11 +55,13 @@ class Table:
     deleted: dict[str, int] = field(default_factory=dict)
     log: list[tuple[int, str]] = field(default_factory=list)
     indexes: dict[Columns, dict[Any, str]] = field(default_factory=dict)  # of columns whose values are unique
+    writes: int = 0  # grows with every write, silent ones and those taken back included
     _readers: dict[Columns, Reader] = field(default_factory=dict)
     _groups: dict[str, dict[Any, dict[str, None]]] = field(default_factory=dict)
 
     def set(self, row_id: str, stored: Stored | None) -> None:
         """Put, replace or take away a row, and keep the indexes true."""
+        self.writes += 1
         before = self.rows.get(row_id)
         if stored is None:
             self.rows.pop(row_id, None)
@@ -222,6 +224,11 @@ class Store:
         if table is None:
             table = self._tables[name] = Table()
         return table
+
+    @property
+    def writes(self) -> int:
+        """Differs once any row of any table was written."""
+        return sum(table.writes for table in self._tables.values())
 
     def is_empty(self) -> bool:
         return not self._tables and not self._facts
