@@ -205,7 +205,7 @@ class Installation:
         for name, port in _sandbox_ports(folder).items():
             argv += [f"--{name.replace('_', '-')}-port", str(port)]
         if sandbox.plain_http:
-            argv.append("--plain")
+            argv.append("--plain-http")
         self._add(
             ChildSpec(
                 stage="sandbox",

@@ -75,7 +75,7 @@ def up(
         ),
     ] = None,
     db: Kept = None,
-    plain: Annotated[bool, typer.Option("--plain", help="Serve the sandbox by HTTP, without TLS.")] = False,
+    plain_http: Annotated[bool, typer.Option("--plain-http", help="Serve the sandbox without TLS.")] = False,
 ) -> None:
     """Start bus and every stage, start again what dies, and drain all of it on Ctrl-C or SIGTERM.
 
@@ -89,8 +89,8 @@ def up(
     from drawbar.settings import LogSettings
 
     _check_seed(seed, scale)
-    if not sandbox and (db is not None or plain or seed != "demo" or data is not None):
-        raise UsageError("--seed, --data, --db and --plain are about the sandbox", next_step="add --sandbox")
+    if not sandbox and (db is not None or plain_http or seed != "demo" or data is not None):
+        raise UsageError("--seed, --data, --db and --plain-http are about the sandbox", next_step="add --sandbox")
     own: Any = bus if bus in OWN_BUSES else None
     if own == "embedded" and not sandbox:
         raise UsageError(
@@ -109,7 +109,7 @@ def up(
         settings=settings,
         bus=own,
         entities=captured_names,
-        sandbox=Sandbox(seed=seed, scale=scale, data=data, db=db, plain_http=plain) if sandbox else None,
+        sandbox=Sandbox(seed=seed, scale=scale, data=data, db=db, plain_http=plain_http) if sandbox else None,
         connection_file=connection_file,
         processes={"capture": capture, "process": process, "sink-erp": sinks, "sink-crm": sinks},
         partitions=partitions,
@@ -361,7 +361,22 @@ def sandbox(
     sign_in_port: Annotated[int, typer.Option("--sign-in-port", help="0: the last one, or a free one.")] = 0,
     erp_port: Annotated[int, typer.Option("--erp-port", help="As above.")] = 0,
     crm_port: Annotated[int, typer.Option("--crm-port", help="As above.")] = 0,
-    plain: Annotated[bool, typer.Option("--plain", help="Serve by HTTP, without TLS.")] = False,
+    plain_http: Annotated[
+        bool, typer.Option("--plain-http", help="Without TLS, for clients that can be given no certificate authority.")
+    ] = False,
+    environment: Annotated[
+        Optional[list[str]],
+        typer.Option("--environment", help="Another environment of the ERP; may be given several times."),
+    ] = None,
+    clock: Annotated[
+        Optional[str],
+        typer.Option(
+            "--clock",
+            metavar="WHEN",
+            help="What time it is there at the start: 2026-03-02T09:00, or so long ago, as 3d.",
+            show_default="as here",
+        ),
+    ] = None,
     limits: Annotated[bool, typer.Option("--limits/--no-limits", help="Throttle as the services do.")] = True,
     latency_ms: Annotated[float, typer.Option("--latency-ms", min=0, help="Added to every request.")] = 0.0,
     control: Annotated[bool, typer.Option("--control/--no-control", help="Offer the control endpoint.")] = True,
@@ -385,6 +400,7 @@ def sandbox(
     Example: drawbar sandbox --seed empty --db sandbox.sqlite --connection-file sandbox.json
     """
     from drawbar.cli.connection import write_connection
+    from drawbar.cli.running import parse_when, utc_now
     from drawbar.cli.shared import print_json_line
     from drawbar.log import set_up_log
     from drawbar.sandbox.crm_webhooks import DELAY_S
@@ -407,7 +423,9 @@ def sandbox(
         scale=scale,
         data=data,
         random_seed=random_seed,
-        plain_http=plain,
+        plain_http=plain_http,
+        environments=tuple(environment or ()),
+        clock=parse_when(clock, now=utc_now()) if clock is not None else None,
         limits=limits,
         latency_ms=latency_ms,
         control=control,

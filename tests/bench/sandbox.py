@@ -33,8 +33,17 @@ def measure() -> Measurement:
     with tempfile.TemporaryDirectory(prefix="drawbar-bench-") as name:
         folder = Path(name)
         info = folder / "info.json"
-        arguments = ("--no-limits", "--seed", "empty", "--state-dir", str(folder / "sandbox"), "--info", str(info))
-        with program("drawbar.sandbox", *arguments, log=folder / "sandbox.log") as pid:
+        arguments = (
+            "sandbox",
+            "--no-limits",
+            "--seed",
+            "empty",
+            "--state-dir",
+            str(folder / "sandbox"),
+            "--connection-file",
+            str(info),
+        )
+        with program("drawbar", *arguments, log=folder / "sandbox.log") as pid:
             await_that(info.exists, "the sandbox answers")
             connection = json.loads(info.read_text("utf-8"))
             found = {system: of_system(connection, system, pid) for system in ("erp", "crm")}

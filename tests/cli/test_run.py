@@ -100,7 +100,7 @@ class TestUp:
         [
             (["--bus", "rabbit"], "--bus is kafka, embedded, docker or HOST:PORT"),
             (["--sandbox", "--seed", "full"], "--seed is demo, empty or large"),
-            (["--plain"], "--sandbox"),
+            (["--plain-http"], "--sandbox"),
             (["--db", "x.sqlite"], "--sandbox"),
             ([], "erp.base_url"),
         ],

@@ -76,12 +76,13 @@ class TestProcess:
             [
                 sys.executable,
                 "-m",
-                "drawbar.sandbox",
+                "drawbar",
+                "sandbox",
                 "--state-dir",
                 str(folder),
                 "--db",
                 str(folder / "data.db"),
-                "--info",
+                "--connection-file",
                 str(info),
             ]
         )
