@@ -143,12 +143,15 @@ class Endpoint:
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
+        body = await _read(receive)
+        if body is None:
+            return
         request = Request(
             method=scope["method"],
             path=scope["path"],
             query=scope["query_string"].decode("latin-1"),
             headers={name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]},
-            body=await _read(receive),
+            body=body,
         )
         service = self._service
         if service.target(request) == EXEMPT:
@@ -221,16 +224,16 @@ def _target(request: Request) -> str:
     return f"{request.path}?{request.query}" if request.query else request.path
 
 
-async def _read(receive: Receive) -> bytes:
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body"):
-        return body
-    parts = [body]
-    while message.get("more_body"):
+async def _read(receive: Receive) -> bytes | None:
+    """None: the client was gone before all of it was here. A part of a request is none, whatever it would mean."""
+    parts: list[bytes] = []
+    while True:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
         parts.append(message.get("body", b""))
-    return b"".join(parts)
+        if not message.get("more_body"):
+            return b"".join(parts)
 
 
 async def _send(reply: Reply, method: str, send: Send) -> None:
