@@ -366,7 +366,9 @@ def sandbox(
     ] = False,
     environment: Annotated[
         Optional[list[str]],
-        typer.Option("--environment", help="Another environment of the ERP; may be given several times."),
+        typer.Option(
+            "--environment", metavar="NAME", help="Another environment of the ERP; may be given several times."
+        ),
     ] = None,
     clock: Annotated[
         Optional[str],
