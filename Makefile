@@ -43,7 +43,7 @@ check: lint types imports ## Lint, types and import rules
 test: check ## Everything that stands between a change and main: checks and tests, on a real Apache Kafka
 	$(BIN)/pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
-bench: setup ## Measure speed, latency and memory, about 8 minutes; ONLY=decide: one measurement
+bench: setup ## Measure speed, latency and memory, about 6 minutes; ONLY=decide: one measurement
 	@$(BIN)/python -m tests.bench $(ONLY)
 
 format: setup ## Put the code into the agreed form
