@@ -49,7 +49,7 @@ RECOVERY_STANDS_STILL_S = 20.0  # a recovery that makes no progress for so long 
 # that long for a loop that is deciding.
 SWITCH_INTERVAL_S = 0.0005
 # Rows and messages are many, live long and hold no cycles: at Python's (700, 10, 10) the search for cycles among them
-# takes a third of the processor time.
+# takes a tenth to a third of the processor time.
 GC_THRESHOLDS = (50_000, 20, 20)
 
 log = structlog.get_logger(__name__)
