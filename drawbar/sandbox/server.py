@@ -84,13 +84,8 @@ class SandboxError(Exception):
 
 def run(options: SandboxOptions, *, ready: Callable[[dict[str, Any]], None]) -> None:
     """Serve until SIGTERM or SIGINT; `ready` is called once every port answers."""
-
-    def begin(info: dict[str, Any]) -> None:
-        gc.freeze()
-        ready(info)
-
     gc.set_threshold(*GC_THRESHOLDS)
-    asyncio.run(_serve(options, begin, threading.Event(), signals=True))
+    asyncio.run(_serve(options, ready, threading.Event(), signals=True))
 
 
 def start_in_thread(options: SandboxOptions) -> tuple[dict[str, Any], Callable[[], None]]:
