@@ -15,7 +15,7 @@ from typing import Any
 from drawbar.sandbox.crm_catalog import publish
 from drawbar.sandbox.crm_model import CrmError, Entity, payload_error, whole_seconds
 from drawbar.sandbox.crm_records import CrmRecords, no_row
-from drawbar.sandbox.crm_sales import DOCUMENTS, TOTALS, Document, lines_of, show_in_lines
+from drawbar.sandbox.crm_sales import DOCUMENTS, TOTALS, Document, add_up_anew, lines_of, show_in_lines
 from drawbar.sandbox.crm_states import DEFAULT_STATUS, no_move, status_for
 from drawbar.sandbox.grants import Operation
 from drawbar.sandbox.odata import GUID
@@ -115,7 +115,7 @@ class CrmActions:
             return None
         entity, row_id = self._target(body)
         allow(entity, "write")
-        self._work_out(entity, row_id, user=user)
+        add_up_anew(self._records, entity, row_id, user=user)
         return None
 
     def run_on(self, name: str, entity: Entity, row_id: str, *, user: Values, allow: Allow) -> None:
@@ -208,12 +208,6 @@ class CrmActions:
             code, word = ("0x80043b1d", "locked") if locked else ("0x80043b1e", "unlocked")
             raise CrmError(400, code, f"This entity is already {word}.")
         self._alter(entity, row_id, {"ispricelocked": locked}, user=user)
-
-    def _work_out(self, entity: Entity, row_id: str, *, user: Values) -> None:
-        row = self._records.find(entity, row_id).values
-        self._records.alter(
-            entity, row_id, {name: row.get(name) for name in TOTALS if name in entity.attributes}, user=user
-        )
 
     # ------------------------------------------------------------ one document from another
 

@@ -32,6 +32,12 @@ def row_of(records: CrmRecords, table: str, row_id: str | None) -> Values | None
     return stored.values if stored else None
 
 
+def stands_elsewhere(records: CrmRecords, table: str, column: str, row_id: str, row: Values) -> bool:
+    """Whether another row has what this one has in a column. Nothing stands nowhere."""
+    value = row.get(column)
+    return bool(value) and any(other != row_id for other in records.store.table(table).having(column, value))
+
+
 def check_unit(records: CrmRecords, product: Values, unit_id: str) -> None:
     """A product is sold in the units of its group."""
     unit = row_of(records, "uom", unit_id) or {}
@@ -131,9 +137,7 @@ class ProductRules(TableRules):
         *,
         user: Values,  # noqa: ARG002
     ) -> None:
-        number = row.get("productnumber")
-        others = records.store.table("product").having("productnumber", number) if number else []
-        if any(other != row_id for other in others):
+        if stands_elsewhere(records, "product", "productnumber", row_id, row):
             raise refused(
                 "0x80043b06",
                 "The specified product ID conflicts with the product ID of an existing record. Specify a different"
@@ -161,9 +165,7 @@ class PriceListRules(TableRules):
         *,
         user: Values,  # noqa: ARG002
     ) -> None:
-        name = row.get("name")
-        others = records.store.table("pricelevel").having("name", name) if name else []
-        if any(other != row_id for other in others):
+        if stands_elsewhere(records, "pricelevel", "name", row_id, row):
             raise refused("0x80043b0f", "The name already exists.")
 
 

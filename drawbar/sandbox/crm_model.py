@@ -26,6 +26,10 @@ class CrmError(ApiError):
     """`code` is Dataverse's platform code, in hexadecimal."""
 
 
+def key_taken() -> CrmError:
+    return CrmError(412, "0x80040237", "A record with matching key values already exists.")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attribute:
     name: str

@@ -13,7 +13,16 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from drawbar.sandbox.crm_keys import AlternateKeys, missing
-from drawbar.sandbox.crm_model import LOOKUPS, Attribute, CrmError, Entity, entities, payload_error, to_stored
+from drawbar.sandbox.crm_model import (
+    LOOKUPS,
+    Attribute,
+    CrmError,
+    Entity,
+    entities,
+    key_taken,
+    payload_error,
+    to_stored,
+)
 from drawbar.sandbox.crm_rules import NameOrder, check_currency, check_delete, full_name, mirror_customer, on_delete
 from drawbar.sandbox.crm_webhooks import CrmNote
 from drawbar.sandbox.odata import GUID
@@ -138,7 +147,7 @@ class CrmRecords:
             raise CrmError(400, "0x80040203", "The key of the address and the key of the payload differ.")
         new_id: str = row_id or given or self.store.new_id()
         if new_id in self.store.table(entity.logical).rows:
-            raise CrmError(412, "0x80040237", "A record with matching key values already exists.")
+            raise key_taken()
         self._complete(entity, new_id, row, written, user, before=None)
         self.keys.check(entity, new_id, row)
         now = self.store.clock.whole_seconds()

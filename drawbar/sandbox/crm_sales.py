@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from drawbar.sandbox.crm_catalog import ACTIVE, check_unit, missing_unit, price_items, refused, row_of
-from drawbar.sandbox.crm_model import CrmError
+from drawbar.sandbox.crm_model import Entity, key_taken
 from drawbar.sandbox.crm_pricing import (
     ENDS_IN,
     ZERO,
@@ -139,7 +139,7 @@ class DocumentRules(TableRules):
         table = records.store.table(self._kind.table)
         same = [table.rows[other].values for other in table.having(name, row[name]) if other != row_id]
         if any(other.get("revisionnumber") == row.get("revisionnumber") for other in same):
-            raise CrmError(412, "0x80040237", "A record with matching key values already exists.")
+            raise key_taken()
 
     def _reprice(self, records: CrmRecords, row_id: str, row: Values, *, user: Values) -> None:
         """Lines follow the price list and the currency of their document, as these are from now on."""
@@ -177,6 +177,12 @@ def show_in_lines(records: CrmRecords, kind: Document, document_id: str, before:
         _mirror(kind, values, after)
         kept = {name: value for name, value in values.items() if value is not None}
         records.store.put(kind.lines, line_id, kept, silent=True)
+
+
+def add_up_anew(records: CrmRecords, entity: Entity, document_id: str, *, user: Values) -> None:
+    """Work out the totals of a document, which has another version from then on."""
+    document = records.find(entity, document_id).values
+    records.alter(entity, document_id, {name: document.get(name) for name in TOTALS}, user=user)
 
 
 def _mirror(kind: Document, line: Values, document: Values) -> None:
@@ -295,7 +301,7 @@ class LineRules(TableRules):
         document = self._document(records, after or before or {})
         if document is not None:
             entity = records.entities[self._kind.table]
-            records.alter(entity, document[entity.id], {name: document.get(name) for name in TOTALS}, user=user)
+            add_up_anew(records, entity, document[entity.id], user=user)
 
 
 # ---------------------------------------------------------------- from rows to prices and back

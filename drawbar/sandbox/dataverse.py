@@ -29,6 +29,7 @@ from drawbar.sandbox.crm_model import (
     CrmError,
     Entity,
     etag,
+    key_taken,
     payload_error,
 )
 from drawbar.sandbox.crm_paging import read_cookie, write_cookie
@@ -571,7 +572,7 @@ class Dataverse:
         row_id = str(located.row_id)
         self.records.with_key(entity, body, located.key)
         if none_tag == "*":
-            raise CrmError(412, "0x80040237", "A record with matching key values already exists.")
+            raise key_taken()
         self._allow(call, entity, "write")
         _match(match_tag, stored)
         stored = self.records.update(entity, row_id, body, user=call.user, tag=call.options.get("tag"))
@@ -607,7 +608,7 @@ class Dataverse:
                 raise payload_error(entity, f"A target does not say '@odata.type': '{_NAMESPACE}{entity.logical}'.")
             row_id = self._bulk_one(call, entity, message, {n: v for n, v in target.items() if n != "@odata.type"})
             if message == "UpsertMultiple" and row_id in written:
-                raise CrmError(412, "0x80040237", "A record with matching key values already exists.")
+                raise key_taken()
             written.append(row_id)
         if message != "CreateMultiple":
             return Reply(204, b"", {"OData-Version": "4.0"})

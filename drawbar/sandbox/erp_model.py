@@ -32,6 +32,16 @@ class ErpError(ApiError):
     """`code` is Business Central's `category_name`; the correlation id is added to the text."""
 
 
+def invalid(text: str) -> ErpError:
+    """A value that a field does not take."""
+    return ErpError(400, "Application_FieldValidationException", text)
+
+
+def no_value(caption: str, where: str) -> ErpError:
+    """`where`: the table's name and the key of the row, as the product writes them."""
+    return invalid(f"{caption} must have a value in {where}. It cannot be zero or empty.")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
     name: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from drawbar.sandbox.erp_model import EMPTY_DATE, ErpError
+from drawbar.sandbox.erp_model import EMPTY_DATE, ErpError, no_value
 from drawbar.sandbox.erp_records import ErpRecords, SetRules
 from drawbar.sandbox.store import Values
 
@@ -94,8 +94,4 @@ def refuse_with_opportunities(records: ErpRecords, company: str, contact: Values
 
 
 def _must_have_value(caption: str, row: Values) -> ErpError:
-    return ErpError(
-        400,
-        "Application_FieldValidationException",
-        f"{caption} must have a value in Opportunity: No.={row['number']}. It cannot be zero or empty.",
-    )
+    return no_value(caption, f"Opportunity: No.={row['number']}")

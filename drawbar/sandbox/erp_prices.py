@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from drawbar.sandbox.erp_model import EMPTY_DATE, EMPTY_GUID, ErpError
+from drawbar.sandbox.erp_model import EMPTY_DATE, EMPTY_GUID, ErpError, invalid, no_value
 from drawbar.sandbox.erp_records import ErpRecords, SetRules
 from drawbar.sandbox.erp_units import has_unit
 from drawbar.sandbox.store import Values
@@ -53,11 +53,7 @@ class PriceListRules(SetRules):
 
     def settle(self, records: ErpRecords, company: str, row: Values, before: Values | None) -> None:  # noqa: ARG002
         if row["sourceType"] in _SOURCES and not row["sourceNumber"]:
-            raise ErpError(
-                400,
-                "Application_FieldValidationException",
-                f"Assign-to No. must have a value in Price List: Code={row['code']}. It cannot be zero or empty.",
-            )
+            raise no_value("Assign-to No.", f"Price List: Code={row['code']}")
         if row["amountType"] == "Any" and row["sourceType"] == "Customer_x0020_Price_x0020_Group":
             row["amountType"] = "Price"
         if EMPTY_DATE < row["endingDate"] < row["startingDate"]:
@@ -116,9 +112,7 @@ class PriceListLineRules(SetRules):
                 )
         for name, caption in (("unitPrice", "Unit Price"), ("minimumQuantity", "Minimum Quantity")):
             if row[name] < 0:
-                raise ErpError(
-                    400, "Application_FieldValidationException", f"The value of {caption} must not be below 0."
-                )
+                raise invalid(f"The value of {caption} must not be below 0.")
         if row["amountType"] == "Price":
             row["lineDiscountPercent"] = 0
         elif row["amountType"] == "Discount":
@@ -168,20 +162,11 @@ def _asset(records: ErpRecords, company: str, row: Values) -> Values | None:
 
 
 def _must_be_draft(what: str, row: Values) -> ErpError:
-    return ErpError(
-        400,
-        "Application_FieldValidationException",
-        f"Status must be equal to 'Draft' in {what}. Current value is '{row['status']}'.",
-    )
+    return invalid(f"Status must be equal to 'Draft' in {what}. Current value is '{row['status']}'.")
 
 
 def _must_have_value(caption: str, row: Values) -> ErpError:
-    return ErpError(
-        400,
-        "Application_FieldValidationException",
-        f"{caption} must have a value in Price List Line: Price List Code={row['priceListCode']},"
-        f" Line No.={row['lineNumber']}. It cannot be zero or empty.",
-    )
+    return no_value(caption, f"Price List Line: Price List Code={row['priceListCode']}, Line No.={row['lineNumber']}")
 
 
 def _not_there(source: str, number: str) -> ErpError:

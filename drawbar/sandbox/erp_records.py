@@ -17,6 +17,7 @@ from drawbar.sandbox.erp_model import (
     ErpError,
     entity_sets,
     milliseconds,
+    no_value,
     time_text,
     to_stored,
 )
@@ -160,12 +161,7 @@ class ErpRecords:
         if entity_set.series is not None and not row[entity_set.key]:
             row[entity_set.key] = self.next_number(company, entity_set)
         if not row[entity_set.key]:
-            raise ErpError(
-                400,
-                "Application_FieldValidationException",
-                f"{entity_set.key_caption} must have a value in {entity_set.source}: {entity_set.key_caption}=."
-                " It cannot be zero or empty.",
-            )
+            raise no_value(entity_set.key_caption, f"{entity_set.source}: {entity_set.key_caption}=")
         for name in entity_set.required:
             if name not in body:
                 raise ErpError(400, "Application_DialogException", f'A "{name}" must be provided.')

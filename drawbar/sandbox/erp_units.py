@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from drawbar.sandbox.erp_model import EMPTY_GUID, ErpError
+from drawbar.sandbox.erp_model import EMPTY_GUID, ErpError, invalid
 from drawbar.sandbox.erp_records import ErpRecords, SetRules
 from drawbar.sandbox.store import Stored, Values
 
@@ -51,16 +51,16 @@ class UnitOfOwnerRules(SetRules):
     def settle(self, records: ErpRecords, company: str, row: Values, before: Values | None) -> None:
         owner = records.rows(company, self._owner.set).get(row[self._owner.id])
         if owner is None:
-            raise _invalid(f"{self._owner.word} No. must have a value in {self._owner.word} Unit of Measure.")
+            raise invalid(f"{self._owner.word} No. must have a value in {self._owner.word} Unit of Measure.")
         is_base = owner.values["baseUnitOfMeasureCode"] == row["code"]
         if before is None and is_base:
             raise _same_key(self._owner, row)
         if row.get("relatedToBaseUnitOfMeasure") is False:
             row["quantityPerUnitOfMeasure"] = 1
         if row["quantityPerUnitOfMeasure"] <= 0:
-            raise _invalid(f"Qty. per Unit of Measure must be greater than 0 in {_named(self._owner, row)}.")
+            raise invalid(f"Qty. per Unit of Measure must be greater than 0 in {_named(self._owner, row)}.")
         if is_base and row["quantityPerUnitOfMeasure"] != 1:
-            raise _invalid(
+            raise invalid(
                 f"Qty. per Unit of Measure must be equal to '1' in {_named(self._owner, row)}."
                 f" Current value is '{row['quantityPerUnitOfMeasure']}'."
             )
@@ -186,7 +186,3 @@ def _same_key(owner: _Owner, row: Values) -> ErpError:
         f"The {owner.word} Unit of Measure already exists. Identification fields and values:"
         f" {owner.word} No.='{row[owner.number]}',Code='{row['code']}'",
     )
-
-
-def _invalid(text: str) -> ErpError:
-    return ErpError(400, "Application_FieldValidationException", text)
