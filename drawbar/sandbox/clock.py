@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
+from email.utils import formatdate
 
 
 class Clock:
@@ -26,6 +27,10 @@ class Clock:
     def whole_seconds(self) -> str:
         """As the Web API shows a time."""
         return self.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def http_date(self) -> str:
+        """As a `Date` header says it: in whole seconds, cut off."""
+        return formatdate(int(self.now_s()), usegmt=True)
 
     def set(self, moment_s: float, *, rate: float | None = None) -> None:
         self._shown_s, self._real_s = moment_s, time.time()

@@ -242,15 +242,18 @@ class _Machine:
         )
         front = _Front(sign_in, control if options.control else None)
         self.endpoints = {
-            "sign_in": Endpoint(front, faults=faults, traffic=traffic, latency=Latency(), limits=None),
+            "sign_in": Endpoint(front, faults=faults, traffic=traffic, latency=Latency(), limits=None, clock=clock),
             "erp": Endpoint(
                 Environments(environments),
                 faults=faults,
                 traffic=traffic,
                 latency=latencies["erp"],
                 limits=limits["erp"],
+                clock=clock,
             ),
-            "crm": Endpoint(crm, faults=faults, traffic=traffic, latency=latencies["crm"], limits=limits["crm"]),
+            "crm": Endpoint(
+                crm, faults=faults, traffic=traffic, latency=latencies["crm"], limits=limits["crm"], clock=clock
+            ),
         }
         self.info = {
             "sign_in": {"authority": sign_in.authority, "tenant_id": identities.tenant_id},
@@ -339,6 +342,7 @@ async def _run_servers(
             log_config=None,
             log_level="critical",
             server_header=False,
+            date_header=False,  # uvicorn's is made once a second, and later where the process is busy
             proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=1,

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from drawbar.sandbox.clock import Clock
 from drawbar.sandbox.faults import Fault, Faults
 from drawbar.sandbox.limits import Limits, Refusal
 
@@ -132,13 +133,21 @@ class Endpoint:
     """One service as an ASGI application."""
 
     def __init__(
-        self, service: Service, *, faults: Faults, traffic: Traffic, latency: Latency, limits: Limits | None
+        self,
+        service: Service,
+        *,
+        faults: Faults,
+        traffic: Traffic,
+        latency: Latency,
+        limits: Limits | None,
+        clock: Clock,
     ) -> None:
         self._service = service
         self._faults = faults
         self._traffic = traffic
         self._latency = latency
         self._limits = limits
+        self._clock = clock
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -155,7 +164,7 @@ class Endpoint:
         )
         service = self._service
         if service.target(request) == EXEMPT:
-            await _send(await self._handle(request), request.method, send)
+            await self._send(await self._handle(request), request.method, send)
             return
         request.app = service.caller(request)
         fault = self._faults.match(service.system, request.method, _target(request), request.app)
@@ -175,7 +184,7 @@ class Endpoint:
         if reply is None:
             await _cut(scope, receive)
         else:
-            await _send(reply, request.method, send)
+            await self._send(reply, request.method, send)
 
     def _count(self, request: Request, reply: Reply | None) -> None:
         service = self._service
@@ -211,6 +220,14 @@ class Endpoint:
         reply.headers.update(limits.headers(request.app))
         return reply
 
+    async def _send(self, reply: Reply, method: str, send: Send) -> None:
+        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers.items()]
+        headers.append((b"date", self._clock.http_date().encode()))
+        if reply.status not in (204, 304):
+            headers.append((b"content-length", str(len(reply.body)).encode()))
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if method == "HEAD" else reply.body})
+
     async def _handle(self, request: Request) -> Reply:
         try:
             reply = self._service.handle(request)
@@ -234,14 +251,6 @@ async def _read(receive: Receive) -> bytes | None:
         parts.append(message.get("body", b""))
         if not message.get("more_body"):
             return b"".join(parts)
-
-
-async def _send(reply: Reply, method: str, send: Send) -> None:
-    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers.items()]
-    if reply.status not in (204, 304):
-        headers.append((b"content-length", str(len(reply.body)).encode()))
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if method == "HEAD" else reply.body})
 
 
 async def _cut(scope: Mapping[str, Any], receive: Receive) -> None:

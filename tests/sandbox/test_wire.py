@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from drawbar.sandbox.clock import Clock
 from drawbar.sandbox.faults import Faults
 from drawbar.sandbox.limits import Refusal
 from drawbar.sandbox.wire import Endpoint, Latency, Reply, Request, Traffic
@@ -38,9 +39,13 @@ class Books:
         return Reply(500)
 
 
-def sent(service: Books, traffic: Traffic, *messages: Mapping[str, Any]) -> list[dict[str, Any]]:
+def sent(
+    service: Books, traffic: Traffic, *messages: Mapping[str, Any], clock: Clock | None = None
+) -> list[dict[str, Any]]:
     """What the application answers when the server hands it these messages of one request."""
-    endpoint = Endpoint(service, faults=Faults(), traffic=traffic, latency=Latency(), limits=None)
+    endpoint = Endpoint(
+        service, faults=Faults(), traffic=traffic, latency=Latency(), limits=None, clock=clock or Clock()
+    )
     scope = {"type": "http", "method": "PATCH", "path": "/accounts(1)", "query_string": b"", "headers": []}
     rest = iter(messages)
     answers: list[dict[str, Any]] = []
@@ -75,3 +80,16 @@ class TestRequest:
         assert [] == sent(service, traffic, *messages)
         assert [] == service.bodies
         assert [] == traffic.rows()
+
+
+class TestReply:
+    def test_is_dated_when_it_is_made(self):
+        """A Date header says when the answer was made (RFC 9110, section 6.6.1), however busy the process is; by the
+        clock of the services, which may be set.
+        """
+        clock = Clock()
+        clock.set(1_793_534_400.9, rate=0)
+
+        (start, _) = sent(Books(), Traffic(), REST, clock=clock)
+
+        assert dict(start["headers"])[b"date"] == b"Sun, 01 Nov 2026 12:00:00 GMT"
