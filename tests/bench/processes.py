@@ -16,14 +16,16 @@ from confluent_kafka import Consumer, TopicPartition
 from drawbar.bus.clients import make_consumer
 from drawbar.bus.tether import tethered
 
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 DEADLINE_S = 120.0  # others may use the machine, too
 
 
 def cpu_s(pid: int) -> float:
-    """Processor time of a process so far, all threads, its own and the kernel's for it."""
-    fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+    """Processor time of a process so far, all threads, its own and the kernel's for it.
+
+    By the process's clock (clock_getcpuclockid(3), whose number Python works out for threads only): `/proc/PID/stat`
+    counts in hundredths of a second, which is a tenth of what reading 40,000 rows takes.
+    """
+    return time.clock_gettime((~pid << 3) | 2)
 
 
 def has_ended(pid: int) -> bool:
