@@ -13,25 +13,24 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from drawbar.sandbox.business_central import BusinessCentral
-from drawbar.sandbox.clock import Clock
 from drawbar.sandbox.crm_model import CrmError
 from drawbar.sandbox.crm_rules import NAME_ORDERS
 from drawbar.sandbox.crm_webhooks import CrmWebhookSettings
 from drawbar.sandbox.dataverse import Dataverse
 from drawbar.sandbox.erp_model import ErpError, milliseconds, parse_time, shown_time, time_text
 from drawbar.sandbox.erp_webhooks import ErpWebhookSettings
-from drawbar.sandbox.faults import FaultRuleError, Faults
 from drawbar.sandbox.grants import Grants
 from drawbar.sandbox.limits import BusinessCentralLimits, DataverseLimits
 from drawbar.sandbox.odata import QueryError, parse_options
+from drawbar.sandbox.selection import RuleError
 from drawbar.sandbox.sign_in import SignIn
 from drawbar.sandbox.store import Change, Values
-from drawbar.sandbox.wire import Latency, Reply, Request, Traffic, to_json
+from drawbar.sandbox.wire import Reply, Request, Surroundings, to_json
 
 PATH = "/control"
 MAX_RATE = 100_000
 LAST_S = 32_503_680_000  # the year 3000
-_LISTS = frozenset(("faults", "edit", "automations"))  # calls that take several at once
+_LISTS = frozenset(("faults", "latency", "edit", "automations"))  # calls that take several at once
 
 
 class ControlError(Exception):
@@ -60,22 +59,19 @@ class Control:
         sign_in: SignIn,
         erp: Mapping[str, BusinessCentral],
         crm: Dataverse,
-        faults: Faults,
-        traffic: Traffic,
-        latencies: dict[str, Latency],
+        surroundings: Surroundings,
         limits: dict[str, BusinessCentralLimits | DataverseLimits],
         grants: Grants,
-        clock: Clock,
     ) -> None:
-        self._clock = clock
+        self._clock = surroundings.clock
         self._token = token
         self._sign_in = sign_in
         self._environments = erp
         self._erp = next(iter(erp.values()))
         self._crm = crm
-        self._faults = faults
-        self._traffic = traffic
-        self._latencies = latencies
+        self._faults = surroundings.faults
+        self._traffic = surroundings.traffic
+        self._latencies = surroundings.latencies
         self._limits = limits
         self._grants = grants
         self._automations: list[Automation] = []
@@ -92,7 +88,9 @@ class Control:
             ("POST", "faults"): self._add_faults,
             ("GET", "faults"): lambda _: [asdict(rule) for rule in self._faults.rules],
             ("DELETE", "faults"): lambda _: self._faults.rules.clear(),
-            ("POST", "latency"): self._set_latency,
+            ("POST", "latency"): self._add_latency,
+            ("GET", "latency"): lambda _: self._latency_rules(),
+            ("DELETE", "latency"): lambda _: self._latencies.clear(),
             ("POST", "expire"): self._expire,
             ("POST", "limits"): self._set_limits,
             ("POST", "grants"): self._set_grants,
@@ -107,16 +105,18 @@ class Control:
             ("GET", "automations"): lambda _: [asdict(rule) for rule in self._automations],
             ("DELETE", "automations"): lambda _: self._set_automations([]),
             ("GET", "requests"): lambda _: self._traffic.rows(),
-            ("DELETE", "requests"): lambda _: self._traffic.counts.clear(),
+            ("DELETE", "requests"): lambda _: self._traffic.clear(),
         }
         try:
             if request.method == "GET" and parts[0] == "truth" and len(parts) == 3:
                 return _json(200, self._truth(parts[1], parts[2], parse_options(request.query)))
+            if request.method == "GET" and parts == ["requests", "log"]:
+                return _json(200, self._log(parse_options(request.query)))
             route = routes.get((request.method, "/".join(parts)))
             if route is None:
                 return _json(404, {"error": "there is no such control call"})
             answer = route(_body(request, may_be_list=parts[0] in _LISTS))
-        except (ControlError, FaultRuleError, QueryError) as error:
+        except (ControlError, RuleError, QueryError) as error:
             return _json(400, {"error": str(error)})
         except (ErpError, CrmError) as error:
             return _json(error.status, {"error": {"code": error.code, "message": error.message}})
@@ -129,10 +129,19 @@ class Control:
     def _add_faults(self, rules: Any) -> Any:
         return [asdict(rule) for rule in self._faults.add(rules if isinstance(rules, list) else [rules])]
 
-    def _set_latency(self, body: Any) -> Any:
-        for system in self._systems(body):
-            self._latencies[system].seconds = float(body.get("ms", 0)) / 1000
-        return {system: latency.seconds * 1000 for system, latency in self._latencies.items()}
+    def _add_latency(self, rules: Any) -> Any:
+        self._latencies.add(rules if isinstance(rules, list) else [rules])
+        return self._latency_rules()
+
+    def _latency_rules(self) -> Any:
+        return [asdict(rule) for rule in self._latencies.rules]
+
+    def _log(self, options: Mapping[str, str]) -> Any:
+        unknown = set(options) - {"after", "client_id", "system"}
+        if unknown:
+            raise ControlError(f"the log knows no {', '.join(sorted(unknown))}")
+        after = int(options.get("after", 0))
+        return self._traffic.log(after=after, client_id=options.get("client_id"), system=options.get("system"))
 
     def _expire(self, body: Any) -> None:
         what = body.get("what", ["tokens", "delta_links"])

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import itertools
-import re
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
+
+from drawbar.sandbox.selection import RuleError, Selection
 
 Action = Literal["lose_reply", "delay", "status", "cut", "corrupt_json", "duplicate"]
 When = Literal["before", "after"]
 
 
-class FaultRuleError(ValueError):
-    """A rule that cannot be followed; the text says why."""
-
-
 @dataclass(slots=True, kw_only=True)
-class Fault:
+class Fault(Selection):
     """One rule. `after` fitting requests pass first, then `times` are hit (None: all of them)."""
 
     id: int
     action: Action
-    system: str | None = None  # erp, crm, sign_in; None: any
-    method: str | None = None
-    path: str | None = None  # regular expression, searched in path and query
-    app: str | None = None  # client id
     after: int = 0
     times: int | None = 1
     seconds: float = 0.0
@@ -36,23 +29,11 @@ class Fault:
     hits: int = 0
 
     def __post_init__(self) -> None:
+        Selection.__post_init__(self)
         if self.action not in get_args(Action):
-            raise FaultRuleError(f"action '{self.action}' is none of {', '.join(get_args(Action))}")
+            raise RuleError(f"action '{self.action}' is none of {', '.join(get_args(Action))}")
         if self.when not in get_args(When):
-            raise FaultRuleError(f"when '{self.when}' is none of {', '.join(get_args(When))}")
-        if self.path is not None:
-            try:
-                re.compile(self.path)
-            except re.error as error:
-                raise FaultRuleError(f"path is not a regular expression: {error}") from error
-
-    def fits(self, system: str, method: str, target: str, app: str | None) -> bool:
-        return (
-            (self.system is None or self.system == system)
-            and (self.method is None or self.method == method)
-            and (self.app is None or self.app == app)
-            and (self.path is None or re.search(self.path, target) is not None)
-        )
+            raise RuleError(f"when '{self.when}' is none of {', '.join(get_args(When))}")
 
 
 _SETTABLE = frozenset(
@@ -68,12 +49,12 @@ class Faults:
         self._ids = itertools.count(1)
 
     def add(self, given: list[dict[str, Any]]) -> list[Fault]:
-        """Raises FaultRuleError, and adds none, when one of the rules is wrong."""
+        """Raises RuleError, and adds none, when one of the rules is wrong."""
         added: list[Fault] = []
         for rule in given:
             unknown = set(rule) - _SETTABLE
             if unknown or "action" not in rule:
-                raise FaultRuleError(f"a rule has an action and may have {', '.join(sorted(_SETTABLE))}")
+                raise RuleError(f"a rule has an action and may have {', '.join(sorted(_SETTABLE))}")
             added.append(Fault(id=next(self._ids), **rule))
         self.rules += added
         return added

@@ -39,12 +39,14 @@ from drawbar.sandbox.erp_webhooks import DELAY_S as ERP_WEBHOOK_DELAY_S
 from drawbar.sandbox.erp_webhooks import ErpWebhooks
 from drawbar.sandbox.faults import Faults
 from drawbar.sandbox.grants import Grants
+from drawbar.sandbox.latency import Latencies
 from drawbar.sandbox.limits import BusinessCentralLimits, DataverseLimits, LimitSettings
 from drawbar.sandbox.notify import Notifier
 from drawbar.sandbox.seed import Identities, Kind, plant, plant_environment
 from drawbar.sandbox.sign_in import Application, SignIn
 from drawbar.sandbox.store import Database, Store
-from drawbar.sandbox.wire import EXEMPT, CuttableProtocol, Endpoint, Latency, Reply, Request, Traffic
+from drawbar.sandbox.traffic import Traffic
+from drawbar.sandbox.wire import EXEMPT, CuttableProtocol, Endpoint, Reply, Request, Surroundings
 
 ENVIRONMENT = "sandbox"  # of the ERP, the one that is always there
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,29}")
@@ -193,7 +195,13 @@ class _Machine:
             certificates=certificates,
             clock=clock,
         )
-        grants, faults, traffic = Grants(), Faults(), Traffic()
+        grants = Grants()
+        surroundings = Surroundings(
+            clock=clock,
+            faults=Faults(),
+            latencies=Latencies(random_seed=options.random_seed),
+            traffic=Traffic(),
+        )
         erp = BusinessCentral(
             erp_store,
             sign_in=sign_in,
@@ -223,7 +231,8 @@ class _Machine:
             if not is_set_up:
                 plant_environment(environments[name], crm, identities, name)
         self._environments = environments
-        latencies = {name: Latency(options.latency_ms / 1000) for name in ("erp", "crm")}
+        if options.latency_ms:
+            surroundings.latencies.add([{"system": system, "ms": options.latency_ms} for system in ("erp", "crm")])
         limits: dict[str, BusinessCentralLimits | DataverseLimits] = {
             "erp": BusinessCentralLimits(LimitSettings(on=options.limits)),
             "crm": DataverseLimits(LimitSettings(on=options.limits)),
@@ -233,27 +242,15 @@ class _Machine:
             sign_in=sign_in,
             erp=environments,
             crm=crm,
-            faults=faults,
-            traffic=traffic,
-            latencies=latencies,
+            surroundings=surroundings,
             limits=limits,
             grants=grants,
-            clock=clock,
         )
         front = _Front(sign_in, control if options.control else None)
         self.endpoints = {
-            "sign_in": Endpoint(front, faults=faults, traffic=traffic, latency=Latency(), limits=None, clock=clock),
-            "erp": Endpoint(
-                Environments(environments),
-                faults=faults,
-                traffic=traffic,
-                latency=latencies["erp"],
-                limits=limits["erp"],
-                clock=clock,
-            ),
-            "crm": Endpoint(
-                crm, faults=faults, traffic=traffic, latency=latencies["crm"], limits=limits["crm"], clock=clock
-            ),
+            "sign_in": Endpoint(front, surroundings, limits=None),
+            "erp": Endpoint(Environments(environments), surroundings, limits=limits["erp"]),
+            "crm": Endpoint(crm, surroundings, limits=limits["crm"]),
         }
         self.info = {
             "sign_in": {"authority": sign_in.authority, "tenant_id": identities.tenant_id},

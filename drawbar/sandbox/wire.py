@@ -12,7 +12,6 @@ import json
 import sys
 import time
 import traceback
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -22,7 +21,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from drawbar.sandbox.clock import Clock
 from drawbar.sandbox.faults import Fault, Faults
+from drawbar.sandbox.latency import Latencies
 from drawbar.sandbox.limits import Limits, Refusal
+from drawbar.sandbox.traffic import Asked, Traffic
 
 EXEMPT = "control"  # what the sandbox itself is told is neither counted nor hit by faults
 
@@ -111,43 +112,26 @@ class CuttableProtocol(HttpToolsProtocol):
         return self.cycle is None or self.cycle.response_complete
 
 
-@dataclass(slots=True)
-class Latency:
-    """Added to every request of a system before it is handled."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What all endpoints of a sandbox share."""
 
-    seconds: float = 0.0
-
-
-class Traffic:
-    """How many requests each application made, by system, method, set and status."""
-
-    def __init__(self) -> None:
-        self.counts: Counter[tuple[str, str, str, str, int]] = Counter()
-
-    def rows(self) -> list[dict[str, Any]]:
-        names = ("client_id", "system", "method", "set", "status", "count")
-        return [dict(zip(names, (*key, count), strict=True)) for key, count in sorted(self.counts.items())]
+    clock: Clock
+    faults: Faults
+    latencies: Latencies
+    traffic: Traffic
 
 
 class Endpoint:
     """One service as an ASGI application."""
 
-    def __init__(
-        self,
-        service: Service,
-        *,
-        faults: Faults,
-        traffic: Traffic,
-        latency: Latency,
-        limits: Limits | None,
-        clock: Clock,
-    ) -> None:
+    def __init__(self, service: Service, surroundings: Surroundings, *, limits: Limits | None) -> None:
         self._service = service
-        self._faults = faults
-        self._traffic = traffic
-        self._latency = latency
+        self._clock = surroundings.clock
+        self._faults = surroundings.faults
+        self._latencies = surroundings.latencies
+        self._traffic = surroundings.traffic
         self._limits = limits
-        self._clock = clock
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -167,6 +151,7 @@ class Endpoint:
             await self._send(await self._handle(request), request.method, send)
             return
         request.app = service.caller(request)
+        began_s = time.monotonic()
         fault = self._faults.match(service.system, request.method, _target(request), request.app)
         reply = await self._answer(request, fault)
         if fault is not None:
@@ -178,18 +163,27 @@ class Endpoint:
                 case "lose_reply":
                     reply = None
                 case "duplicate":
-                    self._count(request, reply)
+                    self._note(request, reply, began_s)
                     reply = await self._answer(request, None)
-        self._count(request, reply)
+        self._note(request, reply, began_s)
         if reply is None:
             await _cut(scope, receive)
         else:
             await self._send(reply, request.method, send)
 
-    def _count(self, request: Request, reply: Reply | None) -> None:
-        service = self._service
-        status = reply.status if reply else 0
-        self._traffic.counts[(request.app or "", service.system, request.method, service.target(request), status)] += 1
+    def _note(self, request: Request, reply: Reply | None, began_s: float) -> None:
+        self._traffic.note(
+            Asked(
+                at=self._clock.now().isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+                client_id=request.app or "",
+                system=self._service.system,
+                method=request.method,
+                target=_target(request),
+                set=self._service.target(request),
+                status=reply.status if reply else 0,
+                took_ms=round((time.monotonic() - began_s) * 1000, 3),
+            )
+        )
 
     async def _answer(self, request: Request, fault: Fault | None) -> Reply | None:
         """None: the connection is to be closed without an answer."""
@@ -203,17 +197,18 @@ class Endpoint:
             if fault.action == "delay" and fault.when == "before":
                 await asyncio.sleep(fault.seconds)
         service, limits = self._service, self._limits
+        wait_s = self._latencies.seconds(service.system, request.method, _target(request), request.app)
         if limits is None or not limits.on or request.app is None:
-            if self._latency.seconds:
-                await asyncio.sleep(self._latency.seconds)
+            if wait_s:
+                await asyncio.sleep(wait_s)
             return await self._handle(request)
         ticket = await limits.admit(request.app)
         if isinstance(ticket, Refusal):
             return service.refused(request, ticket)
         started = time.monotonic()
         try:
-            if self._latency.seconds:
-                await asyncio.sleep(self._latency.seconds)
+            if wait_s:
+                await asyncio.sleep(wait_s)
             reply = await self._handle(request)
         finally:
             limits.release(request.app, time.monotonic() - started)

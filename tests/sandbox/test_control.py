@@ -289,6 +289,29 @@ class TestEditsAndTruth:
         assert len(control("GET", "truth/crm/accounts")) == int(crm.get("accounts/$count").text)
 
 
+class TestLatency:
+    def test_is_added_to_the_requests_that_a_rule_names(self, control: Control, crm: Client):
+        control("POST", "latency", {"system": "crm", "method": "GET", "path": "WhoAmI", "ms": 80})
+        try:
+            crm.get("WhoAmI")
+            crm.get("accounts?$top=1")
+            log = {row["target"].rpartition("/")[2]: row["took_ms"] for row in control("GET", "requests/log")[-2:]}
+        finally:
+            control("DELETE", "latency")
+
+        assert log["WhoAmI"] >= 80 > log["accounts?$top=1"]
+
+    def test_shows_its_rules_the_latest_first(self, control: Control):
+        control("POST", "latency", {"system": "erp", "ms": 5})
+        try:
+            shown = control("POST", "latency", {"method": "PATCH", "ms": {"median": 200, "p99": 900}})
+        finally:
+            control("DELETE", "latency")
+
+        assert [(rule["method"], rule["ms"]) for rule in shown] == [("PATCH", {"median": 200, "p99": 900}), (None, 5)]
+        assert control("GET", "latency") == []
+
+
 class TestRequests:
     def test_are_counted_by_application_method_set_and_status(self, info: Info, control: Control, erp: Client):
         control("DELETE", "requests")
@@ -303,3 +326,18 @@ class TestRequests:
             dict(zip(keys, (info["erp"]["client_id"], "erp", "GET", "customers", 200, 3), strict=True)),
             dict(zip(keys, (info["erp"]["client_id"], "erp", "POST", "customers", 400, 1), strict=True)),
         ] == rows
+
+    def test_are_logged_one_by_one(self, control: Control, crm: Client):
+        """Each with a number, by which a reader goes on where it stopped."""
+        last = control("GET", "requests/log")[-1]["number"] if control("GET", "requests/log") else 0
+        crm.get("accounts?$top=1")
+        crm.patch("accounts(nonsense)", {"name": "x"})
+
+        asked = control("GET", f"requests/log?after={last}&system=crm")
+
+        assert [(row["method"], row["set"], row["status"]) for row in asked] == [
+            ("GET", "accounts", 200),
+            ("PATCH", "accounts", 400),
+        ]
+        assert asked[0]["target"].endswith("/accounts?$top=1")
+        assert {row["client_id"] for row in asked} == {asked[0]["client_id"]} != {""}

@@ -10,8 +10,10 @@ import pytest
 
 from drawbar.sandbox.clock import Clock
 from drawbar.sandbox.faults import Faults
+from drawbar.sandbox.latency import Latencies
 from drawbar.sandbox.limits import Refusal
-from drawbar.sandbox.wire import Endpoint, Latency, Reply, Request, Traffic
+from drawbar.sandbox.traffic import Traffic
+from drawbar.sandbox.wire import Endpoint, Reply, Request, Surroundings
 
 
 class Books:
@@ -43,9 +45,10 @@ def sent(
     service: Books, traffic: Traffic, *messages: Mapping[str, Any], clock: Clock | None = None
 ) -> list[dict[str, Any]]:
     """What the application answers when the server hands it these messages of one request."""
-    endpoint = Endpoint(
-        service, faults=Faults(), traffic=traffic, latency=Latency(), limits=None, clock=clock or Clock()
+    surroundings = Surroundings(
+        clock=clock or Clock(), faults=Faults(), latencies=Latencies(random_seed=1), traffic=traffic
     )
+    endpoint = Endpoint(service, surroundings, limits=None)
     scope = {"type": "http", "method": "PATCH", "path": "/accounts(1)", "query_string": b"", "headers": []}
     rest = iter(messages)
     answers: list[dict[str, Any]] = []
