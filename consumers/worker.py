@@ -38,7 +38,8 @@ from drawbar.ports import Bus, Clock, Http, InMessage, NoReply, OutMessage, Repl
 from drawbar.settings import Settings, SinkSettings
 from drawbar.signin import system_settings
 from drawbar.throttle import Throttle, retry_delay
-from drawbar.traces import NO_TRACES, Span, Traces, open_traces
+from drawbar.traces import NO_TRACES, Span, Traces
+from drawbar.tracing import open_traces
 from schemas.codec import decode, encode
 from schemas.errors import BusUnavailable, DrawbarError, Undecodable
 from schemas.records import Command, JournalLine, Outcome, OutcomeStatus, System, Work, derived_id

@@ -14,9 +14,6 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Protocol, Union
 
-from drawbar.settings import TraceSettings
-from schemas.errors import SettingsError
-
 Headers = Sequence[tuple[str, bytes]]
 Attribute = Union[str, int]
 
@@ -93,24 +90,6 @@ class NoTraces:
 
 
 NO_TRACES = NoTraces()
-
-
-def open_traces(settings: TraceSettings, stage: str) -> Traces:
-    """The traces of one process, as the settings have them.
-
-    Raises SettingsError when they are wanted and OpenTelemetry is not installed.
-    """
-    if not settings.endpoint:
-        return NO_TRACES
-    try:
-        from drawbar.telemetry import OpenTelemetry  # noqa: PLC0415 - what it needs may not be installed
-    except ImportError as fault:
-        raise SettingsError(
-            "traces are wanted, but OpenTelemetry is not installed",
-            where="DRAWBAR_TRACES__ENDPOINT",
-            next_step='pip install "drawbar[otel]", or leave the endpoint blank',
-        ) from fault
-    return OpenTelemetry.to_collector(settings, stage)
 
 
 def end_all(spans: Iterable[Span]) -> None:

@@ -25,7 +25,7 @@ from faust.types import TP
 from drawbar.bus.clients import wait_for_broker
 from drawbar.ports import OutMessage
 from drawbar.settings import Settings
-from drawbar.traces import open_traces
+from drawbar.tracing import open_traces
 from processors.agents import Decide, Intake, Position, Pulse, Route, to_in_message
 from processors.app import Processors, end_stuck_recovery, make_app
 from processors.brakes import Brakes, Limits

@@ -32,7 +32,7 @@ from drawbar.odata import adapter_for, open_http
 from drawbar.ports import Clock, Http
 from drawbar.settings import Settings, SystemSettings
 from drawbar.throttle import Throttle
-from drawbar.traces import open_traces
+from drawbar.tracing import open_traces
 from producers.capture import Subject, entity_key, field_set_of
 from producers.entity import EntityCapture, Fenced
 from producers.lane import LaneHttp

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from drawbar.cli.running import age, parse_when, plural, utc_now, who
-from drawbar.cli.shared import AsJson, ConnectionFile, new_app, open_running, print_json_line, print_table, say
+from drawbar.cli.running import age, parse_when, plural, who
+from drawbar.cli.shared import AsJson, ConnectionFile, new_app, open_running, print_json_line, print_table, say, utc_now
 from schemas.errors import UsageError
 
 if TYPE_CHECKING:

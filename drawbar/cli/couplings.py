@@ -19,7 +19,7 @@ from drawbar.cli.carrying_out import Task, carry_out, progress_bar
 from drawbar.cli.orders import Verdict, await_verdict, order_message
 from drawbar.cli.pair_description import describe_row, print_described
 from drawbar.cli.plans import couple_task, describe_plan, new_batch, plan_of
-from drawbar.cli.running import Running, age, plural, running, say_unreadable, utc_now
+from drawbar.cli.running import Running, age, plural, running, say_unreadable
 from drawbar.cli.shared import (
     AsJson,
     ConnectionFile,
@@ -30,6 +30,7 @@ from drawbar.cli.shared import (
     print_json_line,
     print_table,
     say,
+    utc_now,
 )
 
 if TYPE_CHECKING:

@@ -18,8 +18,18 @@ import typer
 
 from drawbar.cli.orders import order_message
 from drawbar.cli.pair_description import missing_label
-from drawbar.cli.running import Running, age, parse_when, plural, running, say_unreadable, stamp, utc_now
-from drawbar.cli.shared import AsJson, ConnectionFile, MappingName, WaitS, folded, new_app, print_json_line, say
+from drawbar.cli.running import Running, age, parse_when, plural, running, say_unreadable, stamp
+from drawbar.cli.shared import (
+    AsJson,
+    ConnectionFile,
+    MappingName,
+    WaitS,
+    folded,
+    new_app,
+    print_json_line,
+    say,
+    utc_now,
+)
 
 if TYPE_CHECKING:
     from drawbar.cli.replayed import Fate

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from drawbar.cli.pair_description import describe_row, iso, print_described
-from drawbar.cli.running import Running, plural, running, say_unreadable, utc_now
-from drawbar.cli.shared import AsJson, ConnectionFile, MappingName, columns, folded, print_json_line
+from drawbar.cli.running import Running, plural, running, say_unreadable
+from drawbar.cli.shared import AsJson, ConnectionFile, MappingName, columns, folded, print_json_line, utc_now
 from schemas.errors import UsageError
 
 if TYPE_CHECKING:

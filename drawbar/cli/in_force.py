@@ -104,7 +104,7 @@ def _warn_of_others(folder: Path | None, found: MappingSet) -> None:
 
 def of_folder(folder: Path | None, *, by: str) -> MappingSet:
     """The files of a folder (None: the shipped ones). Raises MappingFileError when there is none."""
-    from drawbar.cli.running import utc_now
+    from drawbar.cli.shared import utc_now
     from processors.mapping_files import texts_of
     from schemas.mapping_set import MappingSet
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 import typer
 
 from drawbar.cli.explain import homes_of
-from drawbar.cli.running import Running, plural, running, say_unreadable, utc_now
+from drawbar.cli.running import Running, plural, running, say_unreadable
 from drawbar.cli.shared import (
     AsJson,
     ConnectionFile,
@@ -21,6 +21,7 @@ from drawbar.cli.shared import (
     print_error,
     print_json_line,
     print_table,
+    utc_now,
 )
 from schemas.errors import UsageError
 

@@ -402,8 +402,8 @@ def sandbox(
     Example: drawbar sandbox --seed empty --db sandbox.sqlite --connection-file sandbox.json
     """
     from drawbar.cli.connection import write_connection
-    from drawbar.cli.running import parse_when, utc_now
-    from drawbar.cli.shared import print_json_line
+    from drawbar.cli.running import parse_when
+    from drawbar.cli.shared import print_json_line, utc_now
     from drawbar.log import set_up_log
     from drawbar.sandbox.crm_webhooks import DELAY_S
     from drawbar.sandbox.seed_folder import FolderError

@@ -72,10 +72,6 @@ def who() -> str:
         return "operator"  # a container may have a user without a name
 
 
-def utc_now() -> datetime:
-    return datetime.now(timezone.utc)
-
-
 def parse_when(text: str, *, now: datetime) -> datetime:
     """A point in time: ISO 8601 (UTC unless it says otherwise), or how long ago: `90s`, `10m`, `2h`, `3d`.
 

@@ -11,6 +11,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -95,6 +96,10 @@ def print_error(error: DrawbarError) -> None:
     """Code, what, where and what to do, on standard error."""
     sys.stderr.write(error.for_people() + "\n")
     sys.stderr.flush()
+
+
+def utc_now() -> datetime:
+    return datetime.now(timezone.utc)
 
 
 def say(text: str) -> None:

@@ -18,8 +18,8 @@ import typer
 
 from drawbar.cli.carrying_out import Task, carry_out, progress_bar
 from drawbar.cli.plans import TITLES, couple_task, describe_plan, first_of, new_batch, plan_of, task_of
-from drawbar.cli.running import Running, running, say_unreadable, utc_now
-from drawbar.cli.shared import AsJson, ConnectionFile, MappingName, new_app, print_json_line, print_table, say
+from drawbar.cli.running import Running, running, say_unreadable
+from drawbar.cli.shared import AsJson, ConnectionFile, MappingName, new_app, print_json_line, print_table, say, utc_now
 
 if TYPE_CHECKING:
     from drawbar.rows import Rows

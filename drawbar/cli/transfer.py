@@ -21,8 +21,17 @@ import typer
 
 from drawbar.cli.couplings import pair_mappings
 from drawbar.cli.orders import order_message
-from drawbar.cli.running import Running, plural, running, say_unreadable, utc_now
-from drawbar.cli.shared import AsJson, ConnectionFile, MappingName, open_settings, print_json_line, print_table, say
+from drawbar.cli.running import Running, plural, running, say_unreadable
+from drawbar.cli.shared import (
+    AsJson,
+    ConnectionFile,
+    MappingName,
+    open_settings,
+    print_json_line,
+    print_table,
+    say,
+    utc_now,
+)
 from schemas.errors import UsageError
 
 if TYPE_CHECKING:

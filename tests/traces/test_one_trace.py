@@ -16,7 +16,8 @@ from opentelemetry.trace import StatusCode
 from drawbar.ports import InMessage
 from drawbar.settings import TraceSettings
 from drawbar.telemetry import OpenTelemetry
-from drawbar.traces import NO_TRACES, open_traces
+from drawbar.traces import NO_TRACES
+from drawbar.tracing import open_traces
 from schemas.codec import encode
 from schemas.records import Order, OrderKind, Work
 from schemas.topics import DEAD_LETTERS, DEAD_LETTERS_INDEX, JOURNAL, PAIRS_WORK
