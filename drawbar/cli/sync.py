@@ -248,10 +248,10 @@ def _create_task(one: Planned, batch: str) -> Task:
 
 def _run(system: Running, made: Made, *, idle_s: float) -> list[tuple[Planned, End]]:
     """Order and follow, in steps: what a step brings about is what the next relies on."""
-    from processors.planning import Fate, end_of
-    from schemas.records import home_key
+    from processors.planning import Fate, How
 
     answers: dict[str, str] = {}
+    all_ended = True
     for name in made.plan.order:
         steps: tuple[tuple[str, tuple[Fate, ...], Callable[[Planned], Task]], ...] = (
             (
@@ -270,6 +270,21 @@ def _run(system: Running, made: Made, *, idle_s: float) -> list[tuple[Planned, E
             with progress_bar(f"{name}: {verb}") as progress:
                 carried = carry_out(system.rows, tasks, idle_s=idle_s, progress=progress)
             answers |= {task.keys[0]: carried.answers.get(task.order_id, "") for task in tasks}
+            all_ended &= carried.ended == len(tasks)
+    found = _ends(system, made, answers)
+    after = [task_of(one, None, home=one.home) for one, end in found if end.how is How.OPEN]
+    if after and all_ended:  # it was made or coupled, and what the target made of it is on its way back
+        with progress_bar("what came back") as progress:
+            carry_out(system.rows, after, idle_s=idle_s, progress=progress)
+        found = _ends(system, made, answers)
+    return found
+
+
+def _ends(system: Running, made: Made, answers: Mapping[str, str]) -> list[tuple[Planned, End]]:
+    """What has become of each record by now."""
+    from processors.planning import end_of
+    from schemas.records import home_key
+
     keys = [home_key(one.mapping, one.home) for one in made.plan.records]
     rows = system.rows.rows(keys)
     return [

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from schemas.codec import encode
 from schemas.coupling import PairState, Row
 from schemas.records import Outcome, OutcomeStatus, RecordRef, System, Value, Work
 from schemas.topics import PAIRS_WORK
+from tests.builders import a_flight
 from tests.cli.living_rows import LivingRows, a_person, its_user
 from tests.cli.rows_fake import CUSTOMERS, NOW, PEOPLE, FakeRows, a_row, a_side, run, shipped
 
@@ -52,6 +54,22 @@ def a_load(**options: object) -> LivingRows:
     twin = an_account(6, name="Works 4")
     records = [*(a_customer(number) for number in (1, 2, 3, 4)), *(an_account(number) for number in (1, 2, 4, 5)), twin]
     return LivingRows(known=records, mappings=MAPPINGS, **options)  # type: ignore[arg-type]
+
+
+@dataclass(kw_only=True)
+class Echoing(LivingRows):
+    """A coupled record has another write under way when it is looked at, and is at rest soon after."""
+
+    def rows(self, keys: Iterable[str] | None = None) -> dict[str, Row]:
+        found = super().rows(keys)
+        for key, row in found.items():
+            if row.pair is not None and row.pair.state is PairState.COUPLED and key not in self.at_rest:
+                self.at_rest.add(key)
+                self.news.append(row)
+                found[key] = replace(row, pair=replace(row.pair, in_flight=a_flight()))
+        return found
+
+    at_rest: set[str] = field(default_factory=set)
 
 
 def coupled(rows: FakeRows) -> int:
@@ -153,6 +171,15 @@ class TestRun:
 
         assert 0 == result.exit_code
         assert [order.order_id for _, order in other.orders] == [order.order_id for _, order in rows.orders]
+
+    def test_waits_for_what_the_target_made_of_a_record(self):
+        """The target fills in a city, which comes back and is written while the plan ends: as planned all the same."""
+        rows = Echoing(known=a_load().known, mappings=MAPPINGS)
+
+        result = run(app, "run", "--create", "both", "--mapping", CUSTOMERS, *IDLE, rows=rows, mappings=MAPPINGS)
+
+        assert "not ended" not in " ".join(result.err.split())
+        assert 0 == result.exit_code
 
     def test_takes_an_open_dead_letter_for_an_end(self):
         """What the target refuses is told with its cause; exit code 0, for a letter is open."""
