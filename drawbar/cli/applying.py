@@ -202,7 +202,7 @@ class _Change:
     def _await_captured(self) -> None:
         """Return when capture has read all records with the new fields, and their rows hold them."""
         from drawbar.status import TrafficReader
-        from schemas.topics import PAIRS_WORK, changes_topic
+        from schemas.topics import PAIRS_WORK
 
         if not self.new:
             return
@@ -225,12 +225,21 @@ class _Change:
                 if now - told_at > TELL_EVERY_S:
                     told_at = now
                     say(f"capture reads {', '.join(left)} anew")
-        with TrafficReader(bus, topics=[*(changes_topic(*key) for key in wanted), PAIRS_WORK]) as traffic:
-            for part in ([changes_topic(*key) for key in wanted], [PAIRS_WORK]):
+        routed = self._routed(wanted)
+        with TrafficReader(bus, topics=[*routed, PAIRS_WORK]) as traffic:
+            for part in (routed, [PAIRS_WORK]):
                 ends = traffic.ends(part)
                 while traffic.not_read(ends):
                     time.sleep(LOOK_EVERY_S)
         self._say(f"{names} read anew, with the new fields")
+
+    def _routed(self, wanted: Iterable[tuple[str, str]]) -> list[str]:
+        """The topics of these entities that decide reads by the files still in force; others it reads later, whole."""
+        from processors.route import changes_topics, routes_of
+        from schemas.topics import changes_topic
+
+        read_now = changes_topics(routes_of(self.system.mappings.values()))
+        return [topic for key in wanted if (topic := changes_topic(*key)) in read_now]
 
     def _field_sets(self) -> dict[tuple[str, str], str]:
         from processors.mapping_files import captured_entities
