@@ -267,7 +267,7 @@ class Control:
     def _after_crm(self, changes: list[Change]) -> None:
         for change in changes:
             if change.table in self._crm.sets and change.note is not None:
-                app = str(change.note.user.get("applicationid"))
+                app = str((change.note.initiating or change.note.user).get("applicationid"))
                 self._react("crm", self._crm.sets[change.table], change, app, set(change.note.columns))
 
     def _react(self, system: str, set_name: str, change: Change, app: str, fields: set[str]) -> None:

@@ -82,6 +82,8 @@ class EntityDefinitions:
                 return self._keys(entity, segments[1], options)
             case "OneToManyRelationships":
                 return self._list("OneToManyRelationships", _collections(entity), options)
+            case "ManyToManyRelationships":
+                return self._list("ManyToManyRelationships", _associations(entity), options)
             case "ManyToOneRelationships":
                 return self._list("ManyToOneRelationships", _relationships(entity), options)
             case other:
@@ -273,6 +275,23 @@ def _relationships(entity: Entity) -> list[Described]:
     ]
 
 
+def _associations(entity: Entity) -> list[Described]:
+    return [
+        {
+            "MetadataId": _metadata_id(association.intersect, name),
+            "SchemaName": name,
+            "IntersectEntityName": association.intersect,
+            "Entity1LogicalName": entity.logical,
+            "Entity1IntersectAttribute": association.mine,
+            "Entity1NavigationPropertyName": name,
+            "Entity2LogicalName": association.other,
+            "Entity2IntersectAttribute": association.theirs,
+            "Entity2NavigationPropertyName": name,
+        }
+        for name, association in entity.associations.items()
+    ]
+
+
 def _collections(entity: Entity) -> list[Described]:
     return [
         {
@@ -310,6 +329,8 @@ def csdl(entities: Mapping[str, Entity]) -> bytes:
         for name, (_, targets) in entity.navigations.items():
             target = targets[0] if len(targets) == 1 and targets[0] in entities else "crmbaseentity"
             lines.append(f'<NavigationProperty Name="{name}" Type="mscrm.{target}" Nullable="true"/>')
+        for name, association in entity.associations.items():
+            lines.append(f'<NavigationProperty Name="{name}" Type="Collection(mscrm.{association.other})"/>')
         for name, (table, _) in entity.collections.items():
             lines.append(f'<NavigationProperty Name="{name}" Type="Collection(mscrm.{table})"/>')
         lines.append("</EntityType>")

@@ -71,6 +71,13 @@ def mirror_customer(row: Values, customer: str, contact: str) -> None:
     row[contact] = row_id if kind == "contact" else None
 
 
+def backdate(row: Values) -> None:
+    """A row that was made elsewhere before keeps that day; when it came here is kept beside it."""
+    day = row.get("overriddencreatedon")
+    if day is not None:
+        row["createdon"], row["overriddencreatedon"] = f"{day[:10]}T00:00:00Z", str(row["createdon"])[:10]
+
+
 def check_currency(
     row_id: str, row: Values, before: Values | None, *, base: str | None, others: dict[str, Values]
 ) -> None:

@@ -33,6 +33,8 @@ class CrmNote:
     user: Values
     columns: tuple[str, ...]
     tag: str | None
+    initiating: Values | None = None  # who wrote in the user's name, if it was another
+    detects_duplicates: bool = False
 
 
 @dataclass(slots=True)
@@ -104,11 +106,11 @@ class CrmWebhooks:
         entity = self._entities[change.table]
         now_ms = self._store.clock.now_ms()
         user_id = note.user["systemuserid"]
-        object_id = note.user.get("azureactivedirectoryobjectid") or _EMPTY
+        initiating = note.initiating or note.user
         if change.after is None:
             target: Any = _reference(change.table, change.id)
         else:
-            names = (*note.columns, entity.id, "modifiedon", "modifiedby")
+            names = (*note.columns, entity.id, "modifiedon", "modifiedby", "modifiedonbehalfby")
             target = {"__type": f"Entity:{_CONTRACTS}", **self._image(entity, change.id, change.after, names)}
         pre, post = self._images(step_id, entity, change)
         shared = [{"key": "tag", "value": note.tag}] if note.tag else []
@@ -116,11 +118,11 @@ class CrmWebhooks:
             "BusinessUnitId": note.user.get("businessunitid"),
             "CorrelationId": str(uuid.uuid4()),
             "Depth": 1,
-            "InitiatingUserAzureActiveDirectoryObjectId": object_id,
-            "InitiatingUserId": user_id,
+            "InitiatingUserAzureActiveDirectoryObjectId": initiating.get("azureactivedirectoryobjectid") or _EMPTY,
+            "InitiatingUserId": initiating["systemuserid"],
             "InputParameters": [
                 {"key": "Target", "value": target},
-                {"key": "SuppressDuplicateDetection", "value": True},
+                {"key": "SuppressDuplicateDetection", "value": not note.detects_duplicates},
             ],
             "IsExecutingOffline": False,
             "IsInTransaction": False,
@@ -143,7 +145,7 @@ class CrmWebhooks:
             "SecondaryEntityName": "none",
             "SharedVariables": shared,
             "Stage": 40,
-            "UserAzureActiveDirectoryObjectId": object_id,
+            "UserAzureActiveDirectoryObjectId": note.user.get("azureactivedirectoryobjectid") or _EMPTY,
             "UserId": user_id,
         }
 

@@ -42,6 +42,7 @@ from drawbar.sandbox.grants import Grants
 from drawbar.sandbox.limits import BusinessCentralLimits, DataverseLimits, LimitSettings
 from drawbar.sandbox.notify import Notifier
 from drawbar.sandbox.seed import Identities, Kind, plant, plant_environment
+from drawbar.sandbox.seed_roles import plant_roles
 from drawbar.sandbox.sign_in import Application, SignIn
 from drawbar.sandbox.store import Database, Store
 from drawbar.sandbox.wire import EXEMPT, CuttableProtocol, Endpoint, Latency, Reply, Request, Traffic
@@ -205,6 +206,7 @@ class _Machine:
         crm = Dataverse(crm_store, sign_in=sign_in, grants=grants, origin=origins["crm"], webhooks=self.crm_webhooks)
         if is_new:
             plant(erp, crm, identities, options.seed, scale=options.scale, folder=options.data)
+        plant_roles(crm.records)
         environments = {ENVIRONMENT: erp}
         for name in options.environments:
             if not _ENVIRONMENT_NAME.fullmatch(name) or name in environments:
