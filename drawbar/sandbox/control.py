@@ -24,6 +24,7 @@ from drawbar.sandbox.faults import FaultRuleError, Faults
 from drawbar.sandbox.grants import Grants
 from drawbar.sandbox.limits import BusinessCentralLimits, DataverseLimits
 from drawbar.sandbox.odata import QueryError, parse_options
+from drawbar.sandbox.servers import Servers
 from drawbar.sandbox.sign_in import SignIn
 from drawbar.sandbox.store import Change, Values
 from drawbar.sandbox.wire import Latency, Reply, Request, Traffic, to_json
@@ -64,6 +65,7 @@ class Control:
         traffic: Traffic,
         latencies: dict[str, Latency],
         limits: dict[str, BusinessCentralLimits | DataverseLimits],
+        servers: Servers,
         grants: Grants,
         clock: Clock,
     ) -> None:
@@ -77,6 +79,7 @@ class Control:
         self._traffic = traffic
         self._latencies = latencies
         self._limits = limits
+        self._servers = servers
         self._grants = grants
         self._automations: list[Automation] = []
         self._runs: list[int] = []
@@ -152,7 +155,10 @@ class Control:
             settings.scale = float(body.get("scale", settings.scale))
             settings.window_s = float(body.get("window_s", settings.window_s))
             self._limits[system].forget()
-        return {system: asdict(limits.settings) for system, limits in self._limits.items()}
+            if system == "crm" and "servers" in body:
+                self._servers.count = int(body["servers"])
+        shown = {system: asdict(limits.settings) for system, limits in self._limits.items()}
+        return {**shown, "crm": {**shown["crm"], "servers": self._servers.count}}
 
     def _set_grants(self, body: Any) -> Any:
         for system in self._systems(body):

@@ -43,6 +43,7 @@ from drawbar.sandbox.limits import BusinessCentralLimits, DataverseLimits, Limit
 from drawbar.sandbox.notify import Notifier
 from drawbar.sandbox.seed import Identities, Kind, plant, plant_environment
 from drawbar.sandbox.seed_roles import plant_roles
+from drawbar.sandbox.servers import Servers
 from drawbar.sandbox.sign_in import Application, SignIn
 from drawbar.sandbox.store import Database, Store
 from drawbar.sandbox.wire import EXEMPT, CuttableProtocol, Endpoint, Latency, Reply, Request, Traffic
@@ -73,6 +74,7 @@ class SandboxOptions:
     clock: dt.datetime | None = None  # what time it is there at the start; None: as on this machine
     plain_http: bool = False  # no TLS, for clients that cannot be given a certificate authority
     limits: bool = True
+    servers: int = 1  # of Dataverse, behind one address; each counts what may be asked of it
     latency_ms: float = 0.0
     control: bool = True
     erp_webhook_delay_s: float = ERP_WEBHOOK_DELAY_S
@@ -181,6 +183,9 @@ class _Machine:
             Store(name, database, clock, random_seed=options.random_seed) for name in ("erp", "crm")
         )
         is_new = erp_store.is_empty() and crm_store.is_empty()
+        if options.servers < 1:
+            raise SandboxError("there is at least one server")
+        servers = Servers(options.servers, secure=not options.plain_http)
         self.erp_webhooks = ErpWebhooks(erp_store, notifier)
         self.erp_webhooks.settings.delay_s = options.erp_webhook_delay_s
         self.crm_webhooks = CrmWebhooks(crm_store, notifier)
@@ -228,7 +233,7 @@ class _Machine:
         latencies = {name: Latency(options.latency_ms / 1000) for name in ("erp", "crm")}
         limits: dict[str, BusinessCentralLimits | DataverseLimits] = {
             "erp": BusinessCentralLimits(LimitSettings(on=options.limits)),
-            "crm": DataverseLimits(LimitSettings(on=options.limits)),
+            "crm": DataverseLimits(LimitSettings(on=options.limits), servers),
         }
         control = Control(
             token=kept["control_token"],
@@ -239,6 +244,7 @@ class _Machine:
             traffic=traffic,
             latencies=latencies,
             limits=limits,
+            servers=servers,
             grants=grants,
             clock=clock,
         )
