@@ -23,6 +23,7 @@ from drawbar.sandbox.crm_batch import (
     resolve_body,
     resolve_target,
 )
+from drawbar.sandbox.crm_bulk_delete import BulkDelete, JobRules
 from drawbar.sandbox.crm_catalog import CATALOG_RULES
 from drawbar.sandbox.crm_fetch import read_fetch, run_fetch
 from drawbar.sandbox.crm_keys import missing
@@ -104,13 +105,17 @@ class Dataverse:
         self.base_url = origin + PATH
         self._sign_in = sign_in
         self._grants = grants
-        self.records = CrmRecords(store, {**CATALOG_RULES, **SALES_RULES, **ROLE_RULES})
+        rules = {**CATALOG_RULES, **SALES_RULES, **ROLE_RULES, "asyncoperation": JobRules()}
+        self.records = CrmRecords(store, rules)
         self.sets = {entity.logical: entity.set for entity in self.records.entities.values()}
         self._reader = CrmReader(self.records)
         self._listings: Listings[Values] = Listings(store)
         self._actions = CrmActions(self.records)
         self._security = Security(self.records, grants)
-        self._messages: Mapping[str, Message] = RoleMessages(self.records, self._security).messages
+        self._messages: Mapping[str, Message] = {
+            **RoleMessages(self.records, self._security).messages,
+            **BulkDelete(self.records, webhooks.jobs).messages,
+        }
         self._definitions = EntityDefinitions(self.records.entities, self.base_url, self.records.keys.of)
 
     # ------------------------------------------------------------ as a service

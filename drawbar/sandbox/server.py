@@ -212,6 +212,7 @@ class _Machine:
         if is_new:
             plant(erp, crm, identities, options.seed, scale=options.scale, folder=options.data)
         plant_roles(crm.records)
+        self.crm_webhooks.jobs.end_those_of_the_last_run()
         environments = {ENVIRONMENT: erp}
         for name in options.environments:
             if not _ENVIRONMENT_NAME.fullmatch(name) or name in environments:
