@@ -30,7 +30,7 @@ from drawbar.sandbox.crm_jobs import (
 from drawbar.sandbox.crm_messages import Asked, Message
 from drawbar.sandbox.crm_model import CrmError, Entity, whole_seconds
 from drawbar.sandbox.crm_reading import CrmReader
-from drawbar.sandbox.crm_records import CrmRecords, TableRules, Terms
+from drawbar.sandbox.crm_records import CrmRecords, Terms
 from drawbar.sandbox.odata import QueryError
 from drawbar.sandbox.store import Store, Values
 
@@ -110,32 +110,6 @@ def _condition(parent: ET.Element, condition: Values) -> None:
         given = value.get("Value") if isinstance(value, dict) else value
         text = str(given).lower() if isinstance(given, bool) else str(given)
         ET.SubElement(element, "value").text = text
-
-
-class JobRules(TableRules):
-    """A job is the service's; a client may only end one that goes on, or put it off."""
-
-    def admit(self, records: CrmRecords, row: Values, before: Values | None, written: set[str]) -> None:  # noqa: ARG002
-        if before is None:
-            raise CrmError(400, "0x80040800", "The 'Create' method does not support entities of type 'asyncoperation'.")
-        state = before["statecode"]
-        if written & {"statecode", "statuscode"} and (state == STATES[SUCCEEDED] or row["statuscode"] != CANCELED):
-            raise CrmError(
-                400, "0x80048408", f"{row['statuscode']} is not a valid status code for a job in state code {state}."
-            )
-
-    def after(
-        self,
-        records: CrmRecords,
-        row_id: str,  # noqa: ARG002
-        before: Values | None,  # noqa: ARG002
-        after: Values | None,
-        *,
-        user: Values,  # noqa: ARG002
-    ) -> None:
-        """A bulk delete ends with its job."""
-        if after is not None and after["statuscode"] == CANCELED and after.get("regardingobjectid@type") == _OPERATION:
-            mark_operation(records.store, after["regardingobjectid"], CANCELED)
 
 
 class BulkDelete:

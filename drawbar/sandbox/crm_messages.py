@@ -17,7 +17,16 @@ from drawbar.sandbox.crm_model import CrmError, Entity
 from drawbar.sandbox.odata import GUID, unquote_key
 from drawbar.sandbox.store import Values
 
-Answer = Made | Values | None  # a row, the members of a response, or nothing at all
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Rows that a function answers with."""
+
+    entity: Entity
+    ids: tuple[str, ...]
+
+
+Answer = Made | Found | Values | None  # a row, rows, the members of a response, or nothing at all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ ON_DELETE: dict[tuple[str, str], OnDelete] = {
     ("sdkmessageprocessingstep", "eventhandler"): "refuse",
     ("sdkmessageprocessingstepimage", "sdkmessageprocessingstepid"): "delete",
     ("annotation", "objectid"): "delete",
+    ("duplicaterulecondition", "regardingobjectid"): "delete",
     ("uom", "uomscheduleid"): "delete",
     ("uom", "baseuom"): "refuse",
     ("product", "defaultuomid"): "refuse",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote, unquote, urlsplit
 
 from drawbar.sandbox.crm_access import CUSTOMIZE, Caller
@@ -23,11 +23,13 @@ from drawbar.sandbox.crm_batch import (
     resolve_body,
     resolve_target,
 )
-from drawbar.sandbox.crm_bulk_delete import BulkDelete, JobRules
+from drawbar.sandbox.crm_bulk_delete import BulkDelete
 from drawbar.sandbox.crm_catalog import CATALOG_RULES
+from drawbar.sandbox.crm_duplicates import DUPLICATE_RULES, Duplicates, duplicate_check
 from drawbar.sandbox.crm_fetch import read_fetch, run_fetch
+from drawbar.sandbox.crm_job_rules import JobRules
 from drawbar.sandbox.crm_keys import missing
-from drawbar.sandbox.crm_messages import Asked, Message, function_parameters
+from drawbar.sandbox.crm_messages import Asked, Found, Message, function_parameters
 from drawbar.sandbox.crm_metadata import EntityDefinitions, csdl, key_name
 from drawbar.sandbox.crm_model import (
     Association,
@@ -40,7 +42,7 @@ from drawbar.sandbox.crm_model import (
 )
 from drawbar.sandbox.crm_paging import read_cookie, write_cookie
 from drawbar.sandbox.crm_reading import CrmReader, Within, itself, wanted_annotations
-from drawbar.sandbox.crm_records import PATH, CrmRecords, Located, no_row
+from drawbar.sandbox.crm_records import PATH, CrmRecords, Located, Terms, no_row
 from drawbar.sandbox.crm_roles import ROLE_RULES, RoleMessages
 from drawbar.sandbox.crm_sales import SALES_RULES
 from drawbar.sandbox.crm_security import Security, with_batch_headers
@@ -105,7 +107,7 @@ class Dataverse:
         self.base_url = origin + PATH
         self._sign_in = sign_in
         self._grants = grants
-        rules = {**CATALOG_RULES, **SALES_RULES, **ROLE_RULES, "asyncoperation": JobRules()}
+        rules = {**CATALOG_RULES, **SALES_RULES, **ROLE_RULES, **DUPLICATE_RULES, "asyncoperation": JobRules()}
         self.records = CrmRecords(store, rules)
         self.sets = {entity.logical: entity.set for entity in self.records.entities.values()}
         self._reader = CrmReader(self.records)
@@ -115,6 +117,7 @@ class Dataverse:
         self._messages: Mapping[str, Message] = {
             **RoleMessages(self.records, self._security).messages,
             **BulkDelete(self.records, webhooks.jobs).messages,
+            **Duplicates(self.records, webhooks.jobs).messages,
         }
         self._definitions = EntityDefinitions(self.records.entities, self.base_url, self.records.keys.of)
 
@@ -164,6 +167,9 @@ class Dataverse:
 
     def _carry_out(self, call: _Call, segments: list[Segment]) -> Reply:
         terms = self._security.terms(call.caller, call.request.headers)
+        if call.request.headers.get("mscrm.suppressduplicatedetection", "").lower() == "false":
+            terms = terms or Terms()
+            terms = replace(terms, checks=(*terms.checks, duplicate_check(self.records)), detects_duplicates=True)
         if terms is None:
             return self._route(call, segments)
         with self.records.on(terms):
@@ -249,6 +255,13 @@ class Dataverse:
         row = call.reader.shape(made.entity, options, wanted_annotations(call.preferences))(shown)
         return self._ok({"@odata.context": f"{self.base_url}/$metadata#{made.entity.set}/$entity", **row})
 
+    def _found(self, call: _Call, found: Found) -> Values:
+        """The rows that a message answers with."""
+        entity, rows = found.entity, self.store.table(found.entity.logical).rows
+        shape = call.reader.shape(entity, {}, wanted_annotations(call.preferences))
+        listed = [shape(call.reader.shown(entity, row_id, rows[row_id])) for row_id in found.ids]
+        return {"@odata.context": f"{self.base_url}/$metadata#{entity.set}", "value": listed}
+
     def _ask(self, call: _Call, segment: Segment, entity: Entity | None = None, row_id: str = "") -> Reply:
         """A message of `crm_messages`, of the service or of one row."""
         name, method = segment.name.removeprefix(_NAMESPACE), call.request.method
@@ -268,6 +281,8 @@ class Dataverse:
             return Reply(204, b"", {"OData-Version": "4.0"})
         if isinstance(answer, Made):
             return self._made(call, answer)
+        if isinstance(answer, Found):
+            return self._ok(self._found(call, answer))
         return self._ok({"@odata.context": f"{self.base_url}/$metadata#{_NAMESPACE}{name}Response", **answer})
 
     def _act_on(self, call: _Call, entity: Entity, row_id: str, name: str) -> Reply:

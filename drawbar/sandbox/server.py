@@ -30,6 +30,7 @@ from drawbar.sandbox.business_central import AUDIENCE, BusinessCentral
 from drawbar.sandbox.certificates import Certificates, ensure_certificates
 from drawbar.sandbox.clock import Clock
 from drawbar.sandbox.control import Control
+from drawbar.sandbox.crm_duplicates import plant_rules
 from drawbar.sandbox.crm_records import PATH as CRM_PATH
 from drawbar.sandbox.crm_webhooks import DELAY_S as CRM_WEBHOOK_DELAY_S
 from drawbar.sandbox.crm_webhooks import CrmWebhooks
@@ -212,6 +213,7 @@ class _Machine:
         if is_new:
             plant(erp, crm, identities, options.seed, scale=options.scale, folder=options.data)
         plant_roles(crm.records)
+        plant_rules(crm.records)
         self.crm_webhooks.jobs.end_those_of_the_last_run()
         environments = {ENVIRONMENT: erp}
         for name in options.environments:
