@@ -9,8 +9,10 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from drawbar.sandbox.crm_model import Association, CrmError, key_taken
-from drawbar.sandbox.crm_records import CrmRecords
+from drawbar.sandbox.crm_access import Caller
+from drawbar.sandbox.crm_keys import missing
+from drawbar.sandbox.crm_model import Association, CrmError, key_taken, not_supported
+from drawbar.sandbox.crm_records import CrmRecords, Located
 from drawbar.sandbox.store import Values
 
 _IDS = uuid.UUID("c2a1d2be-3c8e-4a5b-9f61-0b1d7f0e4a77")  # a pair has one id, however often it is joined
@@ -25,6 +27,21 @@ def partners(records: CrmRecords, association: Association, row_id: str) -> list
 def pair_id(association: Association, row_id: str, other_id: str) -> str:
     ends = {association.mine: row_id, association.theirs: other_id}
     return str(uuid.uuid5(_IDS, "/".join((association.intersect, *(ends[name] for name in sorted(ends))))))
+
+
+def to_join(records: CrmRecords, caller: Caller, association: Association, row_id: str, located: Located) -> str:
+    """The id of the row to be joined with this one, or parted from it. Raises CrmError when it may not be."""
+    other = records.entities[association.other]
+    if association.right is None:
+        raise not_supported(records.entities[association.intersect], "Associate")
+    if located.row_id is None:
+        raise missing(other)
+    records.find(other, located.row_id)
+    table, right = association.right
+    decisive_id = located.row_id if table == other.logical else row_id
+    decisive = records.entities[table]
+    caller.demand(decisive, right, decisive_id, records.find(decisive, decisive_id).values)
+    return located.row_id
 
 
 def join(records: CrmRecords, association: Association, row_id: str, other_id: str, **more: Any) -> None:

@@ -66,8 +66,11 @@ def to_fetch(query: Any) -> str:
         raise _refused("A query of 'QuerySet' is a QueryExpression with an 'EntityName'.")
     fetch = ET.Element("fetch", {"top": str(query["TopCount"])} if query.get("TopCount") else {})
     main = ET.SubElement(fetch, "entity", {"name": query["EntityName"]})
-    _filter(main, query.get("Criteria"))
-    _links(main, query.get("LinkEntities"))
+    try:
+        _filter(main, query.get("Criteria"))
+        _links(main, query.get("LinkEntities"))
+    except (AttributeError, TypeError) as error:
+        raise _refused("A query of 'QuerySet' is not made as a QueryExpression is.") from error
     return ET.tostring(fetch, "unicode")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from drawbar.sandbox.crm_bulk_delete import mark_operation
 from drawbar.sandbox.crm_duplicates import PUBLISHING, UNPUBLISHED, set_status
 from drawbar.sandbox.crm_jobs import CANCELED, STATES, SUCCEEDED
-from drawbar.sandbox.crm_model import CrmError
+from drawbar.sandbox.crm_model import CrmError, not_supported
 from drawbar.sandbox.crm_records import CrmRecords, TableRules
 from drawbar.sandbox.store import Values
 
@@ -16,9 +16,9 @@ from drawbar.sandbox.store import Values
 class JobRules(TableRules):
     """A job is the service's; a client may only end one that goes on, or put it off."""
 
-    def admit(self, records: CrmRecords, row: Values, before: Values | None, written: set[str]) -> None:  # noqa: ARG002
+    def admit(self, records: CrmRecords, row: Values, before: Values | None, written: set[str]) -> None:
         if before is None:
-            raise CrmError(400, "0x80040800", "The 'Create' method does not support entities of type 'asyncoperation'.")
+            raise not_supported(records.entities["asyncoperation"], "Create")
         state = before["statecode"]
         if written & {"statecode", "statuscode"} and (state == STATES[SUCCEEDED] or row["statuscode"] != CANCELED):
             raise CrmError(

@@ -44,6 +44,20 @@ class Message:
     is_function: bool = False
 
 
+def message_named(
+    messages: Mapping[str, Message], name: str, entity: Entity | None, method: str, key: str | None
+) -> Message:
+    """Raises CrmError when there is none of the name for this table, or it is asked in another way."""
+    message = messages.get(name)
+    is_bound = message is not None and (entity.logical in message.bound_to if entity else not message.bound_to)
+    if message is None or not is_bound:
+        raise CrmError(404, "0x80060888", f"Resource not found for the segment '{name}'.")
+    if method != ("GET" if message.is_function else "POST") or (key and not message.is_function):
+        kind = "a function" if message.is_function else "an action"
+        raise CrmError(405, "0x80060888", f"The HTTP method '{method}' is not allowed on {kind}.")
+    return message
+
+
 _PARAMETER = re.compile(r"\s*(\w+)\s*=\s*('(?:[^']|'')*'|[^,']*)\s*(?:,|\Z)")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
+from drawbar.sandbox.crm_access import RIGHTS, Depth, depths_of, privilege_id, privilege_name, rights_of
 from drawbar.sandbox.crm_keys import Key
 from drawbar.sandbox.crm_model import CHOICES, LOOKUPS, Attribute, CrmError, Entity
 from drawbar.sandbox.odata import (
@@ -173,8 +174,27 @@ def _entity(entity: Entity) -> Described:
         "CanChangeTrackingBeEnabled": _managed(value=True),
         "IsOptimisticConcurrencyEnabled": tracked,
         "IsCustomEntity": "_" in entity.logical,
+        "Privileges": [] if entity.read_only else _privileges(entity),
         "DisplayName": _label(entity.logical),
     }
+
+
+def _privileges(entity: Entity) -> list[Described]:
+    depths = depths_of(entity)
+    return [
+        {
+            "CanBeBasic": Depth.BASIC in depths,
+            "CanBeDeep": Depth.DEEP in depths,
+            "CanBeGlobal": Depth.GLOBAL in depths,
+            "CanBeLocal": Depth.LOCAL in depths,
+            "CanBeEntityReference": False,
+            "CanBeParentEntityReference": False,
+            "Name": privilege_name(entity, right),
+            "PrivilegeId": privilege_id(privilege_name(entity, right)),
+            "PrivilegeType": RIGHTS[right].word,
+        }
+        for right in rights_of(entity)
+    ]
 
 
 def _attribute(entity: Entity, attribute: Attribute, options: Mapping[str, str]) -> Described:

@@ -29,6 +29,15 @@ class CrmError(ApiError):
     """`code` is Dataverse's platform code, in hexadecimal."""
 
 
+def not_supported(entity: Entity, message: str) -> CrmError:
+    return CrmError(
+        400,
+        "0x80040800",
+        f"The '{message}' method does not support entities of type '{entity.logical}'."
+        " MessageProcessorCache returned MessageProcessor.Empty.",
+    )
+
+
 def key_taken() -> CrmError:
     return CrmError(412, "0x80040237", "A record with matching key values already exists.")
 

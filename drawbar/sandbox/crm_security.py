@@ -45,7 +45,7 @@ class Security:
     def caller(self, user_id: str, headers: Mapping[str, str]) -> Caller:
         """Raises CrmError for a user who may not act, or not for another."""
         self._forget_what_is_old()
-        other_id = self._named(headers) if any(name in headers for name in _IMPERSONATION) else None
+        other_id = self._named(headers) if any(headers.get(name) for name in _IMPERSONATION) else None
         if other_id == user_id:
             other_id = None
         known = self._callers.get((user_id, other_id))
@@ -209,7 +209,7 @@ class Security:
 
 def with_batch_headers(outer: Mapping[str, str], own: Mapping[str, str]) -> Mapping[str, str]:
     """Those of an operation in a batch; in whose name it is made says the batch, unless it says so itself."""
-    if any(name in own for name in _IMPERSONATION):
+    if any(own.get(name) for name in _IMPERSONATION):
         return own
     return {**own, **{name: outer[name] for name in _IMPERSONATION if name in outer}}
 

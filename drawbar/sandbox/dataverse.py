@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from drawbar.sandbox.crm_access import CUSTOMIZE, Caller
 from drawbar.sandbox.crm_actions import BOUND, UNBOUND, Allow, CrmActions, Made
-from drawbar.sandbox.crm_associations import join, part
+from drawbar.sandbox.crm_associations import join, part, to_join
 from drawbar.sandbox.crm_batch import (
     BatchOperation,
     ChangeSet,
@@ -29,15 +29,15 @@ from drawbar.sandbox.crm_duplicates import DUPLICATE_RULES, Duplicates, duplicat
 from drawbar.sandbox.crm_fetch import read_fetch, run_fetch
 from drawbar.sandbox.crm_job_rules import JobRules
 from drawbar.sandbox.crm_keys import missing
-from drawbar.sandbox.crm_messages import Asked, Found, Message, function_parameters
+from drawbar.sandbox.crm_messages import Asked, Found, Message, function_parameters, message_named
 from drawbar.sandbox.crm_metadata import EntityDefinitions, csdl, key_name
 from drawbar.sandbox.crm_model import (
-    Association,
     CrmError,
     Entity,
     Right,
     etag,
     key_taken,
+    not_supported,
     payload_error,
 )
 from drawbar.sandbox.crm_paging import read_cookie, write_cookie
@@ -264,25 +264,20 @@ class Dataverse:
 
     def _ask(self, call: _Call, segment: Segment, entity: Entity | None = None, row_id: str = "") -> Reply:
         """A message of `crm_messages`, of the service or of one row."""
-        name, method = segment.name.removeprefix(_NAMESPACE), call.request.method
-        message = self._messages.get(name)
-        is_bound = message is not None and (entity.logical in message.bound_to if entity else not message.bound_to)
-        if message is None or not is_bound:
-            raise CrmError(404, "0x80060888", f"Resource not found for the segment '{segment.name}'.")
-        if method != ("GET" if message.is_function else "POST") or (segment.key and not message.is_function):
-            kind = "a function" if message.is_function else "an action"
-            raise CrmError(405, "0x80060888", f"The HTTP method '{method}' is not allowed on {kind}.")
+        name = segment.name.removeprefix(_NAMESPACE)
+        message = message_named(self._messages, name, entity, call.request.method, segment.key)
         if message.is_function:
             parameters = function_parameters(segment.key, call.options)
         else:
             parameters = self._body(call, entity or self.records.entities["systemuser"])
         answer = message.run(Asked(caller=call.caller, parameters=parameters, entity=entity, row_id=row_id))
-        if answer is None:
-            return Reply(204, b"", {"OData-Version": "4.0"})
-        if isinstance(answer, Made):
-            return self._made(call, answer)
-        if isinstance(answer, Found):
-            return self._ok(self._found(call, answer))
+        match answer:
+            case None:
+                return Reply(204, b"", {"OData-Version": "4.0"})
+            case Made():
+                return self._made(call, answer)
+            case Found():
+                return self._ok(self._found(call, answer))
         return self._ok({"@odata.context": f"{self.base_url}/$metadata#{_NAMESPACE}{name}Response", **answer})
 
     def _act_on(self, call: _Call, entity: Entity, row_id: str, name: str) -> Reply:
@@ -298,7 +293,7 @@ class Dataverse:
         method, key = call.request.method, segments[0].key
         if entity.read_only and method != "GET":
             verb = {"POST": "Create", "PATCH": "Update", "PUT": "Update"}.get(method, "Delete")
-            raise _not_supported(entity, verb)
+            raise not_supported(entity, verb)
         if key is None:
             if len(segments) == 2 and segments[1].name == "$count":
                 return self._count(call, entity)
@@ -537,26 +532,16 @@ class Dataverse:
                 return self._count(call, other, within)
             case "POST", "$ref", None:
                 located = self.records.located(other, self._body(call, other).get("@odata.id"))
-                self._may_join(call, association, entity, row_id, located)
-                join(self.records, association, row_id, str(located.row_id))
+                other_id = to_join(self.records, call.caller, association, row_id, located)
+                join(self.records, association, row_id, other_id)
                 return Reply(204, b"", {"OData-Version": "4.0"})
             case "DELETE", "$ref", key:
                 named = self.records.locate(other, key) if key else None
                 located = named or self.records.located(other, call.options.get("$id"))
-                self._may_join(call, association, entity, row_id, located)
-                part(self.records, association, row_id, str(located.row_id))
+                other_id = to_join(self.records, call.caller, association, row_id, located)
+                part(self.records, association, row_id, other_id)
                 return Reply(204, b"", {"OData-Version": "4.0"})
         raise CrmError(405, "0x80060888", f"The HTTP method '{call.request.method}' is not allowed here.")
-
-    def _may_join(self, call: _Call, association: Association, entity: Entity, row_id: str, located: Located) -> None:
-        if association.right is None:
-            raise _not_supported(self.records.entities[association.intersect], "Associate")
-        if located.row_id is None:
-            raise missing(self.records.entities[association.other])
-        self.records.find(self.records.entities[association.other], located.row_id)
-        table, right = association.right
-        on_this = entity.logical == table
-        self._allow(call, self.records.entities[table], right, row_id if on_this else located.row_id)
 
     def _point(self, call: _Call, entity: Entity, located: Located, body: Values) -> Reply:
         self._allow(call, entity, "write", located.row_id)
@@ -711,7 +696,7 @@ class Dataverse:
         if message not in ("CreateMultiple", "UpdateMultiple", "UpsertMultiple"):
             raise CrmError(404, "0x80060888", f"Resource not found for the segment '{_NAMESPACE}{message}'.")
         if not entity.bulk:
-            raise _not_supported(entity, message)
+            raise not_supported(entity, message)
         targets = self._body(call, entity).get("Targets")
         if not isinstance(targets, list) or not targets:
             raise payload_error(entity, "The parameter 'Targets' is a list of records.")
@@ -867,15 +852,6 @@ class Dataverse:
 
 def _wire_names(entity: Entity, columns: tuple[str, ...]) -> list[str]:
     return [entity.attributes[name].wire_name for name in columns] or [entity.id]
-
-
-def _not_supported(entity: Entity, message: str) -> CrmError:
-    return CrmError(
-        400,
-        "0x80040800",
-        f"The '{message}' method does not support entities of type '{entity.logical}'."
-        " MessageProcessorCache returned MessageProcessor.Empty.",
-    )
 
 
 def _match(tag: str, stored: Stored) -> None:

@@ -240,6 +240,8 @@ class TestBulkDelete:
             {"JobName": None},
             {"QuerySet": []},
             {"QuerySet": [{"EntityName": "lead"}]},
+            {"QuerySet": [{"EntityName": "account", "Criteria": ["name"]}]},
+            {"QuerySet": [{"EntityName": "account", "LinkEntities": [{"JoinOperator": "Any"}]}]},
             {"QuerySet": [query("account", ("name", "ContainValues", "x"))]},
             {"QuerySet": [query("account", ("nickname", "Equal", "x"))]},
             {"SendEmailNotification": True},

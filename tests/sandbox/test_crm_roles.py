@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -203,6 +205,23 @@ class TestPrivileges:
         assert (400, "0x80040800") == error_code(crm.post("privileges", {"name": "prvMine"}))
         assert (400, "0x80040800") == error_code(crm.post("systemuserrolescollection", {}))
 
+    def test_those_of_a_table_are_in_its_metadata(self, crm: Client):
+        """learn.microsoft.com/power-apps/developer/data-platform/webapi/reference/securityprivilegemetadata"""
+        told = crm.get("EntityDefinitions(LogicalName='account')?$select=Privileges").json()["Privileges"]
+
+        assert {"Create", "Read", "Write", "Delete", "Append", "AppendTo", "Assign", "Share"} == {
+            each["PrivilegeType"] for each in told
+        }
+        assert privilege_id(crm, "ShareAccount") in {each["PrivilegeId"] for each in told}
+
+    def test_the_roles_of_a_user_are_found_through_the_pairs(self, crm: Client):
+        """learn.microsoft.com/power-apps/developer/data-platform/fetchxml/join-tables#many-to-many-relationships"""
+        query = """<fetch><entity name="role"><attribute name="name"/>
+            <link-entity name="systemuserroles" from="roleid" to="roleid" intersect="true">
+            <filter><condition attribute="systemuserid" operator="eq-userid"/></filter></link-entity></entity></fetch>"""
+
+        assert ["System Administrator"] == [row["name"] for row in crm.rows("roles", params={"fetchXml": query})]
+
 
 class TestRefusals:
     def test_a_user_without_roles_may_do_nothing(self, other: Client, can):
@@ -402,3 +421,31 @@ class TestBackdating:
 
         assert "2020-02-03T00:00:00Z" == row["createdon"]
         assert row["modifiedon"][:10] == row["overriddencreatedon"]
+
+
+class TestRestart:
+    def test_roles_are_kept_and_those_of_before_there_were_any_are_made(
+        self, start: Callable[..., Info], tmp_path: Path
+    ):
+        path = tmp_path / "sandbox.sqlite"
+
+        def read(info: Info) -> tuple[int, int]:
+            client, other = Client(info, "crm"), Client(info, "crm", other=True)
+            found = client.get("accounts").status_code, other.get("accounts").status_code
+            client.close()
+            other.close()
+            return found
+
+        first = start(seed="empty", limits=False, db=path)
+        crm, other = Client(first, "crm"), Client(first, "crm", other=True)
+        take(crm, who(other), role_named(crm, "System Administrator"))
+        crm.close()
+        other.close()
+        second = read(start(seed="empty", limits=False, db=path))
+        with sqlite3.connect(path) as database:
+            tables = ("role", "privilege", "systemuserroles", "teamroles", "roleprivileges")
+            database.executemany("DELETE FROM rows WHERE system = 'crm' AND name = ?", [(name,) for name in tables])
+        database.close()
+        third = read(start(seed="empty", limits=False, db=path))
+
+        assert ((200, 403), (200, 200)) == (second, third)
