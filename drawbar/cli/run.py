@@ -380,6 +380,9 @@ def sandbox(
         ),
     ] = None,
     limits: Annotated[bool, typer.Option("--limits/--no-limits", help="Throttle as the services do.")] = True,
+    servers: Annotated[
+        int, typer.Option("--servers", min=1, help="Web servers of the CRM; each throttles for itself.")
+    ] = 1,
     latency_ms: Annotated[float, typer.Option("--latency-ms", min=0, help="Added to every request.")] = 0.0,
     control: Annotated[bool, typer.Option("--control/--no-control", help="Offer the control endpoint.")] = True,
     erp_webhook_delay_s: Annotated[
@@ -429,6 +432,7 @@ def sandbox(
         environments=tuple(environment or ()),
         clock=parse_when(clock, now=utc_now()) if clock is not None else None,
         limits=limits,
+        servers=servers,
         latency_ms=latency_ms,
         control=control,
         erp_webhook_delay_s=erp_webhook_delay_s,

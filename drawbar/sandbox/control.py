@@ -23,6 +23,7 @@ from drawbar.sandbox.grants import Grants
 from drawbar.sandbox.limits import BusinessCentralLimits, DataverseLimits
 from drawbar.sandbox.odata import QueryError, parse_options
 from drawbar.sandbox.selection import RuleError
+from drawbar.sandbox.servers import Servers
 from drawbar.sandbox.sign_in import SignIn
 from drawbar.sandbox.store import Change, Values
 from drawbar.sandbox.wire import Reply, Request, Surroundings, to_json
@@ -61,6 +62,7 @@ class Control:
         crm: Dataverse,
         surroundings: Surroundings,
         limits: dict[str, BusinessCentralLimits | DataverseLimits],
+        servers: Servers,
         grants: Grants,
     ) -> None:
         self._clock = surroundings.clock
@@ -73,6 +75,7 @@ class Control:
         self._traffic = surroundings.traffic
         self._latencies = surroundings.latencies
         self._limits = limits
+        self._servers = servers
         self._grants = grants
         self._automations: list[Automation] = []
         self._runs: list[int] = []
@@ -161,7 +164,10 @@ class Control:
             settings.scale = float(body.get("scale", settings.scale))
             settings.window_s = float(body.get("window_s", settings.window_s))
             self._limits[system].forget()
-        return {system: asdict(limits.settings) for system, limits in self._limits.items()}
+            if system == "crm" and "servers" in body:
+                self._servers.count = int(body["servers"])
+        shown = {system: asdict(limits.settings) for system, limits in self._limits.items()}
+        return {**shown, "crm": {**shown["crm"], "servers": self._servers.count}}
 
     def _set_grants(self, body: Any) -> Any:
         for system in self._systems(body):
@@ -276,7 +282,7 @@ class Control:
     def _after_crm(self, changes: list[Change]) -> None:
         for change in changes:
             if change.table in self._crm.sets and change.note is not None:
-                app = str(change.note.user.get("applicationid"))
+                app = str((change.note.initiating or change.note.user).get("applicationid"))
                 self._react("crm", self._crm.sets[change.table], change, app, set(change.note.columns))
 
     def _react(self, system: str, set_name: str, change: Change, app: str, fields: set[str]) -> None:

@@ -8,20 +8,18 @@ https://learn.microsoft.com/dynamics365/sales/close-quote
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from drawbar.sandbox.crm_catalog import publish
-from drawbar.sandbox.crm_model import CrmError, Entity, payload_error, whole_seconds
+from drawbar.sandbox.crm_model import CrmError, Entity, Right, payload_error, whole_seconds
 from drawbar.sandbox.crm_records import CrmRecords, no_row
 from drawbar.sandbox.crm_sales import DOCUMENTS, TOTALS, Document, add_up_anew, lines_of, show_in_lines
 from drawbar.sandbox.crm_states import DEFAULT_STATUS, no_move, status_for
-from drawbar.sandbox.grants import Operation
 from drawbar.sandbox.odata import GUID
 from drawbar.sandbox.store import Values
 
-Allow = Callable[[Entity, Operation], None]
 WON, CLOSED, REVISED = 2, 3, 7  # states of a quote, and the status of one that was revised
 _NOT_COPIED = frozenset(
     (
@@ -44,6 +42,12 @@ _NOT_COPIED = frozenset(
         *TOTALS,
     )
 )
+
+
+class Allow(Protocol):
+    """Raises CrmError when the caller has not the right, to that row if one is named."""
+
+    def __call__(self, entity: Entity, right: Right, row_id: str | None = None) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,7 @@ class CrmActions:
             self._lock(entity, self._named(entity, body, _ID_OF[table]), user=user, allow=allow, locked=locked)
             return None
         entity, row_id = self._target(body)
-        allow(entity, "write")
+        allow(entity, "write", row_id)
         add_up_anew(self._records, entity, row_id, user=user)
         return None
 
@@ -124,7 +128,7 @@ class CrmActions:
         if name in _LOCKS:
             self._lock(entity, row_id, user=user, allow=allow, locked=_LOCKS[name][1])
             return
-        allow(entity, "write")
+        allow(entity, "write", row_id)
         publish(self._records, row_id, user=user)
 
     # ------------------------------------------------------------ parameters
@@ -161,7 +165,7 @@ class CrmActions:
             raise payload_error(entity, f"'{entity.id}' cannot point to '{other.set}'.")
         if body.get("Status") is None:
             raise payload_error(entity, "The parameter 'Status' is a status of the row.")
-        allow(entity, "write")
+        allow(entity, "write", row_id)
         self._leave(entity, row_id, closing.source, closing.state, body["Status"], activity=activity, user=user)
 
     def _leave(
@@ -203,7 +207,7 @@ class CrmActions:
     # ------------------------------------------------------------ prices
 
     def _lock(self, entity: Entity, row_id: str, *, user: Values, allow: Allow, locked: bool) -> None:
-        allow(entity, "write")
+        allow(entity, "write", row_id)
         if bool(self._records.find(entity, row_id).values.get("ispricelocked")) == locked:
             code, word = ("0x80043b1d", "locked") if locked else ("0x80043b1e", "unlocked")
             raise CrmError(400, code, f"This entity is already {word}.")
@@ -217,11 +221,11 @@ class CrmActions:
         entity, other = self._records.entities[source.table], self._records.entities[target.table]
         row_id = self._named(entity, body, conversion.id)
         columns = _columns(other, body.get("ColumnSet"))
-        allow(entity, "read")
+        allow(entity, "read", row_id)
         allow(other, "create")
         more: Values = {}
         if name == "ReviseQuote":
-            allow(entity, "write")
+            allow(entity, "write", row_id)
             more = self._revise(entity, row_id, user=user)
         elif source.table == "quote":
             self._win(entity, row_id, body, user=user, allow=allow)
@@ -233,7 +237,7 @@ class CrmActions:
         state = self._records.find(entity, row_id).values["statecode"]
         if state == WON:
             return
-        allow(entity, "write")
+        allow(entity, "write", row_id)
         status = body.get("QuoteCloseStatus", DEFAULT_STATUS)
         activity = {"actualend": body.get("QuoteCloseDate")}
         self._leave(entity, row_id, frozenset((1,)), WON, status, activity=activity, user=user)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
+from drawbar.sandbox.crm_access import RIGHTS, Depth, depths_of, privilege_id, privilege_name, rights_of
 from drawbar.sandbox.crm_keys import Key
 from drawbar.sandbox.crm_model import CHOICES, LOOKUPS, Attribute, CrmError, Entity
 from drawbar.sandbox.odata import (
@@ -82,6 +83,8 @@ class EntityDefinitions:
                 return self._keys(entity, segments[1], options)
             case "OneToManyRelationships":
                 return self._list("OneToManyRelationships", _collections(entity), options)
+            case "ManyToManyRelationships":
+                return self._list("ManyToManyRelationships", _associations(entity), options)
             case "ManyToOneRelationships":
                 return self._list("ManyToOneRelationships", _relationships(entity), options)
             case other:
@@ -171,8 +174,27 @@ def _entity(entity: Entity) -> Described:
         "CanChangeTrackingBeEnabled": _managed(value=True),
         "IsOptimisticConcurrencyEnabled": tracked,
         "IsCustomEntity": "_" in entity.logical,
+        "Privileges": [] if entity.read_only else _privileges(entity),
         "DisplayName": _label(entity.logical),
     }
+
+
+def _privileges(entity: Entity) -> list[Described]:
+    depths = depths_of(entity)
+    return [
+        {
+            "CanBeBasic": Depth.BASIC in depths,
+            "CanBeDeep": Depth.DEEP in depths,
+            "CanBeGlobal": Depth.GLOBAL in depths,
+            "CanBeLocal": Depth.LOCAL in depths,
+            "CanBeEntityReference": False,
+            "CanBeParentEntityReference": False,
+            "Name": privilege_name(entity, right),
+            "PrivilegeId": privilege_id(privilege_name(entity, right)),
+            "PrivilegeType": RIGHTS[right].word,
+        }
+        for right in rights_of(entity)
+    ]
 
 
 def _attribute(entity: Entity, attribute: Attribute, options: Mapping[str, str]) -> Described:
@@ -273,6 +295,23 @@ def _relationships(entity: Entity) -> list[Described]:
     ]
 
 
+def _associations(entity: Entity) -> list[Described]:
+    return [
+        {
+            "MetadataId": _metadata_id(association.intersect, name),
+            "SchemaName": name,
+            "IntersectEntityName": association.intersect,
+            "Entity1LogicalName": entity.logical,
+            "Entity1IntersectAttribute": association.mine,
+            "Entity1NavigationPropertyName": name,
+            "Entity2LogicalName": association.other,
+            "Entity2IntersectAttribute": association.theirs,
+            "Entity2NavigationPropertyName": name,
+        }
+        for name, association in entity.associations.items()
+    ]
+
+
 def _collections(entity: Entity) -> list[Described]:
     return [
         {
@@ -310,6 +349,8 @@ def csdl(entities: Mapping[str, Entity]) -> bytes:
         for name, (_, targets) in entity.navigations.items():
             target = targets[0] if len(targets) == 1 and targets[0] in entities else "crmbaseentity"
             lines.append(f'<NavigationProperty Name="{name}" Type="mscrm.{target}" Nullable="true"/>')
+        for name, association in entity.associations.items():
+            lines.append(f'<NavigationProperty Name="{name}" Type="Collection(mscrm.{association.other})"/>')
         for name, (table, _) in entity.collections.items():
             lines.append(f'<NavigationProperty Name="{name}" Type="Collection(mscrm.{table})"/>')
         lines.append("</EntityType>")

@@ -1,6 +1,7 @@
 """Dataverse's tables as data, and its values: what may be written and how it is shown. Pure.
 
-Source of the attribute lists: the published table references, in `dataverse.json`.
+Source of the attribute lists: the published table references, in `dataverse.json` (business) and
+`dataverse_system.json` (roles, privileges, jobs, rules).
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, cast
+from typing import Literal as OneOf
 
 from drawbar.sandbox.odata import GUID, ApiError, Getter, Literal, Predicate, QueryError, QueryFunction
 
+Right = OneOf["create", "read", "write", "delete", "append", "appendto", "assign", "share"]
 LOOKUPS = frozenset(("Lookup", "Customer", "Owner"))
 NUMBERS = frozenset(("Integer", "BigInt", "Decimal", "Double", "Money"))
 CHOICES = frozenset(("Picklist", "State", "Status"))
@@ -24,6 +27,15 @@ CHOICES = frozenset(("Picklist", "State", "Status"))
 
 class CrmError(ApiError):
     """`code` is Dataverse's platform code, in hexadecimal."""
+
+
+def not_supported(entity: Entity, message: str) -> CrmError:
+    return CrmError(
+        400,
+        "0x80040800",
+        f"The '{message}' method does not support entities of type '{entity.logical}'."
+        " MessageProcessorCache returned MessageProcessor.Empty.",
+    )
 
 
 def key_taken() -> CrmError:
@@ -71,6 +83,18 @@ class Attribute:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Association:
+    """Rows of two tables that belong together many to many, seen from one of them."""
+
+    name: str
+    intersect: str  # the table that holds the pairs
+    mine: str  # its column that names a row of this table
+    theirs: str
+    other: str  # the table on the other side
+    right: tuple[str, Right] | None  # the right to which table joining and parting take; None: they are not offered
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Entity:
     logical: str
     set: str
@@ -84,6 +108,8 @@ class Entity:
     by_wire_name: Mapping[str, Attribute]
     navigations: Mapping[str, tuple[Attribute, tuple[str, ...]]]  # name -> attribute, tables it may point to
     collections: Mapping[str, tuple[str, str]]  # name -> table and the lookup of it that points here
+    associations: Mapping[str, Association]
+    read_only: bool  # its rows are the platform's alone
 
     def navigation_of(self, attribute: Attribute, target: str) -> str:
         """The name by which a lookup that points to `target` is written."""
@@ -94,7 +120,10 @@ class Entity:
 
 @lru_cache(maxsize=1)
 def entities() -> Mapping[str, Entity]:
-    described = json.loads(files(__package__).joinpath("dataverse.json").read_text("utf-8"))
+    described: dict[str, Any] = {}
+    for name in ("dataverse.json", "dataverse_system.json"):
+        described |= json.loads(files(__package__).joinpath(name).read_text("utf-8"))
+    associations = _associations(described)
     found: dict[str, Entity] = {}
     for logical, given in described.items():
         attributes = {column["name"]: _attribute(column) for column in given["columns"]}
@@ -118,7 +147,29 @@ def entities() -> Mapping[str, Entity]:
             by_wire_name={attribute.wire_name: attribute for attribute in attributes.values()},
             navigations=navigations,
             collections={name: (table, lookup) for name, (table, lookup) in given.get("collections", {}).items()},
+            associations=associations.get(logical, {}),
+            read_only=given.get("read_only", False),
         )
+    return found
+
+
+def _associations(described: Mapping[str, Any]) -> dict[str, dict[str, Association]]:
+    """By table and name; an intersect names its two ends once."""
+    found: dict[str, dict[str, Association]] = {}
+    for logical, given in described.items():
+        joins = given.get("intersect")
+        if joins is None:
+            continue
+        one, other = joins["ends"]
+        for (table, mine), (there, theirs) in ((one, other), (other, one)):
+            found.setdefault(table, {})[joins["name"]] = Association(
+                name=joins["name"],
+                intersect=logical,
+                mine=mine,
+                theirs=theirs,
+                other=there,
+                right=cast("tuple[str, Right] | None", tuple(joins["right"]) if joins["right"] else None),
+            )
     return found
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from drawbar.sandbox.crm_model import LOOKUPS, Attribute, CrmError, CrmSchema, Entity, etag, label
+from drawbar.sandbox.crm_associations import partners
+from drawbar.sandbox.crm_model import LOOKUPS, Association, Attribute, CrmError, CrmSchema, Entity, etag, label
 from drawbar.sandbox.crm_records import CrmRecords
 from drawbar.sandbox.odata import (
     Order,
@@ -22,6 +23,7 @@ from drawbar.sandbox.odata import (
 from drawbar.sandbox.store import Stored, Values
 
 Included = Callable[[str], bool]
+Sees = Callable[[Entity], Callable[[str, Values], bool]]  # which rows of a table may be read; raises when none may
 _FORMATTED = "OData.Community.Display.V1.FormattedValue"
 _LOGICAL = "Microsoft.Dynamics.CRM.lookuplogicalname"
 _NAVIGATION = "Microsoft.Dynamics.CRM.associatednavigationproperty"
@@ -32,16 +34,20 @@ _OPTIONS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Within:
-    """The rows of a table that point to one row, and how they are addressed."""
+    """The rows of a table that point to one row, or are joined with it, and how they are addressed."""
 
     lookup: str
     row_id: str
     address: str
+    association: Association | None = None
 
 
 class CrmReader:
-    def __init__(self, records: CrmRecords) -> None:
+    """`sees` is for one who may not read everything; what he may not read is not there for him."""
+
+    def __init__(self, records: CrmRecords, sees: Sees | None = None) -> None:
         self._records = records
+        self._sees = sees
         self._predicates: dict[tuple[str, str], Predicate] = {}
         self.schemas = {
             entity.logical: CrmSchema(entity, self._follow, records.store.clock.now)
@@ -72,7 +78,8 @@ class CrmReader:
             other = self._records.entities.get(target)
             stored = self._records.store.table(target).rows.get(row_id) if other and row_id else None
             if other and row_id and stored:
-                return other, row_id, stored
+                seen = self._sees is None or self._sees(other)(row_id, stored.values)
+                return (other, row_id, stored) if seen else None
         return None
 
     def _predicate(self, entity: Entity, text: str) -> Predicate:
@@ -90,7 +97,14 @@ class CrmReader:
             if option not in _OPTIONS and not option.startswith("@") and option != "tag":
                 raise CrmError(400, "0x80060888", f"The query parameter {option} is not supported.")
         table = self._records.store.table(entity.logical)
-        ids = table.rows if within is None else table.having(within.lookup, within.row_id)
+        ids: Iterable[str] = table.rows
+        if within is not None and within.association is not None:
+            ids = partners(self._records, within.association, within.row_id)
+        elif within is not None:
+            ids = table.having(within.lookup, within.row_id)
+        if self._sees is not None:
+            seen = self._sees(entity)
+            ids = [row_id for row_id in ids if seen(row_id, table.rows[row_id].values)]
         rows = [self.shown(entity, row_id, table.rows[row_id]) for row_id in ids]
         text = options.get("$filter")
         if text is None:
@@ -106,7 +120,8 @@ class CrmReader:
         schema = self.schemas[entity.logical]
         names = split_list(options.get("$select", ""))
         for name in names:
-            if name != "*" and name not in entity.navigations and name not in entity.collections:
+            known = name in entity.navigations or name in entity.collections or name in entity.associations
+            if name != "*" and not known:
                 schema.property((name,))
         expands = [
             (name, self._expanded(entity, name, inner, included))
@@ -141,16 +156,24 @@ class CrmReader:
                 return None if found is None else self.shape(found[0], options, included)(self.shown(*found))
 
             return one
-        if name not in entity.collections:
+        if name not in entity.collections and name not in entity.associations:
             raise QueryError(
                 f"Could not find a property named '{name}' on type 'Microsoft.Dynamics.CRM.{entity.logical}'."
             )
-        table, lookup = entity.collections[name]
+        association = entity.associations.get(name)
+        table, lookup = (association.other, "") if association else entity.collections[name]
         children = self._records.entities[table]
         shape = self.shape(children, options, included)
         rows = self.matching(children, options)
         sort_rows(rows, self.orders(children, options), row_of=itself)
         top = int(options["$top"]) if options.get("$top", "").isdigit() else None
+        if association is not None:
+
+            def joined(row: Values) -> list[Values]:
+                wanted = set(partners(self._records, association, row[entity.id]))
+                return [shape(child) for child in rows if child[children.id] in wanted][:top]
+
+            return joined
         by_parent: dict[str, list[Values]] = {}
         for row in rows:
             by_parent.setdefault(row[children.attributes[lookup].wire_name], []).append(row)

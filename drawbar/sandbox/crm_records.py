@@ -7,7 +7,8 @@ writes has begun a transaction of the store.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -23,7 +24,15 @@ from drawbar.sandbox.crm_model import (
     payload_error,
     to_stored,
 )
-from drawbar.sandbox.crm_rules import NameOrder, check_currency, check_delete, full_name, mirror_customer, on_delete
+from drawbar.sandbox.crm_rules import (
+    NameOrder,
+    backdate,
+    check_currency,
+    check_delete,
+    full_name,
+    mirror_customer,
+    on_delete,
+)
 from drawbar.sandbox.crm_webhooks import CrmNote
 from drawbar.sandbox.odata import GUID
 from drawbar.sandbox.store import Store, Stored, Values
@@ -37,6 +46,20 @@ class CrmSwitches:
     """How an organization is set up."""
 
     full_name: NameOrder = "first_middle_last"
+
+
+# Looks at a row that a client makes (no row before) or changes, once it is complete and before it is kept; may refuse
+# it. Told the table, the row's id, the row, the one before, and the columns that were written.
+Check = Callable[[Entity, str, Values, Values | None, set[str]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On what terms the running request writes."""
+
+    initiating: Values | None = None  # the user who writes in another's name
+    checks: tuple[Check, ...] = ()
+    detects_duplicates: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +98,32 @@ class CrmRecords:
         self.store = store
         self._rules = rules
         self.switches = CrmSwitches()
+        self.terms = Terms()
         self.entities = entities()
         self.by_set = {entity.set: entity for entity in self.entities.values()}
         self.keys = AlternateKeys(store)
         store.table("systemuser").index("applicationid")
+
+    @contextmanager
+    def on(self, terms: Terms) -> Iterator[None]:
+        """Write on these terms."""
+        before, self.terms = self.terms, terms
+        try:
+            yield
+        finally:
+            self.terms = before
+
+    def _note(self, message: str, user: Values, columns: tuple[str, ...], tag: str | None) -> CrmNote:
+        terms = self.terms
+        return CrmNote(message, user, columns, tag, terms.initiating, detects_duplicates=terms.detects_duplicates)
+
+    def _stamp(self, entity: Entity, row: Values, user: Values, *verbs: str) -> None:
+        """Who did it and when, and who did it in his name."""
+        now, initiating = self.store.clock.whole_seconds(), self.terms.initiating
+        for verb in verbs:
+            row[f"{verb}on"], row[f"{verb}by"] = now, user["systemuserid"]
+            if f"{verb}onbehalfby" in entity.attributes:
+                row[f"{verb}onbehalfby"] = initiating["systemuserid"] if initiating else None
 
     def locate(self, entity: Entity, key: str) -> Located:
         """What stands in parentheses behind a set: an id, or the values of an alternate key."""
@@ -125,7 +170,7 @@ class CrmRecords:
         written = self._assign(entity, row, body, creating=True)
         self._settle_state(entity, row, written)
         self.rules_of(entity).admit(self, row, None, written)
-        return self._keep_new(entity, row, written, user=user, row_id=row_id, tag=tag)
+        return self._keep_new(entity, row, written, user=user, row_id=row_id, tag=tag, checks=self.terms.checks)
 
     def make(self, entity: Entity, values: Values, *, user: Values) -> tuple[str, Stored]:
         """One new row of the platform's own making: `values` are as they are kept, and nothing refuses them."""
@@ -141,6 +186,7 @@ class CrmRecords:
         user: Values,
         row_id: str | None = None,
         tag: str | None = None,
+        checks: tuple[Check, ...] = (),
     ) -> tuple[str, Stored]:
         given = row.pop(entity.id, None)
         if row_id is not None and given is not None and given != row_id:
@@ -150,12 +196,13 @@ class CrmRecords:
             raise key_taken()
         self._complete(entity, new_id, row, written, user, before=None)
         self.keys.check(entity, new_id, row)
-        now = self.store.clock.whole_seconds()
-        row["createdon"], row["createdby"] = now, user["systemuserid"]
-        row["modifiedon"], row["modifiedby"] = now, user["systemuserid"]
+        for check in checks:
+            check(entity, new_id, row, None, written)
+        self._stamp(entity, row, user, "created", "modified")
+        backdate(row)
         row = {name: value for name, value in row.items() if value is not None}
         row[entity.id] = new_id
-        note = CrmNote("Create", user, tuple(sorted(row)), tag)
+        note = self._note("Create", user, tuple(sorted(row)), tag)
         self.store.put(entity.logical, new_id, row, note=note)
         self.rules_of(entity).after(self, new_id, None, row, user=user)
         return new_id, self.find(entity, new_id)
@@ -171,7 +218,8 @@ class CrmRecords:
             return before
         self._settle_state(entity, row, written)
         self.rules_of(entity).admit(self, row, before.values, written)
-        self._keep_changed(entity, row_id, row, before.values, written, user=user, tag=tag)
+        checks = self.terms.checks
+        self._keep_changed(entity, row_id, row, before.values, written, user=user, tag=tag, checks=checks)
         self.rules_of(entity).after(self, row_id, before.values, self.find(entity, row_id).values, user=user)
         return self.find(entity, row_id)
 
@@ -191,18 +239,21 @@ class CrmRecords:
         *,
         user: Values,
         tag: str | None = None,
+        checks: tuple[Check, ...] = (),
     ) -> Stored:
         self._complete(entity, row_id, row, written, user, before=before)
         self.keys.check(entity, row_id, row)
+        for check in checks:
+            check(entity, row_id, row, before, written)
         return self.rewrite(entity, row_id, row, written, user=user, tag=tag)
 
     def rewrite(
         self, entity: Entity, row_id: str, row: Values, written: set[str], *, user: Values, tag: str | None = None
     ) -> Stored:
         """Put a row that is complete in the place of one."""
-        row["modifiedon"], row["modifiedby"] = self.store.clock.whole_seconds(), user["systemuserid"]
+        self._stamp(entity, row, user, "modified")
         row = {name: value for name, value in row.items() if value is not None}
-        note = CrmNote("Update", user, tuple(sorted(written)), tag)
+        note = self._note("Update", user, tuple(sorted(written)), tag)
         return self.store.put(entity.logical, row_id, row, note=note)
 
     def rules_of(self, entity: Entity) -> TableRules:
@@ -222,7 +273,7 @@ class CrmRecords:
                     "0x80040227",
                     "The object you tried to delete is associated with another object and cannot be deleted.",
                 )
-        self.store.remove(entity.logical, row_id, note=CrmNote("Delete", user, (), None))
+        self.store.remove(entity.logical, row_id, note=self._note("Delete", user, (), None))
         for other, attribute, other_id in pointing:
             if other_id not in self.store.table(other.logical).rows:
                 continue

@@ -25,6 +25,7 @@ ON_DELETE: dict[tuple[str, str], OnDelete] = {
     ("sdkmessageprocessingstep", "eventhandler"): "refuse",
     ("sdkmessageprocessingstepimage", "sdkmessageprocessingstepid"): "delete",
     ("annotation", "objectid"): "delete",
+    ("duplicaterulecondition", "regardingobjectid"): "delete",
     ("uom", "uomscheduleid"): "delete",
     ("uom", "baseuom"): "refuse",
     ("product", "defaultuomid"): "refuse",
@@ -69,6 +70,13 @@ def mirror_customer(row: Values, customer: str, contact: str) -> None:
     row_id, kind = row.get(customer), row.get(f"{customer}@type")
     row["accountid"] = row_id if kind == "account" else None
     row[contact] = row_id if kind == "contact" else None
+
+
+def backdate(row: Values) -> None:
+    """A row that was made elsewhere before keeps that day; when it came here is kept beside it."""
+    day = row.get("overriddencreatedon")
+    if day is not None:
+        row["createdon"], row["overriddencreatedon"] = f"{day[:10]}T00:00:00Z", str(row["createdon"])[:10]
 
 
 def check_currency(

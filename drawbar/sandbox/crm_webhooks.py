@@ -1,6 +1,7 @@
 """Dataverse's webhooks: asynchronous steps on Create, Update and Delete, posted soon after the commit.
 
-One attempt, and one more on 502, 503 and 504; nothing beyond that, no order, no memory across a restart.
+One attempt, and one more on 502, 503 and 504; nothing beyond that, no order, no memory across a restart. What became
+of it is a system job: of a failure always, of a success where the step keeps its jobs.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 from xml.etree import ElementTree as ET
 
+from drawbar.sandbox.crm_jobs import FAILED, SUCCEEDED, SYSTEM_EVENT, CrmJobs, regarding
 from drawbar.sandbox.crm_model import CHOICES, LOOKUPS, Entity, entities, label
-from drawbar.sandbox.notify import Notifier
+from drawbar.sandbox.notify import Answer, Notifier
 from drawbar.sandbox.store import Change, Store, Values
 from drawbar.sandbox.wire import to_json
 
@@ -33,6 +35,8 @@ class CrmNote:
     user: Values
     columns: tuple[str, ...]
     tag: str | None
+    initiating: Values | None = None  # who wrote in the user's name, if it was another
+    detects_duplicates: bool = False
 
 
 @dataclass(slots=True)
@@ -45,6 +49,7 @@ class CrmWebhookSettings:
 class CrmWebhooks:
     def __init__(self, store: Store, notifier: Notifier) -> None:
         self.settings = CrmWebhookSettings()
+        self.jobs = CrmJobs(store)
         self.host = ""
         self._store = store
         self._notifier = notifier
@@ -82,6 +87,7 @@ class CrmWebhooks:
         if endpoint is None:
             return
         context = self._context(step_id, step, change, note)
+        started = self._store.clock.whole_seconds()
         await asyncio.sleep(self.settings.delay_s)
         body = to_json(context)
         headers = {
@@ -96,19 +102,54 @@ class CrmWebhooks:
             headers["x-ms-dynamics-msg-size-exceeded"] = "true"
         url, authorization = _authorized(endpoint.values)
         answer = await self._notifier.send("POST", url, body, {**headers, **authorization}, timeout_s=TIMEOUT_S)
+        tries = 0
         if answer.status in (502, 503, 504):
-            await self._notifier.send("POST", url, body, {**headers, **authorization}, timeout_s=TIMEOUT_S)
+            answer = await self._notifier.send("POST", url, body, {**headers, **authorization}, timeout_s=TIMEOUT_S)
+            tries = 1
+        if not answer.accepted or not step.get("asyncautodelete"):
+            self._keep_job(step_id, step, change, note, context, answer, startedon=started, retrycount=tries)
+
+    def _keep_job(
+        self,
+        step_id: str,
+        step: Values,
+        change: Change,
+        note: CrmNote,
+        context: dict[str, Any],
+        answer: Answer,
+        **more: Any,
+    ) -> None:
+        """What became of a notification, under the id it was told."""
+        if not answer.accepted:
+            said = f"answered with status {answer.status}" if answer.status else "did not answer"
+            more["message"] = more["friendlymessage"] = f"The webhook call failed: the endpoint {said}."
+        with self._store.transaction():
+            self.jobs.keep(
+                context["OperationId"],
+                SUCCEEDED if answer.accepted else FAILED,
+                user=note.user,
+                name=str(step.get("name") or ""),
+                kind=SYSTEM_EVENT,
+                messagename=note.message,
+                primaryentitytype=change.table,
+                owningextensionid=step_id,
+                correlationid=context["CorrelationId"],
+                requestid=context["RequestId"],
+                completedon=self._store.clock.whole_seconds(),
+                **regarding(change.table, change.id),
+                **more,
+            )
 
     def _context(self, step_id: str, step: Values, change: Change, note: CrmNote) -> dict[str, Any]:
         """The RemoteExecutionContext, members in alphabetical order."""
         entity = self._entities[change.table]
         now_ms = self._store.clock.now_ms()
         user_id = note.user["systemuserid"]
-        object_id = note.user.get("azureactivedirectoryobjectid") or _EMPTY
+        initiating = note.initiating or note.user
         if change.after is None:
             target: Any = _reference(change.table, change.id)
         else:
-            names = (*note.columns, entity.id, "modifiedon", "modifiedby")
+            names = (*note.columns, entity.id, "modifiedon", "modifiedby", "modifiedonbehalfby")
             target = {"__type": f"Entity:{_CONTRACTS}", **self._image(entity, change.id, change.after, names)}
         pre, post = self._images(step_id, entity, change)
         shared = [{"key": "tag", "value": note.tag}] if note.tag else []
@@ -116,11 +157,11 @@ class CrmWebhooks:
             "BusinessUnitId": note.user.get("businessunitid"),
             "CorrelationId": str(uuid.uuid4()),
             "Depth": 1,
-            "InitiatingUserAzureActiveDirectoryObjectId": object_id,
-            "InitiatingUserId": user_id,
+            "InitiatingUserAzureActiveDirectoryObjectId": initiating.get("azureactivedirectoryobjectid") or _EMPTY,
+            "InitiatingUserId": initiating["systemuserid"],
             "InputParameters": [
                 {"key": "Target", "value": target},
-                {"key": "SuppressDuplicateDetection", "value": True},
+                {"key": "SuppressDuplicateDetection", "value": not note.detects_duplicates},
             ],
             "IsExecutingOffline": False,
             "IsInTransaction": False,
@@ -143,7 +184,7 @@ class CrmWebhooks:
             "SecondaryEntityName": "none",
             "SharedVariables": shared,
             "Stage": 40,
-            "UserAzureActiveDirectoryObjectId": object_id,
+            "UserAzureActiveDirectoryObjectId": note.user.get("azureactivedirectoryobjectid") or _EMPTY,
             "UserId": user_id,
         }
 
@@ -188,6 +229,7 @@ class CrmWebhooks:
         }
 
     def close(self) -> None:
+        self.jobs.close()
         for task in self._tasks:
             task.cancel()
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections.abc import Awaitable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, replace
 from urllib.parse import quote, unquote, urlsplit
 
-from drawbar.sandbox.crm_actions import BOUND, UNBOUND, CrmActions
+from drawbar.sandbox.crm_access import CUSTOMIZE, Caller
+from drawbar.sandbox.crm_actions import BOUND, UNBOUND, Allow, CrmActions, Made
+from drawbar.sandbox.crm_associations import join, part, to_join
 from drawbar.sandbox.crm_batch import (
     BatchOperation,
     ChangeSet,
@@ -21,23 +23,31 @@ from drawbar.sandbox.crm_batch import (
     resolve_body,
     resolve_target,
 )
+from drawbar.sandbox.crm_bulk_delete import BulkDelete
 from drawbar.sandbox.crm_catalog import CATALOG_RULES
+from drawbar.sandbox.crm_duplicates import DUPLICATE_RULES, Duplicates, duplicate_check
 from drawbar.sandbox.crm_fetch import read_fetch, run_fetch
+from drawbar.sandbox.crm_job_rules import JobRules
 from drawbar.sandbox.crm_keys import missing
+from drawbar.sandbox.crm_messages import Asked, Found, Message, function_parameters, message_named
 from drawbar.sandbox.crm_metadata import EntityDefinitions, csdl, key_name
 from drawbar.sandbox.crm_model import (
     CrmError,
     Entity,
+    Right,
     etag,
     key_taken,
+    not_supported,
     payload_error,
 )
 from drawbar.sandbox.crm_paging import read_cookie, write_cookie
 from drawbar.sandbox.crm_reading import CrmReader, Within, itself, wanted_annotations
-from drawbar.sandbox.crm_records import PATH, CrmRecords, Located, no_row
+from drawbar.sandbox.crm_records import PATH, CrmRecords, Located, Terms, no_row
+from drawbar.sandbox.crm_roles import ROLE_RULES, RoleMessages
 from drawbar.sandbox.crm_sales import SALES_RULES
+from drawbar.sandbox.crm_security import Security, with_batch_headers
 from drawbar.sandbox.crm_webhooks import CrmWebhooks
-from drawbar.sandbox.grants import Grants, Operation
+from drawbar.sandbox.grants import Grants
 from drawbar.sandbox.limits import Refusal
 from drawbar.sandbox.listings import Listings
 from drawbar.sandbox.odata import (
@@ -76,9 +86,15 @@ _THROTTLED = {
 @dataclass(slots=True)
 class _Call:
     request: Request
-    user: Values  # the application user's row
+    caller: Caller
+    reader: CrmReader  # of what the caller may read
     options: dict[str, str]
     preferences: dict[str, str]
+
+    @property
+    def user(self) -> Values:
+        """In whose name."""
+        return self.caller.user
 
 
 class Dataverse:
@@ -91,11 +107,18 @@ class Dataverse:
         self.base_url = origin + PATH
         self._sign_in = sign_in
         self._grants = grants
-        self.records = CrmRecords(store, {**CATALOG_RULES, **SALES_RULES})
+        rules = {**CATALOG_RULES, **SALES_RULES, **ROLE_RULES, **DUPLICATE_RULES, "asyncoperation": JobRules()}
+        self.records = CrmRecords(store, rules)
         self.sets = {entity.logical: entity.set for entity in self.records.entities.values()}
         self._reader = CrmReader(self.records)
         self._listings: Listings[Values] = Listings(store)
         self._actions = CrmActions(self.records)
+        self._security = Security(self.records, grants)
+        self._messages: Mapping[str, Message] = {
+            **RoleMessages(self.records, self._security).messages,
+            **BulkDelete(self.records, webhooks.jobs).messages,
+            **Duplicates(self.records, webhooks.jobs).messages,
+        }
         self._definitions = EntityDefinitions(self.records.entities, self.base_url, self.records.keys.of)
 
     # ------------------------------------------------------------ as a service
@@ -128,16 +151,29 @@ class Dataverse:
     def _dispatch(self, request: Request, app: str) -> Reply:
         if not request.path.startswith(PATH):
             raise CrmError(404, "0x80060888", "Resource not found for the given address.")
-        _refuse_impersonation(request)
         user_id = self.store.table("systemuser").index("applicationid").get(app)
         if user_id is None or not self._grants.is_member("crm", app):
             raise CrmError(403, "0x80072560", "The user is not a member of the organization.")
-        user = self.store.table("systemuser").rows[user_id].values
-        call = _Call(request, user, parse_options(request.query), request.preferences())
+        call = self._call(request, user_id)
         segments = parse_path(request.path[len(PATH) :])
         if segments and segments[0].name == "$batch":
-            return self._batch(call)
-        return self._route(call, segments)
+            return self._batch(call, user_id)
+        return self._carry_out(call, segments)
+
+    def _call(self, request: Request, user_id: str) -> _Call:
+        caller = self._security.caller(user_id, request.headers)
+        reader = self._reader if caller.unrestricted else CrmReader(self.records, caller.sees)
+        return _Call(request, caller, reader, parse_options(request.query), request.preferences())
+
+    def _carry_out(self, call: _Call, segments: list[Segment]) -> Reply:
+        terms = self._security.terms(call.caller, call.request.headers)
+        if call.request.headers.get("mscrm.suppressduplicatedetection", "").lower() == "false":
+            terms = terms or Terms()
+            terms = replace(terms, checks=(*terms.checks, duplicate_check(self.records)), detects_duplicates=True)
+        if terms is None:
+            return self._route(call, segments)
+        with self.records.on(terms):
+            return self._route(call, segments)
 
     def _route(self, call: _Call, segments: list[Segment]) -> Reply:
         if not segments:
@@ -153,6 +189,8 @@ class Dataverse:
                 return self._definition(call, segments)
         if first.name in UNBOUND and len(segments) == 1 and first.key is None:
             return self._act(call, first.name)
+        if first.name in self._messages and len(segments) == 1:
+            return self._ask(call, first)
         entity = self.records.by_set.get(first.name)
         if entity is None:
             raise CrmError(404, "0x80060888", f"Resource not found for the segment '{first.name}'.")
@@ -165,6 +203,7 @@ class Dataverse:
             return self._ok(self._definitions.answer(segments, call.options))
         if key is not None and len(segments) == 2 and segments[1].name == "Keys":
             entity = self._definitions.named(key)
+            call.caller.demand_named(CUSTOMIZE)
             if method == "POST" and segments[1].key is None:
                 body = self._body(call, entity)
                 columns = body.get("KeyAttributes")
@@ -206,29 +245,55 @@ class Dataverse:
             raise CrmError(400, "0x80048d19", "The payload is not valid JSON.") from error
         if not isinstance(body, dict):
             raise CrmError(400, "0x80048d19", "The payload is not a JSON object.")
-        made = self._actions.run(
-            name, body, user=call.user, allow=lambda entity, right: self._allow(call, entity, right)
-        )
-        if made is None:
-            return Reply(204, b"", {"OData-Version": "4.0"})
-        shown = self._reader.shown(made.entity, made.row_id, self.records.find(made.entity, made.row_id))
+        made = self._actions.run(name, body, user=call.user, allow=self._allowing(call))
+        return Reply(204, b"", {"OData-Version": "4.0"}) if made is None else self._made(call, made)
+
+    def _made(self, call: _Call, made: Made) -> Reply:
+        """The row that a message answers with."""
+        shown = call.reader.shown(made.entity, made.row_id, self.records.find(made.entity, made.row_id))
         options = {} if made.columns is None else {"$select": ",".join(_wire_names(made.entity, made.columns))}
-        row = self._reader.shape(made.entity, options, wanted_annotations(call.preferences))(shown)
+        row = call.reader.shape(made.entity, options, wanted_annotations(call.preferences))(shown)
         return self._ok({"@odata.context": f"{self.base_url}/$metadata#{made.entity.set}/$entity", **row})
+
+    def _found(self, call: _Call, found: Found) -> Values:
+        """The rows that a message answers with."""
+        entity, rows = found.entity, self.store.table(found.entity.logical).rows
+        shape = call.reader.shape(entity, {}, wanted_annotations(call.preferences))
+        listed = [shape(call.reader.shown(entity, row_id, rows[row_id])) for row_id in found.ids]
+        return {"@odata.context": f"{self.base_url}/$metadata#{entity.set}", "value": listed}
+
+    def _ask(self, call: _Call, segment: Segment, entity: Entity | None = None, row_id: str = "") -> Reply:
+        """A message of `crm_messages`, of the service or of one row."""
+        name = segment.name.removeprefix(_NAMESPACE)
+        message = message_named(self._messages, name, entity, call.request.method, segment.key)
+        if message.is_function:
+            parameters = function_parameters(segment.key, call.options)
+        else:
+            parameters = self._body(call, entity or self.records.entities["systemuser"])
+        answer = message.run(Asked(caller=call.caller, parameters=parameters, entity=entity, row_id=row_id))
+        match answer:
+            case None:
+                return Reply(204, b"", {"OData-Version": "4.0"})
+            case Made():
+                return self._made(call, answer)
+            case Found():
+                return self._ok(self._found(call, answer))
+        return self._ok({"@odata.context": f"{self.base_url}/$metadata#{_NAMESPACE}{name}Response", **answer})
 
     def _act_on(self, call: _Call, entity: Entity, row_id: str, name: str) -> Reply:
         """An action that is bound to a row."""
         if BOUND.get(name) != entity.logical:
             raise CrmError(404, "0x80060888", f"Resource not found for the segment '{_NAMESPACE}{name}'.")
-        self._actions.run_on(
-            name, entity, row_id, user=call.user, allow=lambda table, right: self._allow(call, table, right)
-        )
+        self._actions.run_on(name, entity, row_id, user=call.user, allow=self._allowing(call))
         return Reply(204, b"", {"OData-Version": "4.0"})
 
     # ------------------------------------------------------------ addresses
 
     def _in_set(self, call: _Call, entity: Entity, segments: list[Segment]) -> Reply:
         method, key = call.request.method, segments[0].key
+        if entity.read_only and method != "GET":
+            verb = {"POST": "Create", "PATCH": "Update", "PUT": "Update"}.get(method, "Delete")
+            raise not_supported(entity, verb)
         if key is None:
             if len(segments) == 2 and segments[1].name == "$count":
                 return self._count(call, entity)
@@ -249,8 +314,11 @@ class Dataverse:
         row_id = located.row_id
         if row_id is None:
             raise missing(entity)
-        if len(segments) == 2 and segments[1].name.startswith(_NAMESPACE) and method == "POST":
-            return self._act_on(call, entity, row_id, segments[1].name.removeprefix(_NAMESPACE))
+        if len(segments) == 2 and segments[1].name.startswith(_NAMESPACE):
+            name = segments[1].name.removeprefix(_NAMESPACE)
+            if name in BOUND and method == "POST":
+                return self._act_on(call, entity, row_id, name)
+            return self._ask(call, segments[1], entity, row_id)
         if len(segments) > 1:
             return self._part(call, entity, row_id, segments[1:])
         match method:
@@ -261,17 +329,15 @@ class Dataverse:
             case _:
                 raise CrmError(405, "0x80060888", f"The HTTP method '{method}' is not allowed on a record.")
 
-    def _allow(self, call: _Call, entity: Entity, operation: Operation) -> None:
-        if self._grants.allows("crm", str(call.user.get("applicationid")), entity.logical, operation):
+    def _allow(self, call: _Call, entity: Entity, right: Right, row_id: str | None = None) -> None:
+        """Raises CrmError when the caller has not the right, to that row if one is named and is there."""
+        if call.caller.unrestricted:
             return
-        verb = {"read": "Read", "create": "Create", "write": "Write", "delete": "Delete"}[operation]
-        user = call.user["systemuserid"]
-        raise CrmError(
-            403,
-            "0x80040220",
-            f"Principal user (Id={user}, type=8) is missing prv{verb}{entity.privilege} privilege"
-            f" on OTC={entity.type_code} for entity '{entity.logical}'.",
-        )
+        stored = self.store.table(entity.logical).rows.get(row_id) if row_id is not None else None
+        call.caller.demand(entity, right, row_id, stored.values if stored else None)
+
+    def _allowing(self, call: _Call) -> Allow:
+        return lambda entity, right, row_id=None: self._allow(call, entity, right, row_id)
 
     # ------------------------------------------------------------ reading
 
@@ -279,10 +345,10 @@ class Dataverse:
         self._allow(call, entity, "read")
         if "$deltatoken" in call.options:
             since = self._delta_version(call.options["$deltatoken"])
-            changed, gone = self.store.table(entity.logical).changed_since(since, up_to=self.store.version)
+            changed, gone = self._changed_since(call, entity, since, self.store.version)
             count = len(changed) + len(gone)
         else:
-            count = len(self._reader.matching(entity, call.options, within))
+            count = len(call.reader.matching(entity, call.options, within))
         return Reply(200, str(min(count, COUNT_CAP)).encode(), {"Content-Type": "text/plain", "OData-Version": "4.0"})
 
     def _page_size(self, call: _Call) -> int:
@@ -302,15 +368,16 @@ class Dataverse:
         tracking = "odata.track-changes" in call.preferences and within is None
         if tracking:
             self._must_be_trackable(entity, call)
-        orders = self._reader.orders(entity, call.options)
+        orders = call.reader.orders(entity, call.options)
 
         def select() -> list[Values]:
-            rows = self._reader.matching(entity, call.options, within)
+            rows = call.reader.matching(entity, call.options, within)
             sort_rows(rows, orders, row_of=itself)
             return rows
 
         asked = frozenset((name, value) for name, value in call.options.items() if name != "$skiptoken")
-        rows = self._listings.rows((entity.set, within, asked), select, goes_on="$skiptoken" in call.options)
+        whose = None if call.caller.unrestricted else call.caller.number
+        rows = self._listings.rows((entity.set, within, asked, whose), select, goes_on="$skiptoken" in call.options)
         total, start = len(rows), 0
         version, number = self.store.version, 1
         if "$skiptoken" in call.options:
@@ -324,7 +391,7 @@ class Dataverse:
             size = left = min(left, int(call.options["$top"]), PAGE)
         page = rows[start : start + size]
         body = self._collection(call, entity, total)
-        shape = self._reader.shape(entity, call.options, wanted_annotations(call.preferences))
+        shape = call.reader.shape(entity, call.options, wanted_annotations(call.preferences))
         body["value"] = [shape(row) for row in page]
         kept = _without(call.request.query, "$skiptoken")
         if len(page) < left:
@@ -343,9 +410,9 @@ class Dataverse:
         user_id = str(call.user.get("systemuserid", ""))
         text, now = call.options["fetchXml"], self.store.clock.now()
         fetch = read_fetch(text, self.records.entities, now=now, user_id=user_id, entity=entity)
-        for join in fetch.joins:
-            self._allow(call, join.entity, "read")
-        found = run_fetch(fetch, lambda table: self._reader.matching(table, {}))
+        for linked in fetch.joins:
+            self._allow(call, linked.entity, "read")
+        found = run_fetch(fetch, lambda table: call.reader.matching(table, {}))
         included = wanted_annotations(call.preferences)
         body: Values = {"@odata.context": f"{self.base_url}/$metadata#{entity.set}"}
         if fetch.total:
@@ -356,7 +423,7 @@ class Dataverse:
         if included("Microsoft.Dynamics.CRM.morerecords"):
             body["@Microsoft.Dynamics.CRM.morerecords"] = found.more
         body["value"] = (
-            found.rows if fetch.aggregate else [self._reader.annotated(entity, row, included) for row in found.rows]
+            found.rows if fetch.aggregate else [call.reader.annotated(entity, row, included) for row in found.rows]
         )
         return self._ok(body)
 
@@ -374,7 +441,7 @@ class Dataverse:
         return body
 
     def _read(self, call: _Call, entity: Entity, row_id: str) -> Reply:
-        self._allow(call, entity, "read")
+        self._allow(call, entity, "read", row_id)
         stored = self.records.find(entity, row_id)
         tag = call.request.headers.get("if-none-match")
         if tag == etag(stored.version) and "odata.include-annotations" not in call.preferences:
@@ -385,8 +452,8 @@ class Dataverse:
         context = f"{self.base_url}/$metadata#{entity.set}"
         if "$select" in call.options:
             context += f"({call.options['$select']})"
-        shown = self._reader.shape(entity, call.options, wanted_annotations(call.preferences))(
-            self._reader.shown(entity, row_id, stored)
+        shown = call.reader.shape(entity, call.options, wanted_annotations(call.preferences))(
+            call.reader.shown(entity, row_id, stored)
         )
         reply = self._ok({"@odata.context": f"{context}/$entity", **shown}, status)
         reply.headers["ETag"] = etag(stored.version)
@@ -398,27 +465,29 @@ class Dataverse:
         stored = self.records.find(entity, row_id)
         if name in entity.navigations:
             if len(rest) == 2 and rest[1].name == "$ref" and method in ("PUT", "DELETE"):
-                self._allow(call, entity, "write")
+                self._allow(call, entity, "write", row_id)
                 reference = None if method == "DELETE" else self._body(call, entity).get("@odata.id")
                 self.records.update(entity, row_id, {f"{name}@odata.bind": reference}, user=call.user)
                 return Reply(204, b"", {"OData-Version": "4.0"})
-            self._allow(call, entity, "read")
-            found = self._reader.behind(entity, self._reader.shown(entity, row_id, stored), name)
+            self._allow(call, entity, "read", row_id)
+            found = call.reader.behind(entity, call.reader.shown(entity, row_id, stored), name)
             if found is None:
                 return Reply(204, b"", {"OData-Version": "4.0"})
             return self._record(call, *found, 200)
+        if name in entity.associations:
+            return self._joined(call, entity, row_id, rest)
         if name in entity.collections:
             return self._below(call, entity, row_id, rest)
         attribute_or_none = entity.by_wire_name.get(name)
         if attribute_or_none is None or attribute_or_none.secret:
             raise CrmError(404, "0x80060888", f"Resource not found for the segment '{name}'.")
         if method in ("PUT", "DELETE"):
-            self._allow(call, entity, "write")
+            self._allow(call, entity, "write", row_id)
             value = None if method == "DELETE" else self._body(call, entity).get("value")
             self.records.update(entity, row_id, {name: value}, user=call.user)
             return Reply(204, b"", {"OData-Version": "4.0"})
-        self._allow(call, entity, "read")
-        value = self._reader.shown(entity, row_id, stored)[name]
+        self._allow(call, entity, "read", row_id)
+        value = call.reader.shown(entity, row_id, stored)[name]
         if value is None:
             return Reply(204, b"", {"OData-Version": "4.0"})
         if len(rest) == 2 and rest[1].name == "$value":
@@ -450,8 +519,32 @@ class Dataverse:
                 return self._point(call, children, child, {bind: None})
         raise CrmError(405, "0x80060888", f"The HTTP method '{call.request.method}' is not allowed here.")
 
+    def _joined(self, call: _Call, entity: Entity, row_id: str, rest: list[Segment]) -> Reply:
+        """The rows that belong together with this one: listed, counted, joined, parted."""
+        association = entity.associations[rest[0].name]
+        other = self.records.entities[association.other]
+        within = Within("", row_id, f"{entity.set}({row_id})/{rest[0].name}", association)
+        below = rest[1].name if len(rest) > 1 else ""
+        match call.request.method, below, rest[0].key:
+            case "GET", "", None:
+                return self._list(call, other, within)
+            case "GET", "$count", None:
+                return self._count(call, other, within)
+            case "POST", "$ref", None:
+                located = self.records.located(other, self._body(call, other).get("@odata.id"))
+                other_id = to_join(self.records, call.caller, association, row_id, located)
+                join(self.records, association, row_id, other_id)
+                return Reply(204, b"", {"OData-Version": "4.0"})
+            case "DELETE", "$ref", key:
+                named = self.records.locate(other, key) if key else None
+                located = named or self.records.located(other, call.options.get("$id"))
+                other_id = to_join(self.records, call.caller, association, row_id, located)
+                part(self.records, association, row_id, other_id)
+                return Reply(204, b"", {"OData-Version": "4.0"})
+        raise CrmError(405, "0x80060888", f"The HTTP method '{call.request.method}' is not allowed here.")
+
     def _point(self, call: _Call, entity: Entity, located: Located, body: Values) -> Reply:
-        self._allow(call, entity, "write")
+        self._allow(call, entity, "write", located.row_id)
         if located.row_id is None:
             raise missing(entity)
         self.records.update(entity, located.row_id, body, user=call.user)
@@ -501,13 +594,13 @@ class Dataverse:
         up_to, done, number = self.store.version, 0, 1
         if "$skiptoken" in call.options:
             (done, up_to), number = read_cookie(call.options["$skiptoken"])
-        changed, gone = self.store.table(entity.logical).changed_since(since, up_to=up_to)
+        changed, gone = self._changed_since(call, entity, since, up_to)
         # A row that changes while its delta is paged leaves the range and is in the next one. Positions count the
         # rows of the range by version, so that leaving does not shift the others: deleted ones stand after them.
         entries: list[tuple[int, Values]] = []
-        shape = self._reader.shape(entity, call.options, wanted_annotations(call.preferences))
+        shape = call.reader.shape(entity, call.options, wanted_annotations(call.preferences))
         for row_id, stored in changed:
-            entries.append((stored.version, shape(self._reader.shown(entity, row_id, stored))))
+            entries.append((stored.version, shape(call.reader.shown(entity, row_id, stored))))
         beyond = up_to + 1
         for version, row_id in gone:
             deleted = {
@@ -531,6 +624,16 @@ class Dataverse:
         reply.headers["Preference-Applied"] = "odata.track-changes"
         return reply
 
+    def _changed_since(
+        self, call: _Call, entity: Entity, since: int, up_to: int
+    ) -> tuple[list[tuple[str, Stored]], list[tuple[int, str]]]:
+        """What changed and may be read; whose a deleted row was, nobody knows any more."""
+        changed, gone = self.store.table(entity.logical).changed_since(since, up_to=up_to)
+        if not call.caller.unrestricted:
+            seen = call.caller.sees(entity)
+            changed = [(row_id, stored) for row_id, stored in changed if seen(row_id, stored.values)]
+        return changed, gone
+
     # ------------------------------------------------------------ writing
 
     @staticmethod
@@ -551,6 +654,7 @@ class Dataverse:
     def _written(self, call: _Call, entity: Entity, row_id: str, stored: Stored, *, created: bool) -> Reply:
         address = f"{self.base_url}/{entity.set}({row_id})"
         if call.preferences.get("return") == "representation":
+            self._allow(call, entity, "read", row_id)
             reply = self._record(call, entity, row_id, stored, 201 if created else 200)
             reply.headers["Preference-Applied"] = "return=representation"
         else:
@@ -573,13 +677,13 @@ class Dataverse:
         self.records.with_key(entity, body, located.key)
         if none_tag == "*":
             raise key_taken()
-        self._allow(call, entity, "write")
+        self._allow(call, entity, "write", row_id)
         _match(match_tag, stored)
         stored = self.records.update(entity, row_id, body, user=call.user, tag=call.options.get("tag"))
         return self._written(call, entity, row_id, stored, created=False)
 
     def _delete(self, call: _Call, entity: Entity, row_id: str) -> Reply:
-        self._allow(call, entity, "delete")
+        self._allow(call, entity, "delete", row_id)
         stored = self.records.find(entity, row_id)
         _match(call.request.headers.get("if-match", "").strip(), stored)
         self.records.remove(entity, row_id, user=call.user)
@@ -592,12 +696,7 @@ class Dataverse:
         if message not in ("CreateMultiple", "UpdateMultiple", "UpsertMultiple"):
             raise CrmError(404, "0x80060888", f"Resource not found for the segment '{_NAMESPACE}{message}'.")
         if not entity.bulk:
-            raise CrmError(
-                400,
-                "0x80040800",
-                f"The '{message}' method does not support entities of type '{entity.logical}'."
-                " MessageProcessorCache returned MessageProcessor.Empty.",
-            )
+            raise not_supported(entity, message)
         targets = self._body(call, entity).get("Targets")
         if not isinstance(targets, list) or not targets:
             raise payload_error(entity, "The parameter 'Targets' is a list of records.")
@@ -629,7 +728,7 @@ class Dataverse:
         else:
             raise payload_error(entity, f"A target names neither '{entity.id}' nor '@odata.id'.")
         if located.row_id is not None and located.row_id in self.store.table(entity.logical).rows:
-            self._allow(call, entity, "write")
+            self._allow(call, entity, "write", located.row_id)
             self.records.update(entity, located.row_id, body, user=call.user, tag=tag)
             return located.row_id
         if message == "UpdateMultiple":
@@ -642,7 +741,7 @@ class Dataverse:
 
     # ------------------------------------------------------------ batches
 
-    def _batch(self, call: _Call) -> Reply:
+    def _batch(self, call: _Call, user_id: str) -> Reply:
         """Operations in order; without `odata.continue-on-error` the first failure ends it and gives the status."""
         if call.request.method != "POST":
             raise CrmError(405, "0x80060888", f"The HTTP method '{call.request.method}' is not allowed on a batch.")
@@ -652,30 +751,30 @@ class Dataverse:
         parts: list[list[tuple[str | None, Reply]]] = []
         for item in items:
             if isinstance(item, ChangeSet):
-                part = self._change_set(call, item, addresses)
+                done = self._change_set(call, item, addresses, user_id)
             else:
-                part = [(None, self._one_of_batch(call, item, addresses))]
-            parts.append(part)
-            failed = [reply.status for _, reply in part if reply.status >= 400]
+                done = [(None, self._one_of_batch(call, item, addresses, user_id))]
+            parts.append(done)
+            failed = [reply.status for _, reply in done if reply.status >= 400]
             if failed and not go_on:
                 return format_batch(parts, status=failed[0])
         return format_batch(parts, status=200)
 
     def _change_set(
-        self, call: _Call, change_set: ChangeSet, addresses: dict[str, str]
+        self, call: _Call, change_set: ChangeSet, addresses: dict[str, str], user_id: str
     ) -> list[tuple[str | None, Reply]]:
         """One failure takes everything back and is the only reply."""
         undo = self.store.savepoint()
         replies: list[tuple[str | None, Reply]] = []
         for operation in change_set.operations:
-            reply = self._one_of_batch(call, operation, addresses)
+            reply = self._one_of_batch(call, operation, addresses, user_id)
             if reply.status >= 400:
                 undo()
                 return [(None, reply)]
             replies.append((operation.content_id, reply))
         return replies
 
-    def _one_of_batch(self, outer: _Call, operation: BatchOperation, addresses: dict[str, str]) -> Reply:
+    def _one_of_batch(self, outer: _Call, operation: BatchOperation, addresses: dict[str, str], user_id: str) -> Reply:
         undo = self.store.savepoint()
         try:
             target = resolve_target(operation.target, addresses, self.base_url)
@@ -688,13 +787,11 @@ class Dataverse:
                 method=operation.method,
                 path=unquote(path),
                 query=parts.query,
-                headers=operation.headers,
+                headers=with_batch_headers(outer.request.headers, operation.headers),
                 body=body,
                 app=outer.request.app,
             )
-            _refuse_impersonation(request)
-            call = _Call(request, outer.user, parse_options(request.query), request.preferences())
-            reply = self._route(call, parse_path(request.path[len(PATH) :]))
+            reply = self._carry_out(self._call(request, user_id), parse_path(request.path[len(PATH) :]))
         except (CrmError, QueryError, ValueError) as error:
             undo()
             return self._refusal(error)
@@ -755,11 +852,6 @@ class Dataverse:
 
 def _wire_names(entity: Entity, columns: tuple[str, ...]) -> list[str]:
     return [entity.attributes[name].wire_name for name in columns] or [entity.id]
-
-
-def _refuse_impersonation(request: Request) -> None:
-    if "callerobjectid" in request.headers or "mscrmcallerid" in request.headers:
-        raise CrmError(403, "0x8004a110", "The caller cannot act on behalf of another user.")
 
 
 def _match(tag: str, stored: Stored) -> None:

@@ -11,11 +11,16 @@ OPERATIONS: tuple[Operation, ...] = ("read", "create", "write", "delete")
 class Grants:
     def __init__(self) -> None:
         self._denied: set[tuple[str, str, str, str]] = set()
+        self.changes = 0  # grows with each, so that what was worked out before is known to be old
 
     def allows(self, system: str, app: str, entity: str, operation: Operation) -> bool:
         if not self._denied:
             return True
         return not any((system, app, e, o) in self._denied for e in (entity, "*") for o in (operation, "*"))
+
+    def restricts(self, system: str, app: str) -> bool:
+        """Whether anything was taken away from the application."""
+        return any(rule[:2] == (system, app) for rule in self._denied)
 
     def is_member(self, system: str, app: str) -> bool:
         """False: the application is not known in the system at all."""
@@ -23,6 +28,7 @@ class Grants:
 
     def set(self, system: str, app: str, entity: str, operation: str, *, allowed: bool) -> None:
         """`*` stands for every entity or operation. Giving back `*` gives back all."""
+        self.changes += 1
         if not allowed:
             self._denied.add((system, app, entity, operation))
             return

@@ -9,8 +9,11 @@ import asyncio
 import math
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
+
+from drawbar.sandbox.servers import Servers
 
 WINDOW_S = 300.0  # both services count over five minutes
 REQUESTS = 6000  # per window and user, both services
@@ -18,7 +21,7 @@ ERP_RUNNING = 5
 ERP_QUEUE = 95
 CRM_EXECUTION_S = 1200.0  # per window
 CRM_CONCURRENT = 52
-CRM_DOP_HINT = 4
+CRM_DOP_HINT = 4  # requests side by side, of each server
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +44,19 @@ class LimitSettings:
 
 
 class Limits(Protocol):
+    """Requests are counted by `who`: an application, where there are several servers on one of them."""
+
     @property
     def on(self) -> bool: ...
 
-    async def admit(self, app: str) -> Refusal | None: ...
+    def who(self, app: str, headers: Mapping[str, str]) -> tuple[str, str | None]:
+        """On whose count a request goes, and the cookie its answer is to bring."""
 
-    def release(self, app: str, seconds: float) -> None: ...
+    async def admit(self, who: str) -> Refusal | None: ...
 
-    def headers(self, app: str) -> dict[str, str]: ...
+    def release(self, who: str, seconds: float) -> None: ...
+
+    def headers(self, who: str) -> dict[str, str]: ...
 
 
 @dataclass(slots=True)
@@ -76,10 +84,10 @@ class _Counted:
             load.executions.clear()
             load.executed_s = 0.0
 
-    def _load(self, app: str, now: float) -> _Load:
-        load = self._loads.get(app)
+    def _load(self, who: str, now: float) -> _Load:
+        load = self._loads.get(who)
         if load is None:
-            load = self._loads[app] = _Load()
+            load = self._loads[who] = _Load()
         edge = now - self.settings.window_s
         while load.requests and load.requests[0] <= edge:
             load.requests.popleft()
@@ -94,9 +102,12 @@ class _Counted:
 class BusinessCentralLimits(_Counted):
     """6,000 requests in five minutes; five run, 95 wait, the next is refused."""
 
-    async def admit(self, app: str) -> Refusal | None:
+    def who(self, app: str, headers: Mapping[str, str]) -> tuple[str, None]:  # noqa: ARG002 - there is one server
+        return app, None
+
+    async def admit(self, who: str) -> Refusal | None:
         now = time.monotonic()
-        load = self._load(app, now)
+        load = self._load(who, now)
         limit = self.settings.scaled(REQUESTS)
         if len(load.requests) >= limit:
             return Refusal("requests", limit, self._until_free(load, now))
@@ -112,23 +123,31 @@ class BusinessCentralLimits(_Counted):
         load.requests.append(now)
         return None
 
-    def release(self, app: str, seconds: float) -> None:  # noqa: ARG002 - Business Central does not count time
-        load = self._loads[app]
+    def release(self, who: str, seconds: float) -> None:  # noqa: ARG002 - Business Central does not count time
+        load = self._loads[who]
         if load.waiting:
             load.waiting.popleft().set_result(None)  # the place passes on, `running` stays
         else:
             load.running -= 1
 
-    def headers(self, app: str) -> dict[str, str]:  # noqa: ARG002 - it tells nothing either
+    def headers(self, who: str) -> dict[str, str]:  # noqa: ARG002 - it tells nothing either
         return {}
 
 
 class DataverseLimits(_Counted):
-    """6,000 requests and 20 minutes of execution in five minutes, 52 at once."""
+    """6,000 requests and 20 minutes of execution in five minutes, 52 at once: each server for itself."""
 
-    async def admit(self, app: str) -> Refusal | None:
+    def __init__(self, settings: LimitSettings, servers: Servers | None = None) -> None:
+        super().__init__(settings)
+        self.servers = servers or Servers()
+
+    def who(self, app: str, headers: Mapping[str, str]) -> tuple[str, str | None]:
+        server, cookie = self.servers.reached(headers)
+        return f"{app} {server}", cookie
+
+    async def admit(self, who: str) -> Refusal | None:
         now = time.monotonic()
-        load = self._load(app, now)
+        load = self._load(who, now)
         at_once = self.settings.scaled(CRM_CONCURRENT)
         if load.running >= at_once:
             return Refusal("concurrency", at_once, 1)
@@ -142,18 +161,18 @@ class DataverseLimits(_Counted):
         load.requests.append(now)
         return None
 
-    def release(self, app: str, seconds: float) -> None:
-        load = self._loads[app]
+    def release(self, who: str, seconds: float) -> None:
+        load = self._loads[who]
         load.running -= 1
         load.executed_s += seconds
         load.executions.append((time.monotonic(), seconds))
 
-    def headers(self, app: str) -> dict[str, str]:
-        load = self._loads[app]
+    def headers(self, who: str) -> dict[str, str]:
+        load = self._loads[who]
         requests = max(0, self.settings.scaled(REQUESTS) - len(load.requests))
         seconds = max(0.0, self.settings.scaled(CRM_EXECUTION_S) - load.executed_s)
         return {
             "x-ms-ratelimit-burst-remaining-xrm-requests": str(requests),
             "x-ms-ratelimit-time-remaining-xrm-requests": f"{seconds:.2f}",
-            "x-ms-dop-hint": str(CRM_DOP_HINT),
+            "x-ms-dop-hint": str(CRM_DOP_HINT * self.servers.count),
         }

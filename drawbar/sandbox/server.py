@@ -30,6 +30,7 @@ from drawbar.sandbox.business_central import AUDIENCE, BusinessCentral
 from drawbar.sandbox.certificates import Certificates, ensure_certificates
 from drawbar.sandbox.clock import Clock
 from drawbar.sandbox.control import Control
+from drawbar.sandbox.crm_duplicates import plant_rules
 from drawbar.sandbox.crm_records import PATH as CRM_PATH
 from drawbar.sandbox.crm_webhooks import DELAY_S as CRM_WEBHOOK_DELAY_S
 from drawbar.sandbox.crm_webhooks import CrmWebhooks
@@ -43,6 +44,8 @@ from drawbar.sandbox.latency import Latencies
 from drawbar.sandbox.limits import BusinessCentralLimits, DataverseLimits, LimitSettings
 from drawbar.sandbox.notify import Notifier
 from drawbar.sandbox.seed import Identities, Kind, plant, plant_environment
+from drawbar.sandbox.seed_roles import plant_roles
+from drawbar.sandbox.servers import Servers
 from drawbar.sandbox.sign_in import Application, SignIn
 from drawbar.sandbox.store import Database, Store
 from drawbar.sandbox.traffic import Traffic
@@ -74,6 +77,7 @@ class SandboxOptions:
     clock: dt.datetime | None = None  # what time it is there at the start; None: as on this machine
     plain_http: bool = False  # no TLS, for clients that cannot be given a certificate authority
     limits: bool = True
+    servers: int = 1  # of Dataverse, behind one address; each counts what may be asked of it
     latency_ms: float = 0.0
     control: bool = True
     erp_webhook_delay_s: float = ERP_WEBHOOK_DELAY_S
@@ -182,6 +186,9 @@ class _Machine:
             Store(name, database, clock, random_seed=options.random_seed) for name in ("erp", "crm")
         )
         is_new = erp_store.is_empty() and crm_store.is_empty()
+        if options.servers < 1:
+            raise SandboxError("there is at least one server")
+        servers = Servers(options.servers, secure=not options.plain_http)
         self.erp_webhooks = ErpWebhooks(erp_store, notifier)
         self.erp_webhooks.settings.delay_s = options.erp_webhook_delay_s
         self.crm_webhooks = CrmWebhooks(crm_store, notifier)
@@ -213,6 +220,9 @@ class _Machine:
         crm = Dataverse(crm_store, sign_in=sign_in, grants=grants, origin=origins["crm"], webhooks=self.crm_webhooks)
         if is_new:
             plant(erp, crm, identities, options.seed, scale=options.scale, folder=options.data)
+        plant_roles(crm.records)
+        plant_rules(crm.records)
+        self.crm_webhooks.jobs.end_those_of_the_last_run()
         environments = {ENVIRONMENT: erp}
         for name in options.environments:
             if not _ENVIRONMENT_NAME.fullmatch(name) or name in environments:
@@ -235,7 +245,7 @@ class _Machine:
             surroundings.latencies.add([{"system": system, "ms": options.latency_ms} for system in ("erp", "crm")])
         limits: dict[str, BusinessCentralLimits | DataverseLimits] = {
             "erp": BusinessCentralLimits(LimitSettings(on=options.limits)),
-            "crm": DataverseLimits(LimitSettings(on=options.limits)),
+            "crm": DataverseLimits(LimitSettings(on=options.limits), servers),
         }
         control = Control(
             token=kept["control_token"],
@@ -244,6 +254,7 @@ class _Machine:
             crm=crm,
             surroundings=surroundings,
             limits=limits,
+            servers=servers,
             grants=grants,
         )
         front = _Front(sign_in, control if options.control else None)

@@ -196,23 +196,31 @@ class Endpoint:
                 return Reply(fault.status, body.encode(), {"Content-Type": content_type, **fault.headers})
             if fault.action == "delay" and fault.when == "before":
                 await asyncio.sleep(fault.seconds)
-        service, limits = self._service, self._limits
-        wait_s = self._latencies.seconds(service.system, request.method, _target(request), request.app)
-        if limits is None or not limits.on or request.app is None:
-            if wait_s:
-                await asyncio.sleep(wait_s)
-            return await self._handle(request)
-        ticket = await limits.admit(request.app)
+        limits = self._limits
+        if limits is None or request.app is None:
+            return await self._handle_late(request)
+        who, cookie = limits.who(request.app, request.headers)
+        reply = await (self._handle_limited(request, limits, who) if limits.on else self._handle_late(request))
+        if cookie is not None:
+            reply.headers["Set-Cookie"] = cookie
+        return reply
+
+    async def _handle_late(self, request: Request) -> Reply:
+        seconds = self._latencies.seconds(self._service.system, request.method, _target(request), request.app)
+        if seconds:
+            await asyncio.sleep(seconds)
+        return await self._handle(request)
+
+    async def _handle_limited(self, request: Request, limits: Limits, who: str) -> Reply:
+        ticket = await limits.admit(who)
         if isinstance(ticket, Refusal):
-            return service.refused(request, ticket)
+            return self._service.refused(request, ticket)
         started = time.monotonic()
         try:
-            if wait_s:
-                await asyncio.sleep(wait_s)
-            reply = await self._handle(request)
+            reply = await self._handle_late(request)
         finally:
-            limits.release(request.app, time.monotonic() - started)
-        reply.headers.update(limits.headers(request.app))
+            limits.release(who, time.monotonic() - started)
+        reply.headers.update(limits.headers(who))
         return reply
 
     async def _send(self, reply: Reply, method: str, send: Send) -> None:
