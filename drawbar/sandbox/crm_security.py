@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from drawbar.sandbox.crm_access import ACT_FOR_OTHERS, BACKDATE, Access, Caller, Depth, Grant
 from drawbar.sandbox.crm_model import LOOKUPS, CrmError, Entity, Right
 from drawbar.sandbox.crm_records import CrmRecords, Terms
+from drawbar.sandbox.crm_sharing import shared
 from drawbar.sandbox.grants import OPERATIONS, Grants
 from drawbar.sandbox.odata import GUID
 from drawbar.sandbox.store import Store, Values
@@ -116,6 +117,7 @@ class Security:
             everything=access.everything,
             grants=access.grants,
             below=access.below,
+            shared=access.shared,
             switched_off=switched_off,
         )
 
@@ -177,6 +179,7 @@ class Security:
             everything=everything,
             grants={name: tuple(found) for name, found in grants.items()},
             below=self.below,
+            shared=lambda row_id: shared(self._store, own, row_id),
         )
 
     def privileges(self, role_id: str) -> dict[str, Depth]:

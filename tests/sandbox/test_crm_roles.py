@@ -423,6 +423,86 @@ class TestBackdating:
         assert row["modifiedon"][:10] == row["overriddencreatedon"]
 
 
+class TestSharing:
+    """learn.microsoft.com/power-apps/developer/data-platform/security-sharing-assigning"""
+
+    def share(self, crm: Client, account: str, principal: str, mask: str, *, verb: str = "GrantAccess") -> int:
+        table, row_id = principal.split("(")
+        kind = table.removesuffix("s")
+        body = {
+            "Target": {"accountid": key(f"/{account}"), "@odata.type": "Microsoft.Dynamics.CRM.account"},
+            "PrincipalAccess": {
+                "Principal": {f"{kind}id": row_id[:-1], "@odata.type": f"Microsoft.Dynamics.CRM.{kind}"},
+                "AccessMask": mask,
+            },
+        }
+        return crm.post(verb, body).status_code
+
+    def test_reaches_a_row_that_roles_do_not(self, crm: Client, other: Client, can, me: str):
+        can(("ReadAccount", "Basic"), ("WriteAccount", "Basic"))
+        account = made(crm, "accounts", {"name": a_name("Shared")})
+        before = other.get(account)
+        granted = self.share(crm, account, f"systemusers({me})", "ReadAccess")
+        listed = [row["accountid"] for row in other.rows("accounts?$select=name")]
+
+        assert (OUT_OF_REACH, 204) == (error_code(before), granted)
+        assert [key(f"/{account}")] == [each for each in listed if each == key(f"/{account}")]
+        assert OUT_OF_REACH == error_code(other.patch(account, {"fax": "1"}))
+        self.share(crm, account, f"systemusers({me})", "WriteAccess")
+        assert (200, 204) == (other.get(account).status_code, other.patch(account, {"fax": "1"}).status_code)
+
+    def test_gives_nothing_that_no_role_gives(self, crm: Client, other: Client, can, me: str):
+        can(("ReadAccount", "Basic"))
+        account = made(crm, "accounts", {"name": a_name("Shared")})
+        self.share(crm, account, f"systemusers({me})", "ReadAccess, WriteAccess")
+
+        assert DENIED == error_code(other.patch(account, {"fax": "1"}))
+
+    def test_with_a_team_reaches_its_members(self, crm: Client, other: Client, can, me: str):
+        can(("ReadAccount", "Basic"))
+        account = made(crm, "accounts", {"name": a_name("Shared")})
+        self.share(crm, account, f"teams({a_team(crm, me)})", "ReadAccess")
+
+        assert 200 == other.get(account).status_code
+
+    def test_is_listed_changed_and_taken_back(self, crm: Client, me: str):
+        account, user = made(crm, "accounts", {"name": a_name("Shared")}), f"systemusers({me})"
+        query = f"RetrieveSharedPrincipalsAndAccess(Target=@t)?@t={{'@odata.id':'{account}'}}"
+
+        def listed() -> list[tuple[str, str]]:
+            found = crm.get(query).json()["PrincipalAccesses"]
+            return [(each["Principal"]["systemuserid"], each["AccessMask"]) for each in found]
+
+        self.share(crm, account, user, "ReadAccess")
+        self.share(crm, account, user, "DeleteAccess")
+        first = listed()
+        self.share(crm, account, user, "WriteAccess", verb="ModifyAccess")
+        second = listed()
+        crm.post("RevokeAccess", {"Target": {"@odata.id": account}, "Revokee": {"@odata.id": user}})
+
+        assert ([(me, "ReadAccess, DeleteAccess")], [(me, "WriteAccess")]) == (first, second)
+        assert [] == listed()
+
+    def test_takes_the_right_to_share_and_what_is_given(self, crm: Client, other: Client, can, me: str):
+        role = can(("ReadAccount", "Basic"))
+        account, user = made(crm, "accounts", owned_by(f"systemusers({me})")), f"systemusers({a_user(crm)})"
+        first = self.share(other, account, user, "ReadAccess")
+        give(crm, role, ("ShareAccount", "Basic"))
+
+        assert (403, 204) == (first, self.share(other, account, user, "ReadAccess"))
+        assert 403 == self.share(other, account, user, "WriteAccess")
+
+    def test_of_what_nobody_owns_or_of_no_right_is_refused(self, crm: Client, me: str):
+        account = made(crm, "accounts", {"name": a_name("Shared")})
+        body = {
+            "Target": {"@odata.id": f"businessunits({crm.get('WhoAmI').json()['BusinessUnitId']})"},
+            "PrincipalAccess": {"Principal": {"@odata.id": f"systemusers({me})"}, "AccessMask": "ReadAccess"},
+        }
+
+        assert 400 == crm.post("GrantAccess", body).status_code
+        assert 400 == self.share(crm, account, f"systemusers({me})", "EveryAccess")
+
+
 class TestRestart:
     def test_roles_are_kept_and_those_of_before_there_were_any_are_made(
         self, start: Callable[..., Info], tmp_path: Path
