@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from dataclasses import replace
 
 from drawbar.sandbox.crm_access import ACT_FOR_OTHERS, BACKDATE, Access, Caller, Depth, Grant
 from drawbar.sandbox.crm_model import LOOKUPS, CrmError, Entity, Right
@@ -111,15 +112,7 @@ class Security:
         def switched_off(entity: Entity, right: Right) -> bool:
             return right in OPERATIONS and not self._grants.allows("crm", app, entity.logical, right)
 
-        return Access(
-            user=access.user,
-            roles=access.roles,
-            everything=access.everything,
-            grants=access.grants,
-            below=access.below,
-            shared=access.shared,
-            switched_off=switched_off,
-        )
+        return replace(access, switched_off=switched_off)
 
     # ------------------------------------------------------------ on what terms
 

@@ -188,6 +188,8 @@ class TestPrivileges:
             f"systemusers({user})/Microsoft.Dynamics.CRM.RetrieveUserPrivileges"
         )
         assert {"prvReadContact": "Global"} == listed(f"teams({team})/Microsoft.Dynamics.CRM.RetrieveTeamPrivileges()")
+        one = "RetrieveUserPrivilegeByPrivilegeName(PrivilegeName='prvReadContact')"
+        assert {"prvReadContact": "Global"} == listed(f"systemusers({user})/Microsoft.Dynamics.CRM.{one}")
 
     def test_what_a_user_may_do_to_a_row_is_told(self, crm: Client):
         """learn.microsoft.com/power-apps/developer/data-platform/webapi/reference/retrieveprincipalaccess"""
@@ -410,6 +412,43 @@ class TestWhatIsNotRead:
         reply = other.post("accounts", {"name": "Old", "overriddencreatedon": "2020-02-03"})
 
         assert "prvOverrideCreatedOnCreatedBy" in reply.json()["error"]["message"]
+
+
+class TestNamedPrivileges:
+    """learn.microsoft.com/power-apps/developer/data-platform/bypass-custom-business-logic"""
+
+    @pytest.mark.parametrize(
+        ("header", "value", "privilege"),
+        [
+            ("MSCRM.BypassBusinessLogicExecution", "CustomSync", "BypassCustomBusinessLogic"),
+            ("MSCRM.BypassCustomPluginExecution", "true", "BypassCustomPlugins"),
+        ],
+    )
+    def test_let_a_request_pass_by_custom_logic(self, crm: Client, other: Client, can, header, value, privilege):
+        role = can(("CreateAccount", "Global"))
+        refusal = other.post("accounts", {"name": "N"}, headers={header: value})
+        give(crm, role, (privilege, "Global"))
+
+        assert f"prv{privilege}" in refusal.json()["error"]["message"]
+        assert 204 == other.post("accounts", {"name": "N"}, headers={header: value}).status_code
+
+    def test_let_an_alternate_key_be_made(self, crm: Client, other: Client, can):
+        role = can()
+        path, body = "EntityDefinitions(LogicalName='account')/Keys", {"SchemaName": "k", "KeyAttributes": ["fax"]}
+        refusal = other.post(path, body)
+        give(crm, role, ("WriteEntity", "Global"))
+        made_now = other.post(path, body)
+        crm.delete(f"{path}(k)")
+
+        assert DENIED == error_code(refusal)
+        assert 204 == made_now.status_code
+
+    def test_a_parameter_of_a_function_is_read_strictly(self, crm: Client, me: str):
+        path = f"systemusers({me})/Microsoft.Dynamics.CRM.RetrieveUserPrivilegeByPrivilegeName"
+
+        assert 400 == crm.get(f"{path}(PrivilegeName=prvReadAccount)").status_code
+        assert 400 == crm.get(f"{path}(PrivilegeName=@p)").status_code
+        assert 405 == crm.post(path, {}).status_code
 
 
 class TestBackdating:
