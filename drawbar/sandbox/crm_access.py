@@ -133,6 +133,7 @@ class Access:
     everything: bool  # a system administrator
     grants: Mapping[str, tuple[Grant, ...]]  # by privilege
     below: Callable[[str], frozenset[str]]  # a business unit and all below it
+    shared: Callable[[str], int]  # what of a row is shared with the user or his teams, as `accessright` counts it
     switched_off: Callable[[Entity, Right], bool] | None = None  # taken away from outside, whatever the roles say
 
     def permits(self, entity: Entity, right: Right) -> bool:
@@ -147,7 +148,11 @@ class Access:
             return True
         place = place_of(entity, row_id, row)
         grants = self.grants.get(privilege_name(entity, right), ())
-        return bool(grants) if place is None else any(grant.reaches(place, self.below) for grant in grants)
+        if place is None:
+            return bool(grants)
+        if any(grant.reaches(place, self.below) for grant in grants):
+            return True
+        return bool(grants) and bool(self.shared(row_id) & RIGHTS[right].mask)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

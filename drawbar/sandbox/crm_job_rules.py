@@ -29,16 +29,18 @@ class JobRules(TableRules):
         self,
         records: CrmRecords,
         row_id: str,  # noqa: ARG002
-        before: Values | None,  # noqa: ARG002
+        before: Values | None,
         after: Values | None,
         *,
         user: Values,
     ) -> None:
-        """What a job was about ends with it."""
-        if after is None or after["statuscode"] != CANCELED:
+        """What a job was about ends with it, where somebody ends it or takes its row away."""
+        if before is None or before["statecode"] == STATES[SUCCEEDED]:
             return
-        about = after.get("regardingobjectid", "")
-        match after.get("regardingobjectid@type"):
+        if after is not None and after["statuscode"] != CANCELED:
+            return
+        about = before.get("regardingobjectid", "")
+        match before.get("regardingobjectid@type"):
             case "bulkdeleteoperation":
                 mark_operation(records.store, about, CANCELED)
             case "duplicaterule":

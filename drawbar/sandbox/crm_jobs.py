@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import sys
+import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -94,6 +96,9 @@ class CrmJobs:
             self.mark(job_id, CANCELED)
         except CrmError as error:
             self.mark(job_id, FAILED, message=error.message, friendlymessage=error.message, errorcode=number_of(error))
+        except Exception:  # noqa: BLE001 - the edge: a bug of the sandbox must end the job and be seen
+            traceback.print_exc(file=sys.stderr)
+            self.mark(job_id, FAILED, message="An unexpected error occurred.", errorcode=0x80040216 - 2**32)
         else:
             self.mark(job_id, SUCCEEDED, message=message, friendlymessage=message)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,18 +83,11 @@ def function_parameters(key: str | None, options: Mapping[str, str]) -> Values:
 def _value(text: str) -> Any:
     if text.startswith("'") or GUID.match(text):
         return unquote_key(text)
-    try:
+    with suppress(ValueError):
         return json.loads(text)
-    except ValueError:
-        return _in_single_quotes(text) if text[:1] in ("{", "[") else text
-
-
-def _in_single_quotes(text: str) -> Any:
-    """JSON as the service's documents write it in addresses, with single quotes."""
-    try:
+    with suppress(ValueError):  # in single quotes, as the service's documents write it in addresses
         return json.loads(text.replace('"', '\\"').replace("'", '"'))
-    except ValueError as error:
-        raise CrmError(400, "0x80060888", f"The parameter '{text}' is not valid JSON.") from error
+    raise CrmError(400, "0x80060888", f"The value of the parameter is not valid: '{text}'.")
 
 
 def an_id(parameters: Values, name: str) -> str:

@@ -38,6 +38,7 @@ from drawbar.sandbox.odata import GUID
 from drawbar.sandbox.store import Store, Stored, Values
 
 PATH = "/api/data/v9.2"
+SHARES = "principalobjectaccess"  # rows that are shared; no set of the API
 _REFERENCE = re.compile(r"/?(\w+)\(((?:'(?:[^']|'')*'|[^()'])*)\)\Z")
 
 
@@ -274,6 +275,8 @@ class CrmRecords:
                     "The object you tried to delete is associated with another object and cannot be deleted.",
                 )
         self.store.remove(entity.logical, row_id, note=self._note("Delete", user, (), None))
+        for share_id in self.store.table(SHARES).having("objectid", row_id):
+            self.store.remove(SHARES, share_id)
         for other, attribute, other_id in pointing:
             if other_id not in self.store.table(other.logical).rows:
                 continue

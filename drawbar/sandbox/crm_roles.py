@@ -161,6 +161,7 @@ class RoleMessages:
             "RemovePrivilegeRole": Message(run=self._remove, bound_to=role),
             "RetrieveRolePrivilegesRole": Message(run=self._of_role, is_function=True),
             "RetrieveUserPrivileges": Message(run=self._of_user, bound_to=user, is_function=True),
+            "RetrieveUserPrivilegeByPrivilegeName": Message(run=self._one_of_user, bound_to=user, is_function=True),
             "RetrieveTeamPrivileges": Message(run=self._of_team, bound_to=team, is_function=True),
             "RetrievePrincipalAccess": Message(run=self._access, bound_to=user, is_function=True),
         }
@@ -236,6 +237,14 @@ class RoleMessages:
             for name, (role, _) in self._deepest("team", team_id).items():
                 found.setdefault(name, (role, Depth.BASIC))
         return self._shown((role, name, depth) for name, (role, depth) in found.items())
+
+    def _one_of_user(self, asked: Asked) -> Values:
+        """A single one, as deep as his roles and those of his teams have it."""
+        user, name = self._principal(asked), str(asked.parameters.get("PrivilegeName"))
+        teams = partners(self._records, user.associations["teammembership_association"], asked.row_id)
+        holders = [("systemuser", asked.row_id), *(("team", team_id) for team_id in teams)]
+        held = [found[name] for found in (self._deepest(*holder) for holder in holders) if name in found]
+        return self._shown((role, name, depth) for role, depth in sorted(held, key=lambda each: -each[1])[:1])
 
     def _of_team(self, asked: Asked) -> Values:
         self._principal(asked)

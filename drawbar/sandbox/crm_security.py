@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from dataclasses import replace
 
 from drawbar.sandbox.crm_access import ACT_FOR_OTHERS, BACKDATE, Access, Caller, Depth, Grant
 from drawbar.sandbox.crm_model import LOOKUPS, CrmError, Entity, Right
 from drawbar.sandbox.crm_records import CrmRecords, Terms
+from drawbar.sandbox.crm_sharing import shared
 from drawbar.sandbox.grants import OPERATIONS, Grants
 from drawbar.sandbox.odata import GUID
 from drawbar.sandbox.store import Store, Values
@@ -110,14 +112,7 @@ class Security:
         def switched_off(entity: Entity, right: Right) -> bool:
             return right in OPERATIONS and not self._grants.allows("crm", app, entity.logical, right)
 
-        return Access(
-            user=access.user,
-            roles=access.roles,
-            everything=access.everything,
-            grants=access.grants,
-            below=access.below,
-            switched_off=switched_off,
-        )
+        return replace(access, switched_off=switched_off)
 
     # ------------------------------------------------------------ on what terms
 
@@ -177,6 +172,7 @@ class Security:
             everything=everything,
             grants={name: tuple(found) for name, found in grants.items()},
             below=self.below,
+            shared=lambda row_id: shared(self._store, own, row_id),
         )
 
     def privileges(self, role_id: str) -> dict[str, Depth]:

@@ -46,6 +46,7 @@ from drawbar.sandbox.crm_records import PATH, CrmRecords, Located, Terms, no_row
 from drawbar.sandbox.crm_roles import ROLE_RULES, RoleMessages
 from drawbar.sandbox.crm_sales import SALES_RULES
 from drawbar.sandbox.crm_security import Security, with_batch_headers
+from drawbar.sandbox.crm_sharing import Sharing
 from drawbar.sandbox.crm_webhooks import CrmWebhooks
 from drawbar.sandbox.grants import Grants
 from drawbar.sandbox.limits import Refusal
@@ -118,6 +119,7 @@ class Dataverse:
             **RoleMessages(self.records, self._security).messages,
             **BulkDelete(self.records, webhooks.jobs).messages,
             **Duplicates(self.records, webhooks.jobs).messages,
+            **Sharing(self.records).messages,
         }
         self._definitions = EntityDefinitions(self.records.entities, self.base_url, self.records.keys.of)
 

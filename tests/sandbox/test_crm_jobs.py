@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -219,6 +220,25 @@ class TestBulkDelete:
         assert (400, "0x80048408") == error_code(
             crm.patch(f"asyncoperations({second})", {"statecode": 3, "statuscode": 32})
         )
+
+    def test_ends_with_its_job_or_never_begins_where_its_change_set_failed(self, crm: Client):
+        body = order(query("account", ("name", "Equal", "x")), StartDateTime="2100-01-01T00:00:00Z")
+        job = crm.post("BulkDelete", body).json()["JobId"]
+        crm.delete(f"asyncoperations({job})")
+        operation = crm.rows(f"bulkdeleteoperations?$filter=_asyncoperationid_value eq {job}")[0]
+        before = crm.get("asyncoperations/$count").text
+        parts = [("BulkDelete", body), ("accounts", {"nickname": "x"})]
+        lines = ["--b", "Content-Type: multipart/mixed; boundary=c", ""]
+        for number, (path, content) in enumerate(parts):
+            lines += ["--c", "Content-Type: application/http", f"Content-ID: {number}", ""]
+            lines += [f"POST {path} HTTP/1.1", "Content-Type: application/json", "", json.dumps(content)]
+        lines += ["--c--", "--b--", ""]
+        headers = {"Content-Type": "multipart/mixed; boundary=b"}
+        reply = crm.send("POST", "$batch", data="\r\n".join(lines), headers=headers)
+
+        assert CANCELED == operation["statuscode"]
+        assert 400 == reply.status_code
+        assert before == crm.get("asyncoperations/$count").text
 
     def test_deletes_what_its_orderer_may(self, crm: Client):
         user, name = a_user(crm), a_name("Shared")

@@ -188,6 +188,8 @@ class TestPrivileges:
             f"systemusers({user})/Microsoft.Dynamics.CRM.RetrieveUserPrivileges"
         )
         assert {"prvReadContact": "Global"} == listed(f"teams({team})/Microsoft.Dynamics.CRM.RetrieveTeamPrivileges()")
+        one = "RetrieveUserPrivilegeByPrivilegeName(PrivilegeName='prvReadContact')"
+        assert {"prvReadContact": "Global"} == listed(f"systemusers({user})/Microsoft.Dynamics.CRM.{one}")
 
     def test_what_a_user_may_do_to_a_row_is_told(self, crm: Client):
         """learn.microsoft.com/power-apps/developer/data-platform/webapi/reference/retrieveprincipalaccess"""
@@ -412,6 +414,43 @@ class TestWhatIsNotRead:
         assert "prvOverrideCreatedOnCreatedBy" in reply.json()["error"]["message"]
 
 
+class TestNamedPrivileges:
+    """learn.microsoft.com/power-apps/developer/data-platform/bypass-custom-business-logic"""
+
+    @pytest.mark.parametrize(
+        ("header", "value", "privilege"),
+        [
+            ("MSCRM.BypassBusinessLogicExecution", "CustomSync", "BypassCustomBusinessLogic"),
+            ("MSCRM.BypassCustomPluginExecution", "true", "BypassCustomPlugins"),
+        ],
+    )
+    def test_let_a_request_pass_by_custom_logic(self, crm: Client, other: Client, can, header, value, privilege):
+        role = can(("CreateAccount", "Global"))
+        refusal = other.post("accounts", {"name": "N"}, headers={header: value})
+        give(crm, role, (privilege, "Global"))
+
+        assert f"prv{privilege}" in refusal.json()["error"]["message"]
+        assert 204 == other.post("accounts", {"name": "N"}, headers={header: value}).status_code
+
+    def test_let_an_alternate_key_be_made(self, crm: Client, other: Client, can):
+        role = can()
+        path, body = "EntityDefinitions(LogicalName='account')/Keys", {"SchemaName": "k", "KeyAttributes": ["fax"]}
+        refusal = other.post(path, body)
+        give(crm, role, ("WriteEntity", "Global"))
+        made_now = other.post(path, body)
+        crm.delete(f"{path}(k)")
+
+        assert DENIED == error_code(refusal)
+        assert 204 == made_now.status_code
+
+    def test_a_parameter_of_a_function_is_read_strictly(self, crm: Client, me: str):
+        path = f"systemusers({me})/Microsoft.Dynamics.CRM.RetrieveUserPrivilegeByPrivilegeName"
+
+        assert 400 == crm.get(f"{path}(PrivilegeName=prvReadAccount)").status_code
+        assert 400 == crm.get(f"{path}(PrivilegeName=@p)").status_code
+        assert 405 == crm.post(path, {}).status_code
+
+
 class TestBackdating:
     """learn.microsoft.com/power-apps/developer/data-platform/reference/entities/account#BKMK_OverriddenCreatedOn"""
 
@@ -421,6 +460,86 @@ class TestBackdating:
 
         assert "2020-02-03T00:00:00Z" == row["createdon"]
         assert row["modifiedon"][:10] == row["overriddencreatedon"]
+
+
+class TestSharing:
+    """learn.microsoft.com/power-apps/developer/data-platform/security-sharing-assigning"""
+
+    def share(self, crm: Client, account: str, principal: str, mask: str, *, verb: str = "GrantAccess") -> int:
+        table, row_id = principal.split("(")
+        kind = table.removesuffix("s")
+        body = {
+            "Target": {"accountid": key(f"/{account}"), "@odata.type": "Microsoft.Dynamics.CRM.account"},
+            "PrincipalAccess": {
+                "Principal": {f"{kind}id": row_id[:-1], "@odata.type": f"Microsoft.Dynamics.CRM.{kind}"},
+                "AccessMask": mask,
+            },
+        }
+        return crm.post(verb, body).status_code
+
+    def test_reaches_a_row_that_roles_do_not(self, crm: Client, other: Client, can, me: str):
+        can(("ReadAccount", "Basic"), ("WriteAccount", "Basic"))
+        account = made(crm, "accounts", {"name": a_name("Shared")})
+        before = other.get(account)
+        granted = self.share(crm, account, f"systemusers({me})", "ReadAccess")
+        listed = [row["accountid"] for row in other.rows("accounts?$select=name")]
+
+        assert (OUT_OF_REACH, 204) == (error_code(before), granted)
+        assert [key(f"/{account}")] == [each for each in listed if each == key(f"/{account}")]
+        assert OUT_OF_REACH == error_code(other.patch(account, {"fax": "1"}))
+        self.share(crm, account, f"systemusers({me})", "WriteAccess")
+        assert (200, 204) == (other.get(account).status_code, other.patch(account, {"fax": "1"}).status_code)
+
+    def test_gives_nothing_that_no_role_gives(self, crm: Client, other: Client, can, me: str):
+        can(("ReadAccount", "Basic"))
+        account = made(crm, "accounts", {"name": a_name("Shared")})
+        self.share(crm, account, f"systemusers({me})", "ReadAccess, WriteAccess")
+
+        assert DENIED == error_code(other.patch(account, {"fax": "1"}))
+
+    def test_with_a_team_reaches_its_members(self, crm: Client, other: Client, can, me: str):
+        can(("ReadAccount", "Basic"))
+        account = made(crm, "accounts", {"name": a_name("Shared")})
+        self.share(crm, account, f"teams({a_team(crm, me)})", "ReadAccess")
+
+        assert 200 == other.get(account).status_code
+
+    def test_is_listed_changed_and_taken_back(self, crm: Client, me: str):
+        account, user = made(crm, "accounts", {"name": a_name("Shared")}), f"systemusers({me})"
+        query = f"RetrieveSharedPrincipalsAndAccess(Target=@t)?@t={{'@odata.id':'{account}'}}"
+
+        def listed() -> list[tuple[str, str]]:
+            found = crm.get(query).json()["PrincipalAccesses"]
+            return [(each["Principal"]["systemuserid"], each["AccessMask"]) for each in found]
+
+        self.share(crm, account, user, "ReadAccess")
+        self.share(crm, account, user, "DeleteAccess")
+        first = listed()
+        self.share(crm, account, user, "WriteAccess", verb="ModifyAccess")
+        second = listed()
+        crm.post("RevokeAccess", {"Target": {"@odata.id": account}, "Revokee": {"@odata.id": user}})
+
+        assert ([(me, "ReadAccess, DeleteAccess")], [(me, "WriteAccess")]) == (first, second)
+        assert [] == listed()
+
+    def test_takes_the_right_to_share_and_what_is_given(self, crm: Client, other: Client, can, me: str):
+        role = can(("ReadAccount", "Basic"))
+        account, user = made(crm, "accounts", owned_by(f"systemusers({me})")), f"systemusers({a_user(crm)})"
+        first = self.share(other, account, user, "ReadAccess")
+        give(crm, role, ("ShareAccount", "Basic"))
+
+        assert (403, 204) == (first, self.share(other, account, user, "ReadAccess"))
+        assert 403 == self.share(other, account, user, "WriteAccess")
+
+    def test_of_what_nobody_owns_or_of_no_right_is_refused(self, crm: Client, me: str):
+        account = made(crm, "accounts", {"name": a_name("Shared")})
+        body = {
+            "Target": {"@odata.id": f"businessunits({crm.get('WhoAmI').json()['BusinessUnitId']})"},
+            "PrincipalAccess": {"Principal": {"@odata.id": f"systemusers({me})"}, "AccessMask": "ReadAccess"},
+        }
+
+        assert 400 == crm.post("GrantAccess", body).status_code
+        assert 400 == self.share(crm, account, f"systemusers({me})", "EveryAccess")
 
 
 class TestRestart:
