@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
@@ -15,6 +15,8 @@ from drawbar.sandbox.odata import (
     Predicate,
     QueryError,
     QueryFunction,
+    Row,
+    Schema,
     Segment,
     compile_filter,
     parse_filter,
@@ -58,6 +60,9 @@ class _AnyShape:
 
     def query_function(self, function: QueryFunction) -> Predicate:
         raise QueryError(f"The query function '{function.name}' is not supported on metadata.")
+
+    def collection(self, path: tuple[str, ...]) -> tuple[Callable[[Row], Iterable[Row]], Schema]:
+        raise QueryError(f"The collection '{'/'.join(path)}' cannot be filtered by.")
 
 
 class EntityDefinitions:

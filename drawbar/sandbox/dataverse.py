@@ -22,7 +22,10 @@ from drawbar.sandbox.crm_batch import (
     resolve_target,
 )
 from drawbar.sandbox.crm_catalog import CATALOG_RULES
+from drawbar.sandbox.crm_conditions import with_caller
+from drawbar.sandbox.crm_expand import in_context
 from drawbar.sandbox.crm_fetch import read_fetch, run_fetch
+from drawbar.sandbox.crm_functions import counted_tables, record_counts
 from drawbar.sandbox.crm_keys import missing
 from drawbar.sandbox.crm_metadata import EntityDefinitions, csdl, key_name
 from drawbar.sandbox.crm_model import (
@@ -32,7 +35,7 @@ from drawbar.sandbox.crm_model import (
     key_taken,
     payload_error,
 )
-from drawbar.sandbox.crm_paging import read_cookie, write_cookie
+from drawbar.sandbox.crm_paging import PAGE, read_cookie, write_cookie
 from drawbar.sandbox.crm_reading import CrmReader, Within, itself, wanted_annotations
 from drawbar.sandbox.crm_records import PATH, CrmRecords, Located, no_row
 from drawbar.sandbox.crm_sales import SALES_RULES
@@ -53,7 +56,6 @@ from drawbar.sandbox.sign_in import SignIn
 from drawbar.sandbox.store import Store, Stored, Values
 from drawbar.sandbox.wire import Reply, Request, from_json, to_json
 
-PAGE = 5000
 COUNT_CAP = 5000
 DELTA_LIFE_S = 7 * 86_400
 _JSON = "application/json; odata.metadata=minimal"
@@ -93,7 +95,7 @@ class Dataverse:
         self._grants = grants
         self.records = CrmRecords(store, {**CATALOG_RULES, **SALES_RULES})
         self.sets = {entity.logical: entity.set for entity in self.records.entities.values()}
-        self._reader = CrmReader(self.records)
+        self._reader = CrmReader(self.records, self.base_url)
         self._listings: Listings[Values] = Listings(store)
         self._actions = CrmActions(self.records)
         self._definitions = EntityDefinitions(self.records.entities, self.base_url, self.records.keys.of)
@@ -133,7 +135,7 @@ class Dataverse:
         if user_id is None or not self._grants.is_member("crm", app):
             raise CrmError(403, "0x80072560", "The user is not a member of the organization.")
         user = self.store.table("systemuser").rows[user_id].values
-        call = _Call(request, user, parse_options(request.query), request.preferences())
+        call = _Call(request, user, with_caller(parse_options(request.query), user), request.preferences())
         segments = parse_path(request.path[len(PATH) :])
         if segments and segments[0].name == "$batch":
             return self._batch(call)
@@ -149,6 +151,8 @@ class Dataverse:
                 return Reply(200, csdl(self.records.entities), headers)
             case "WhoAmI":
                 return self._who_am_i(call)
+            case "RetrieveTotalRecordCount":
+                return self._record_counts(call, first)
             case "EntityDefinitions":
                 return self._definition(call, segments)
         if first.name in UNBOUND and len(segments) == 1 and first.key is None:
@@ -195,6 +199,14 @@ class Dataverse:
                 "OrganizationId": self.store.fact("organization_id"),
             }
         )
+
+    def _record_counts(self, call: _Call, segment: Segment) -> Reply:
+        tables = counted_tables(segment.key, call.options, self.records.entities)
+        for entity in tables:
+            self._allow(call, entity, "read")
+        counts = record_counts(tables, lambda entity: len(self.store.table(entity.logical).rows))
+        context = f"{self.base_url}/$metadata#Microsoft.Dynamics.CRM.RetrieveTotalRecordCountResponse"
+        return self._ok({"@odata.context": context, **counts})
 
     def _act(self, call: _Call, name: str) -> Reply:
         """An action that is bound to nothing; it answers with the row it makes, if it makes one."""
@@ -299,6 +311,9 @@ class Dataverse:
             return self._delta(call, entity)
         if "fetchXml" in call.options:
             return self._fetch(call, entity)
+        if "$apply" in call.options:
+            return self._aggregate(call, entity, within)
+        self._allow_expanded(call, entity)
         tracking = "odata.track-changes" in call.preferences and within is None
         if tracking:
             self._must_be_trackable(entity, call)
@@ -324,7 +339,8 @@ class Dataverse:
             size = left = min(left, int(call.options["$top"]), PAGE)
         page = rows[start : start + size]
         body = self._collection(call, entity, total)
-        shape = self._reader.shape(entity, call.options, wanted_annotations(call.preferences))
+        paged = size if "odata.maxpagesize" in call.preferences else None
+        shape = self._reader.shape(entity, call.options, wanted_annotations(call.preferences), page=paged)
         body["value"] = [shape(row) for row in page]
         kept = _without(call.request.query, "$skiptoken")
         if len(page) < left:
@@ -337,6 +353,23 @@ class Dataverse:
         if tracking:
             reply.headers["Preference-Applied"] = "odata.track-changes"
         return reply
+
+    def _allow_expanded(self, call: _Call, entity: Entity) -> None:
+        """Whoever asks for rows of other tables as well must have the right to read these."""
+        for table in self._reader.tables_of(entity, call.options):
+            self._allow(call, table, "read")
+
+    def _aggregate(self, call: _Call, entity: Entity, within: Within | None) -> Reply:
+        """Rows grouped and added up."""
+        applied = self._reader.apply(entity, call.options)
+        for table in applied.tables:
+            self._allow(call, table, "read")
+        included = wanted_annotations(call.preferences)
+        rows = self._reader.applied(entity, applied, call.options, included, within)
+        body: Values = {"@odata.context": f"{self.base_url}/$metadata#{entity.set}"}
+        if call.options.get("$count") == "true":
+            body["@odata.count"] = min(len(rows), COUNT_CAP)
+        return self._ok({**body, "value": rows})
 
     def _fetch(self, call: _Call, entity: Entity) -> Reply:
         """A query in FetchXML. Every table that it links to must be readable."""
@@ -360,11 +393,12 @@ class Dataverse:
         )
         return self._ok(body)
 
+    def _context(self, call: _Call, entity: Entity) -> str:
+        chosen = in_context(call.options, self._reader.expands(entity, call.options))
+        return f"{self.base_url}/$metadata#{entity.set}{chosen}"
+
     def _collection(self, call: _Call, entity: Entity, total: int | None) -> Values:
-        context = f"{self.base_url}/$metadata#{entity.set}"
-        if "$select" in call.options:
-            context += f"({call.options['$select']})"
-        body: Values = {"@odata.context": context}
+        body: Values = {"@odata.context": self._context(call, entity)}
         if total is not None and call.options.get("$count") == "true":
             body["@odata.count"] = min(total, COUNT_CAP)
         if total is not None and wanted_annotations(call.preferences)("Microsoft.Dynamics.CRM.totalrecordcount"):
@@ -377,18 +411,17 @@ class Dataverse:
         self._allow(call, entity, "read")
         stored = self.records.find(entity, row_id)
         tag = call.request.headers.get("if-none-match")
-        if tag == etag(stored.version) and "odata.include-annotations" not in call.preferences:
+        always = "odata.include-annotations" in call.preferences or "$expand" in call.options
+        if tag == etag(stored.version) and not always:
             return Reply(304, b"", {"ETag": etag(stored.version)})
         return self._record(call, entity, row_id, stored, 200)
 
     def _record(self, call: _Call, entity: Entity, row_id: str, stored: Stored, status: int) -> Reply:
-        context = f"{self.base_url}/$metadata#{entity.set}"
-        if "$select" in call.options:
-            context += f"({call.options['$select']})"
+        self._allow_expanded(call, entity)
         shown = self._reader.shape(entity, call.options, wanted_annotations(call.preferences))(
             self._reader.shown(entity, row_id, stored)
         )
-        reply = self._ok({"@odata.context": f"{context}/$entity", **shown}, status)
+        reply = self._ok({"@odata.context": f"{self._context(call, entity)}/$entity", **shown}, status)
         reply.headers["ETag"] = etag(stored.version)
         return reply
 
@@ -402,11 +435,7 @@ class Dataverse:
                 reference = None if method == "DELETE" else self._body(call, entity).get("@odata.id")
                 self.records.update(entity, row_id, {f"{name}@odata.bind": reference}, user=call.user)
                 return Reply(204, b"", {"OData-Version": "4.0"})
-            self._allow(call, entity, "read")
-            found = self._reader.behind(entity, self._reader.shown(entity, row_id, stored), name)
-            if found is None:
-                return Reply(204, b"", {"OData-Version": "4.0"})
-            return self._record(call, *found, 200)
+            return self._behind(call, entity, row_id, rest)
         if name in entity.collections:
             return self._below(call, entity, row_id, rest)
         attribute_or_none = entity.by_wire_name.get(name)
@@ -422,8 +451,29 @@ class Dataverse:
         if value is None:
             return Reply(204, b"", {"OData-Version": "4.0"})
         if len(rest) == 2 and rest[1].name == "$value":
-            return Reply(200, str(value).encode(), {"Content-Type": "text/plain", "OData-Version": "4.0"})
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            return Reply(200, text.encode(), {"Content-Type": "text/plain", "OData-Version": "4.0"})
+        if len(rest) > 1 or method != "GET":
+            raise CrmError(405, "0x80060888", f"The HTTP method '{method}' is not allowed on this part of a record.")
         return self._ok({"@odata.context": f"{self.base_url}/$metadata#{entity.set}({row_id})/{name}", "value": value})
+
+    def _behind(self, call: _Call, entity: Entity, row_id: str, rest: list[Segment]) -> Reply:
+        """The row that a lookup leads to: itself, its address, or a part of it."""
+        self._allow(call, entity, "read")
+        shown = self._reader.shown(entity, row_id, self.records.find(entity, row_id))
+        found = self._reader.behind(entity, shown, rest[0].name)
+        if found is None:
+            return Reply(204, b"", {"OData-Version": "4.0"})
+        other, other_id, stored = found
+        if [part.name for part in rest[1:]] == ["$ref"] and call.request.method == "GET":
+            address = f"{self.base_url}/{other.set}({other_id})"
+            return self._ok({"@odata.context": f"{self.base_url}/$metadata#$ref", "@odata.id": address})
+        if len(rest) > 1:
+            return self._part(call, other, other_id, rest[1:])
+        if call.request.method != "GET":
+            raise CrmError(405, "0x80060888", f"The HTTP method '{call.request.method}' is not allowed on a lookup.")
+        self._allow(call, other, "read")
+        return self._record(call, other, other_id, stored, 200)
 
     def _below(self, call: _Call, entity: Entity, row_id: str, rest: list[Segment]) -> Reply:
         """The rows that point to this one: listed, counted, made, associated, disassociated."""
@@ -438,6 +488,15 @@ class Dataverse:
                 return self._list(call, children, within)
             case "GET", "$count", None:
                 return self._count(call, children, within)
+            case "GET", "$ref", None:
+                return self._references(call, children, within)
+            case "GET", "", key if key is not None:
+                child = self.records.locate(children, key)
+                if child.row_id is None or child.row_id not in self._reader.ids(children, within):
+                    raise missing(children) if child.key else no_row(children, child.row_id or "")
+                if len(rest) > 1:
+                    raise CrmError(404, "0x80060888", f"Resource not found for the segment '{rest[1].name}'.")
+                return self._read(call, children, child.row_id)
             case "POST", "", None:
                 body = {**self._body(call, children), bind: f"/{entity.set}({row_id})"}
                 return self._create(call, children, body)
@@ -449,6 +508,18 @@ class Dataverse:
                 child = named or self.records.located(children, call.options.get("$id"))
                 return self._point(call, children, child, {bind: None})
         raise CrmError(405, "0x80060888", f"The HTTP method '{call.request.method}' is not allowed here.")
+
+    def _references(self, call: _Call, entity: Entity, within: Within) -> Reply:
+        """The addresses of the rows below one."""
+        self._allow(call, entity, "read")
+        rows = self._reader.matching(entity, call.options, within)
+        sort_rows(rows, self._reader.orders(entity, call.options), row_of=itself)
+        return self._ok(
+            {
+                "@odata.context": f"{self.base_url}/$metadata#Collection($ref)",
+                "value": [{"@odata.id": f"{self.base_url}/{entity.set}({row[entity.id]})"} for row in rows[:PAGE]],
+            }
+        )
 
     def _point(self, call: _Call, entity: Entity, located: Located, body: Values) -> Reply:
         self._allow(call, entity, "write")
@@ -693,7 +764,8 @@ class Dataverse:
                 app=outer.request.app,
             )
             _refuse_impersonation(request)
-            call = _Call(request, outer.user, parse_options(request.query), request.preferences())
+            options = with_caller(parse_options(request.query), outer.user)
+            call = _Call(request, outer.user, options, request.preferences())
             reply = self._route(call, parse_path(request.path[len(PATH) :]))
         except (CrmError, QueryError, ValueError) as error:
             undo()

@@ -271,9 +271,9 @@ class TestQueries:
         assert 404 == crm.get("nosuchset").status_code
 
     def test_expand_follows_a_lookup(self, crm: Client):
-        row = crm.get("accounts?$top=1&$select=name&$expand=ownerid($select=createdon)").json()["value"][0]
+        row = crm.get("accounts?$top=1&$select=name&$expand=owningbusinessunit($select=createdon)").json()["value"][0]
 
-        assert "createdon" in row["ownerid"]
+        assert "createdon" in row["owningbusinessunit"]
 
 
 class TestChangeTracking:
