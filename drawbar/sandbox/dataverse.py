@@ -23,6 +23,7 @@ from drawbar.sandbox.crm_batch import (
 )
 from drawbar.sandbox.crm_catalog import CATALOG_RULES
 from drawbar.sandbox.crm_conditions import with_caller
+from drawbar.sandbox.crm_deep import insert_graph
 from drawbar.sandbox.crm_expand import in_context
 from drawbar.sandbox.crm_fetch import read_fetch, run_fetch
 from drawbar.sandbox.crm_functions import counted_tables, record_counts
@@ -615,8 +616,15 @@ class Dataverse:
         return body
 
     def _create(self, call: _Call, entity: Entity, body: Values, row_id: str | None = None) -> Reply:
-        self._allow(call, entity, "create")
-        created, stored = self.records.insert(entity, body, user=call.user, row_id=row_id, tag=call.options.get("tag"))
+        created, stored = insert_graph(
+            self.records,
+            entity,
+            body,
+            user=call.user,
+            allow=lambda table, right: self._allow(call, table, right),
+            row_id=row_id,
+            tag=call.options.get("tag"),
+        )
         return self._written(call, entity, created, stored, created=True)
 
     def _written(self, call: _Call, entity: Entity, row_id: str, stored: Stored, *, created: bool) -> Reply:
