@@ -1,7 +1,7 @@
 """Dataverse's sales actions: what becomes of opportunities, quotes, orders, invoices and products by order of a client.
 
-An action closes a document, makes another one of it, locks its prices or works them out. The activities that closing
-makes (`orderclose`, `quoteclose`, `opportunityclose`) are read for what they say and not kept.
+An action closes a document, makes another one of it, locks its prices or works them out. What closing is told in an
+activity is kept as a row (`orderclose`, `quoteclose`, `opportunityclose`).
 Sources: the actions' pages below https://learn.microsoft.com/previous-versions/dynamicscrm-2016/developers-guide/,
 https://learn.microsoft.com/dynamics365/sales/close-quote
 """
@@ -92,6 +92,22 @@ _LOCKS: Mapping[str, tuple[str, bool]] = {
     "LockInvoicePricing": ("invoice", True),
     "UnlockInvoicePricing": ("invoice", False),
 }
+# What the activity of a closing shows of its document, by the name it has there.
+_TOLD: Mapping[str, Mapping[str, str]] = {
+    "opportunity": {
+        "actualrevenue": "actualvalue",
+        "opportunitystatecode": "statecode",
+        "opportunitystatuscode": "statuscode",
+    },
+    "quote": {"quotenumber": "quotenumber", "revision": "revisionnumber"},
+    "salesorder": {"ordernumber": "ordernumber"},
+}
+# How `ConvertQuoteToSalesOrder` tells of the closing of the quote.
+_OF_CONVERSION: Mapping[str, str] = {
+    "actualend": "QuoteCloseDate",
+    "subject": "QuoteCloseSubject",
+    "description": "QuoteCloseDescription",
+}
 _ID_OF = {"salesorder": "SalesOrderId", "invoice": "InvoiceId"}
 UNBOUND = frozenset((*_CLOSINGS, *_CONVERSIONS, *_LOCKS, "CalculatePrice"))
 BOUND = {"PublishProductHierarchy": "product", **{name: table for name, (table, _) in _LOCKS.items()}}
@@ -162,7 +178,8 @@ class CrmActions:
         if body.get("Status") is None:
             raise payload_error(entity, "The parameter 'Status' is a status of the row.")
         allow(entity, "write")
-        self._leave(entity, row_id, closing.source, closing.state, body["Status"], activity=activity, user=user)
+        when = self._leave(entity, row_id, closing.source, closing.state, body["Status"], activity=activity, user=user)
+        self._keep(entity, row_id, activity, when, user=user, allow=allow)
 
     def _leave(
         self,
@@ -174,8 +191,8 @@ class CrmActions:
         *,
         activity: Values,
         user: Values,
-    ) -> None:
-        """Bring a document to the state it ends in."""
+    ) -> str:
+        """Bring a document to the state it ends in; returns when it ended."""
         before = self._records.find(entity, row_id).values
         status_code = status_for(entity, status, state)
         if before["statecode"] not in source:
@@ -194,6 +211,21 @@ class CrmActions:
             case "salesorder", 3:
                 changes["datefulfilled"] = when
         self._alter(entity, row_id, changes, user=user)
+        return when
+
+    def _keep(self, entity: Entity, row_id: str, activity: Values, when: str, *, user: Values, allow: Allow) -> None:
+        """The activity of a closing, with what it does not say of the document."""
+        other = self._records.entities[f"{entity.logical.removeprefix('sales')}close"]
+        allow(other, "create")
+        row = self._records.find(entity, row_id).values
+        known: Values = {
+            "actualend": when,
+            f"{entity.id}@odata.bind": f"/{entity.set}({row_id})",
+            "transactioncurrencyid@odata.bind": f"/transactioncurrencies({row['transactioncurrencyid']})",
+        }
+        for name, source in _TOLD[entity.logical].items():
+            known[name] = row.get(source)
+        self._records.insert(other, known | activity, user=user)
 
     def _alter(self, entity: Entity, row_id: str, changes: Values, *, user: Values) -> None:
         before = self._records.find(entity, row_id).values
@@ -235,8 +267,9 @@ class CrmActions:
             return
         allow(entity, "write")
         status = body.get("QuoteCloseStatus", DEFAULT_STATUS)
-        activity = {"actualend": body.get("QuoteCloseDate")}
-        self._leave(entity, row_id, frozenset((1,)), WON, status, activity=activity, user=user)
+        activity = {name: body[given] for name, given in _OF_CONVERSION.items() if body.get(given) is not None}
+        when = self._leave(entity, row_id, frozenset((1,)), WON, status, activity=activity, user=user)
+        self._keep(entity, row_id, activity, when, user=user, allow=allow)
 
     def _revise(self, entity: Entity, row_id: str, *, user: Values) -> Values:
         """Close a quote for the sake of its next revision, of which there may be one at a time."""

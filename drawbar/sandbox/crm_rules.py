@@ -46,6 +46,9 @@ ON_DELETE: dict[tuple[str, str], OnDelete] = {
     ("quotedetail", "quoteid"): "delete",
     ("salesorderdetail", "salesorderid"): "delete",
     ("invoicedetail", "invoiceid"): "delete",
+    ("opportunityclose", "opportunityid"): "delete",
+    ("quoteclose", "quoteid"): "delete",
+    ("orderclose", "salesorderid"): "delete",
     **{
         (f"{table}detail", name): "refuse"
         for table in ("quote", "salesorder", "invoice")

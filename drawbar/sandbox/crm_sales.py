@@ -35,6 +35,7 @@ from drawbar.sandbox.crm_rules import mirror_customer
 from drawbar.sandbox.crm_states import LIFECYCLES, check_line, check_write
 from drawbar.sandbox.store import Stored, Values
 
+CANCELED = 2  # state of an activity
 FIRST_NUMBER = 1000
 _LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _SKIPS_ON_CREATE, _SKIPS_ON_UPDATE = (1, 3), (2, 3)  # of a line's `skippricecalculation`
@@ -161,10 +162,21 @@ class DocumentRules(TableRules):
         before: Values | None,
         after: Values | None,
         *,
-        user: Values,  # noqa: ARG002
+        user: Values,
     ) -> None:
-        if before is not None and after is not None:
-            show_in_lines(records, self._kind, row_id, before, after)
+        if before is None or after is None:
+            return
+        show_in_lines(records, self._kind, row_id, before, after)
+        if self._kind.table == "opportunity" and before["statecode"] != after["statecode"] == 0:
+            _cancel_closings(records, row_id, user=user)
+
+
+def _cancel_closings(records: CrmRecords, opportunity_id: str, *, user: Values) -> None:
+    """An opportunity that is open again was not closed after all."""
+    entity, table = records.entities["opportunityclose"], records.store.table("opportunityclose")
+    for row_id in table.having("opportunityid", opportunity_id):
+        if table.rows[row_id].values["statecode"] != CANCELED:
+            records.alter(entity, row_id, {"statecode": CANCELED, "statuscode": 3}, user=user)
 
 
 def show_in_lines(records: CrmRecords, kind: Document, document_id: str, before: Values, after: Values) -> None:
