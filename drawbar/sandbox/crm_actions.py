@@ -14,6 +14,7 @@ from typing import Any
 
 from drawbar.sandbox.crm_catalog import publish
 from drawbar.sandbox.crm_model import CrmError, Entity, payload_error, whole_seconds
+from drawbar.sandbox.crm_operations import CLOSED, CLOSINGS, CONVERSIONS, ID_OF, LOCKS, WON, Closing, check_parameters
 from drawbar.sandbox.crm_records import CrmRecords, no_row
 from drawbar.sandbox.crm_sales import DOCUMENTS, TOTALS, Document, add_up_anew, lines_of, show_in_lines
 from drawbar.sandbox.crm_states import DEFAULT_STATUS, no_move, status_for
@@ -22,7 +23,7 @@ from drawbar.sandbox.odata import GUID
 from drawbar.sandbox.store import Values
 
 Allow = Callable[[Entity, Operation], None]
-WON, CLOSED, REVISED = 2, 3, 7  # states of a quote, and the status of one that was revised
+REVISED = 7  # status of a quote that was revised
 _NOT_COPIED = frozenset(
     (
         "importsequencenumber",
@@ -55,43 +56,6 @@ class Made:
     columns: tuple[str, ...] | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Closing:
-    table: str
-    activity: str  # the parameter that tells of the closing
-    source: frozenset[int]  # the states it starts from
-    state: int  # the state it leads to
-
-
-@dataclass(frozen=True, slots=True)
-class _Conversion:
-    source: str
-    target: str
-    id: str  # the parameter that names the source
-
-
-_CLOSINGS: Mapping[str, _Closing] = {
-    "WinOpportunity": _Closing("opportunity", "OpportunityClose", frozenset((0,)), 1),
-    "LoseOpportunity": _Closing("opportunity", "OpportunityClose", frozenset((0,)), 2),
-    "WinQuote": _Closing("quote", "QuoteClose", frozenset((1,)), WON),
-    "CloseQuote": _Closing("quote", "QuoteClose", frozenset((1,)), CLOSED),
-    "FulfillSalesOrder": _Closing("salesorder", "OrderClose", frozenset((0, 1)), 3),
-    "CancelSalesOrder": _Closing("salesorder", "OrderClose", frozenset((0, 1)), 2),
-}
-_CONVERSIONS: Mapping[str, _Conversion] = {
-    "GenerateQuoteFromOpportunity": _Conversion("opportunity", "quote", "OpportunityId"),
-    "GenerateSalesOrderFromOpportunity": _Conversion("opportunity", "salesorder", "OpportunityId"),
-    "GenerateInvoiceFromOpportunity": _Conversion("opportunity", "invoice", "OpportunityId"),
-    "ConvertQuoteToSalesOrder": _Conversion("quote", "salesorder", "QuoteId"),
-    "ReviseQuote": _Conversion("quote", "quote", "QuoteId"),
-    "ConvertSalesOrderToInvoice": _Conversion("salesorder", "invoice", "SalesOrderId"),
-}
-_LOCKS: Mapping[str, tuple[str, bool]] = {
-    "LockSalesOrderPricing": ("salesorder", True),
-    "UnlockSalesOrderPricing": ("salesorder", False),
-    "LockInvoicePricing": ("invoice", True),
-    "UnlockInvoicePricing": ("invoice", False),
-}
 # What the activity of a closing shows of its document, by the name it has there.
 _TOLD: Mapping[str, Mapping[str, str]] = {
     "opportunity": {
@@ -108,9 +72,6 @@ _OF_CONVERSION: Mapping[str, str] = {
     "subject": "QuoteCloseSubject",
     "description": "QuoteCloseDescription",
 }
-_ID_OF = {"salesorder": "SalesOrderId", "invoice": "InvoiceId"}
-UNBOUND = frozenset((*_CLOSINGS, *_CONVERSIONS, *_LOCKS, "CalculatePrice"))
-BOUND = {"PublishProductHierarchy": "product", **{name: table for name, (table, _) in _LOCKS.items()}}
 
 
 class CrmActions:
@@ -119,15 +80,16 @@ class CrmActions:
 
     def run(self, name: str, body: Values, *, user: Values, allow: Allow) -> Made | None:
         """An action that is bound to nothing. Raises CrmError when it may not be carried out."""
-        if name in _CLOSINGS:
-            self._close(_CLOSINGS[name], body, user=user, allow=allow)
+        check_parameters(name, body)
+        if name in CLOSINGS:
+            self._close(CLOSINGS[name], body, user=user, allow=allow)
             return None
-        if name in _CONVERSIONS:
+        if name in CONVERSIONS:
             return self._convert(name, body, user=user, allow=allow)
-        if name in _LOCKS:
-            table, locked = _LOCKS[name]
+        if name in LOCKS:
+            table, locked = LOCKS[name]
             entity = self._records.entities[table]
-            self._lock(entity, self._named(entity, body, _ID_OF[table]), user=user, allow=allow, locked=locked)
+            self._lock(entity, self._named(entity, body, ID_OF[table]), user=user, allow=allow, locked=locked)
             return None
         entity, row_id = self._target(body)
         allow(entity, "write")
@@ -137,8 +99,8 @@ class CrmActions:
     def run_on(self, name: str, entity: Entity, row_id: str, *, user: Values, allow: Allow) -> None:
         """An action that is bound to a row. Raises CrmError when it may not be carried out."""
         self._records.find(entity, row_id)
-        if name in _LOCKS:
-            self._lock(entity, row_id, user=user, allow=allow, locked=_LOCKS[name][1])
+        if name in LOCKS:
+            self._lock(entity, row_id, user=user, allow=allow, locked=LOCKS[name][1])
             return
         allow(entity, "write")
         publish(self._records, row_id, user=user)
@@ -164,7 +126,7 @@ class CrmActions:
 
     # ------------------------------------------------------------ closing
 
-    def _close(self, closing: _Closing, body: Values, *, user: Values, allow: Allow) -> None:
+    def _close(self, closing: Closing, body: Values, *, user: Values, allow: Allow) -> None:
         entity = self._records.entities[closing.table]
         activity = body.get(closing.activity)
         if not isinstance(activity, dict):
@@ -244,7 +206,7 @@ class CrmActions:
     # ------------------------------------------------------------ one document from another
 
     def _convert(self, name: str, body: Values, *, user: Values, allow: Allow) -> Made:
-        conversion = _CONVERSIONS[name]
+        conversion = CONVERSIONS[name]
         source, target = DOCUMENTS[conversion.source], DOCUMENTS[conversion.target]
         entity, other = self._records.entities[source.table], self._records.entities[target.table]
         row_id = self._named(entity, body, conversion.id)

@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping
 from drawbar.sandbox.crm_model import CrmError, Entity
 from drawbar.sandbox.store import Values
 
-FUNCTIONS: Mapping[str, tuple[str, ...]] = {"WhoAmI": (), "RetrieveTotalRecordCount": ("EntityNames",)}
-
 
 def counted_tables(key: str | None, options: Mapping[str, str], entities: Mapping[str, Entity]) -> list[Entity]:
     """The tables that `RetrieveTotalRecordCount(EntityNames=['account'])` names, in the address or by an alias."""

@@ -1,11 +1,10 @@
-"""Dataverse's metadata: `EntityDefinitions` as far as a check of a mapping needs it, and a CSDL. Pure."""
+"""Dataverse's metadata: `EntityDefinitions` as far as a check of a mapping needs it. Pure."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
-from xml.sax.saxutils import quoteattr
 
 from drawbar.sandbox.crm_keys import Key
 from drawbar.sandbox.crm_model import CHOICES, LOOKUPS, Attribute, CrmError, Entity
@@ -27,19 +26,6 @@ from drawbar.sandbox.odata import (
 _REQUIRED = {"S": "SystemRequired", "A": "ApplicationRequired", "R": "Recommended", "": "None"}
 _OWNERSHIP = {"user": "UserOwned", "organization": "OrganizationOwned", "businessunit": "BusinessOwned", "none": "None"}
 _NAMESPACE = uuid.UUID("6d2f9a34-0c57-4a5e-9d0e-6a1f3b0c7e11")  # metadata ids are names, not state
-_EDM = {
-    "String": "Edm.String",
-    "Memo": "Edm.String",
-    "Integer": "Edm.Int32",
-    "BigInt": "Edm.Int64",
-    "Decimal": "Edm.Decimal",
-    "Money": "Edm.Decimal",
-    "Double": "Edm.Double",
-    "Boolean": "Edm.Boolean",
-    "DateTime": "Edm.DateTimeOffset",
-    "Uniqueidentifier": "Edm.Guid",
-}
-
 Described = dict[str, Any]
 
 
@@ -291,34 +277,3 @@ def _collections(entity: Entity) -> list[Described]:
         }
         for name, (table, lookup) in entity.collections.items()
     ]
-
-
-def csdl(entities: Mapping[str, Entity]) -> bytes:
-    """Entity types with properties and single-valued navigations; no actions."""
-    lines = [
-        '<?xml version="1.0" encoding="utf-8"?>',
-        '<edmx:Edmx Version="4.0" xmlns:edmx="http://docs.oasis-open.org/odata/ns/edmx"><edmx:DataServices>',
-        '<Schema Namespace="Microsoft.Dynamics.CRM" Alias="mscrm" xmlns="http://docs.oasis-open.org/odata/ns/edm">',
-    ]
-    for entity in entities.values():
-        lines.append(f'<EntityType Name="{entity.logical}"><Key><PropertyRef Name="{entity.id}"/></Key>')
-        for attribute in entity.attributes.values():
-            if attribute.type in LOOKUPS:
-                edm = "Edm.Guid"
-            elif attribute.type in CHOICES:
-                edm = "Edm.Int32"
-            elif attribute.date_only:
-                edm = "Edm.Date"
-            else:
-                edm = _EDM[attribute.type]
-            lines.append(f"<Property Name={quoteattr(attribute.wire_name)} Type={quoteattr(edm)}/>")
-        for name, (_, targets) in entity.navigations.items():
-            target = targets[0] if len(targets) == 1 and targets[0] in entities else "crmbaseentity"
-            lines.append(f'<NavigationProperty Name="{name}" Type="mscrm.{target}" Nullable="true"/>')
-        for name, (table, _) in entity.collections.items():
-            lines.append(f'<NavigationProperty Name="{name}" Type="Collection(mscrm.{table})"/>')
-        lines.append("</EntityType>")
-    lines.append('<EntityType Name="crmbaseentity" Abstract="true"/><EntityContainer Name="System">')
-    lines += [f'<EntitySet Name="{e.set}" EntityType="mscrm.{e.logical}"/>' for e in entities.values()]
-    lines.append("</EntityContainer></Schema></edmx:DataServices></edmx:Edmx>")
-    return "".join(lines).encode()

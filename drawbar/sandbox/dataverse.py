@@ -12,7 +12,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlsplit
 
-from drawbar.sandbox.crm_actions import BOUND, UNBOUND, CrmActions
+from drawbar.sandbox.crm_actions import CrmActions
 from drawbar.sandbox.crm_batch import (
     BatchOperation,
     ChangeSet,
@@ -23,12 +23,13 @@ from drawbar.sandbox.crm_batch import (
 )
 from drawbar.sandbox.crm_catalog import CATALOG_RULES
 from drawbar.sandbox.crm_conditions import with_caller
+from drawbar.sandbox.crm_csdl import csdl
 from drawbar.sandbox.crm_deep import insert_graph
 from drawbar.sandbox.crm_expand import in_context
 from drawbar.sandbox.crm_fetch import read_fetch, run_fetch
 from drawbar.sandbox.crm_functions import counted_tables, record_counts
 from drawbar.sandbox.crm_keys import missing
-from drawbar.sandbox.crm_metadata import EntityDefinitions, csdl, key_name
+from drawbar.sandbox.crm_metadata import EntityDefinitions, key_name
 from drawbar.sandbox.crm_model import (
     CrmError,
     Entity,
@@ -36,6 +37,7 @@ from drawbar.sandbox.crm_model import (
     key_taken,
     payload_error,
 )
+from drawbar.sandbox.crm_operations import BOUND, BULK, UNBOUND
 from drawbar.sandbox.crm_paging import PAGE, read_cookie, write_cookie
 from drawbar.sandbox.crm_reading import CrmReader, Within, itself, wanted_annotations
 from drawbar.sandbox.crm_records import PATH, CrmRecords, Located, no_row
@@ -668,7 +670,7 @@ class Dataverse:
 
     def _bulk(self, call: _Call, entity: Entity, message: str) -> Reply:
         """CreateMultiple, UpdateMultiple, UpsertMultiple: all targets or none."""
-        if message not in ("CreateMultiple", "UpdateMultiple", "UpsertMultiple"):
+        if message not in BULK:
             raise CrmError(404, "0x80060888", f"Resource not found for the segment '{_NAMESPACE}{message}'.")
         if not entity.bulk:
             raise CrmError(
