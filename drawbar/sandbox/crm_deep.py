@@ -63,7 +63,6 @@ def insert_graph(
     user: Values,
     allow: Allow,
     row_id: str | None = None,
-    tag: str | None = None,
 ) -> tuple[str, Stored]:
     """The row that the body is about, and all that is nested in it."""
     allow(entity, "create")
@@ -73,14 +72,14 @@ def insert_graph(
         if f"{name}{_BIND}" in own:
             raise payload_error(entity, f"'{name}' is both bound and nested.")
         other = _created_by(records, entity, name)
-        other_id, _ = insert_graph(records, other, nested, user=user, allow=allow, tag=tag)
+        other_id, _ = insert_graph(records, other, nested, user=user, allow=allow)
         own[f"{name}{_BIND}"] = f"/{other.set}({other_id})"
-    made, _ = records.insert(entity, own, user=user, row_id=row_id, tag=tag)
+    made, _ = records.insert(entity, own, user=user, row_id=row_id)
     for name, rows in graph.below.items():
         children, bind = _children(records, entity, name)
         for nested in rows:
             whole = {**nested, bind: f"/{entity.set}({made})"}
-            insert_graph(records, children, whole, user=user, allow=allow, tag=tag)
+            insert_graph(records, children, whole, user=user, allow=allow)
     for name, addresses in graph.bound.items():
         children, bind = _children(records, entity, name)
         for address in addresses:
@@ -88,7 +87,7 @@ def insert_graph(
             located = records.located(children, address)
             if located.row_id is None:
                 raise missing(children)
-            records.update(children, located.row_id, {bind: f"/{entity.set}({made})"}, user=user, tag=tag)
+            records.update(children, located.row_id, {bind: f"/{entity.set}({made})"}, user=user)
     return made, records.find(entity, made)
 
 

@@ -308,7 +308,7 @@ def wanted_annotations(preferences: Mapping[str, str]) -> Included:
     names = [part for part in wanted if part]
 
     def included(name: str) -> bool:
-        return any(part in ("*", name) or (part.endswith(".*") and name.startswith(part[:-1])) for part in names)
+        return any(part == name or (part.endswith("*") and name.startswith(part[:-1])) for part in names)
 
     return included
 

@@ -23,12 +23,14 @@ from drawbar.sandbox.crm_model import (
     payload_error,
     to_stored,
 )
+from drawbar.sandbox.crm_origin import Origin
 from drawbar.sandbox.crm_rules import NameOrder, check_currency, check_delete, full_name, mirror_customer, on_delete
 from drawbar.sandbox.crm_webhooks import CrmNote
 from drawbar.sandbox.odata import GUID
 from drawbar.sandbox.store import Store, Stored, Values
 
 PATH = "/api/data/v9.2"
+VERSIONED = re.compile(r"^/api/data/v9\.[012]")  # earlier versions are this one under another address
 _REFERENCE = re.compile(r"/?(\w+)\(((?:'(?:[^']|'')*'|[^()'])*)\)\Z")
 
 
@@ -75,6 +77,7 @@ class CrmRecords:
         self.store = store
         self._rules = rules
         self.switches = CrmSwitches()
+        self.origin = Origin()  # of the request that is carried out
         self.entities = entities()
         self.by_set = {entity.set: entity for entity in self.entities.values()}
         self.keys = AlternateKeys(store)
@@ -117,15 +120,13 @@ class CrmRecords:
             raise no_row(entity, row_id)
         return stored
 
-    def insert(
-        self, entity: Entity, body: Values, *, user: Values, row_id: str | None = None, tag: str | None = None
-    ) -> tuple[str, Stored]:
+    def insert(self, entity: Entity, body: Values, *, user: Values, row_id: str | None = None) -> tuple[str, Stored]:
         """One new row, within a running transaction."""
         row = _defaults(entity)
         written = self._assign(entity, row, body, creating=True)
         self._settle_state(entity, row, written)
         self.rules_of(entity).admit(self, row, None, written)
-        return self._keep_new(entity, row, written, user=user, row_id=row_id, tag=tag)
+        return self._keep_new(entity, row, written, user=user, row_id=row_id, by_client=True)
 
     def make(self, entity: Entity, values: Values, *, user: Values) -> tuple[str, Stored]:
         """One new row of the platform's own making: `values` are as they are kept, and nothing refuses them."""
@@ -140,7 +141,7 @@ class CrmRecords:
         *,
         user: Values,
         row_id: str | None = None,
-        tag: str | None = None,
+        by_client: bool = False,
     ) -> tuple[str, Stored]:
         given = row.pop(entity.id, None)
         if row_id is not None and given is not None and given != row_id:
@@ -155,12 +156,12 @@ class CrmRecords:
         row["modifiedon"], row["modifiedby"] = now, user["systemuserid"]
         row = {name: value for name, value in row.items() if value is not None}
         row[entity.id] = new_id
-        note = CrmNote("Create", user, tuple(sorted(row)), tag)
+        note = CrmNote("Create", user, tuple(sorted(row)), self.origin, by_client=by_client)
         self.store.put(entity.logical, new_id, row, note=note)
         self.rules_of(entity).after(self, new_id, None, row, user=user)
         return new_id, self.find(entity, new_id)
 
-    def update(self, entity: Entity, row_id: str, body: Values, *, user: Values, tag: str | None = None) -> Stored:
+    def update(self, entity: Entity, row_id: str, body: Values, *, user: Values) -> Stored:
         """Every write counts as a change, whether or not a value differs."""
         before = self.find(entity, row_id)
         row = dict(before.values)
@@ -171,7 +172,7 @@ class CrmRecords:
             return before
         self._settle_state(entity, row, written)
         self.rules_of(entity).admit(self, row, before.values, written)
-        self._keep_changed(entity, row_id, row, before.values, written, user=user, tag=tag)
+        self._keep_changed(entity, row_id, row, before.values, written, user=user, by_client=True)
         self.rules_of(entity).after(self, row_id, before.values, self.find(entity, row_id).values, user=user)
         return self.find(entity, row_id)
 
@@ -190,19 +191,19 @@ class CrmRecords:
         written: set[str],
         *,
         user: Values,
-        tag: str | None = None,
+        by_client: bool = False,
     ) -> Stored:
         self._complete(entity, row_id, row, written, user, before=before)
         self.keys.check(entity, row_id, row)
-        return self.rewrite(entity, row_id, row, written, user=user, tag=tag)
+        return self.rewrite(entity, row_id, row, written, user=user, by_client=by_client)
 
     def rewrite(
-        self, entity: Entity, row_id: str, row: Values, written: set[str], *, user: Values, tag: str | None = None
+        self, entity: Entity, row_id: str, row: Values, written: set[str], *, user: Values, by_client: bool = False
     ) -> Stored:
         """Put a row that is complete in the place of one."""
         row["modifiedon"], row["modifiedby"] = self.store.clock.whole_seconds(), user["systemuserid"]
         row = {name: value for name, value in row.items() if value is not None}
-        note = CrmNote("Update", user, tuple(sorted(written)), tag)
+        note = CrmNote("Update", user, tuple(sorted(written)), self.origin, by_client=by_client)
         return self.store.put(entity.logical, row_id, row, note=note)
 
     def rules_of(self, entity: Entity) -> TableRules:
@@ -222,7 +223,9 @@ class CrmRecords:
                     "0x80040227",
                     "The object you tried to delete is associated with another object and cannot be deleted.",
                 )
-        self.store.remove(entity.logical, row_id, note=CrmNote("Delete", user, (), None))
+        self.store.remove(
+            entity.logical, row_id, note=CrmNote("Delete", user, (), self.origin, by_client=not with_another)
+        )
         for other, attribute, other_id in pointing:
             if other_id not in self.store.table(other.logical).rows:
                 continue
@@ -313,7 +316,7 @@ class CrmRecords:
         text = str(value)
         if "://" in text:
             text = urlsplit(text).path
-        match = _REFERENCE.match(unquote(text.removeprefix(PATH)))
+        match = _REFERENCE.match(unquote(VERSIONED.sub("", text)))
         other = self.by_set.get(match.group(1)) if match else None
         if match is None or other is None:
             raise payload_error(entity, f"Resource not found for the reference '{value}'.")

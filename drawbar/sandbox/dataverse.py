@@ -7,9 +7,8 @@ state, composites, version) is written once.
 from __future__ import annotations
 
 import datetime as dt
-import uuid
-from collections.abc import Awaitable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, replace
 from urllib.parse import quote, unquote, urlsplit
 
 from drawbar.sandbox.crm_actions import CrmActions
@@ -38,9 +37,11 @@ from drawbar.sandbox.crm_model import (
     payload_error,
 )
 from drawbar.sandbox.crm_operations import BOUND, BULK, UNBOUND
+from drawbar.sandbox.crm_origin import Origin, read_origin
 from drawbar.sandbox.crm_paging import PAGE, read_cookie, write_cookie
 from drawbar.sandbox.crm_reading import CrmReader, Within, itself, wanted_annotations
-from drawbar.sandbox.crm_records import PATH, CrmRecords, Located, no_row
+from drawbar.sandbox.crm_records import PATH, VERSIONED, CrmRecords, Located, no_row
+from drawbar.sandbox.crm_reply import applied, at_present_version, error_details, in_version, numbered, prefer
 from drawbar.sandbox.crm_sales import SALES_RULES
 from drawbar.sandbox.crm_webhooks import CrmWebhooks
 from drawbar.sandbox.grants import Grants, Operation
@@ -109,7 +110,7 @@ class Dataverse:
         return self._sign_in.admitted(request, self.origin)
 
     def target(self, request: Request) -> str:
-        return request.path.removeprefix(PATH).strip("/").partition("/")[0].partition("(")[0]
+        return VERSIONED.sub("", request.path).strip("/").partition("/")[0].partition("(")[0]
 
     def refused(self, request: Request, refusal: Refusal) -> Reply:  # noqa: ARG002
         code, text = _THROTTLED[refusal.facet]
@@ -124,11 +125,13 @@ class Dataverse:
             where = f"{self._sign_in.authority}/oauth2/authorize"
             challenge = f"Bearer authorization_uri={where}, resource_id={self.origin}/"
             return Reply(401, b"", {"WWW-Authenticate": challenge})
+        asked, request = request, at_present_version(request)
         try:
             with self.store.transaction():
-                return self._dispatch(request, request.app)
+                reply = self._dispatch(request, asked.app or "")
         except (CrmError, QueryError) as error:
-            return self._refusal(error)
+            reply = self._refusal(error, request)
+        return numbered(in_version(reply, asked, self.origin))
 
     def _dispatch(self, request: Request, app: str) -> Reply:
         if not request.path.startswith(PATH):
@@ -142,7 +145,21 @@ class Dataverse:
         segments = parse_path(request.path[len(PATH) :])
         if segments and segments[0].name == "$batch":
             return self._batch(call)
-        return self._route(call, segments)
+        return self._answer(call, segments)
+
+    def _answer(self, call: _Call, segments: list[Segment]) -> Reply:
+        """One operation, by itself or in a batch."""
+        if call.request.method != "GET":
+            self.records.origin = read_origin(
+                call.request.headers, call.options, require=lambda privilege: self._require(call, privilege)
+            )
+        return applied(call.preferences, self._route(call, segments))
+
+    def _require(self, call: _Call, privilege: str) -> None:
+        """A privilege that is about no table."""
+        if not self._grants.allows("crm", str(call.user.get("applicationid")), privilege, "write"):
+            user = call.user["systemuserid"]
+            raise CrmError(403, "0x80040220", f"Principal user (Id={user}, type=8) is missing {privilege} privilege.")
 
     def _route(self, call: _Call, segments: list[Segment]) -> Reply:
         if not segments:
@@ -354,7 +371,9 @@ class Dataverse:
             body["@odata.deltaLink"] = self._delta_link(entity, kept, version)
         reply = self._ok(body)
         if tracking:
-            reply.headers["Preference-Applied"] = "odata.track-changes"
+            prefer(reply, "odata.track-changes")
+        if "odata.maxpagesize" in call.preferences:
+            prefer(reply, f"odata.maxpagesize={self._page_size(call)}")
         return reply
 
     def _allow_expanded(self, call: _Call, entity: Entity) -> None:
@@ -602,7 +621,9 @@ class Dataverse:
             body["@odata.deltaLink"] = self._delta_link(entity, kept, up_to)
         body["value"] = [row for _, row in page]
         reply = self._ok(body)
-        reply.headers["Preference-Applied"] = "odata.track-changes"
+        prefer(reply, "odata.track-changes")
+        if "odata.maxpagesize" in call.preferences:
+            prefer(reply, f"odata.maxpagesize={size}")
         return reply
 
     # ------------------------------------------------------------ writing
@@ -625,7 +646,6 @@ class Dataverse:
             user=call.user,
             allow=lambda table, right: self._allow(call, table, right),
             row_id=row_id,
-            tag=call.options.get("tag"),
         )
         return self._written(call, entity, created, stored, created=True)
 
@@ -633,7 +653,7 @@ class Dataverse:
         address = f"{self.base_url}/{entity.set}({row_id})"
         if call.preferences.get("return") == "representation":
             reply = self._record(call, entity, row_id, stored, 201 if created else 200)
-            reply.headers["Preference-Applied"] = "return=representation"
+            prefer(reply, "return=representation")
         else:
             reply = Reply(204, b"", {"OData-Version": "4.0"})
         reply.headers["OData-EntityId"] = address
@@ -656,7 +676,7 @@ class Dataverse:
             raise key_taken()
         self._allow(call, entity, "write")
         _match(match_tag, stored)
-        stored = self.records.update(entity, row_id, body, user=call.user, tag=call.options.get("tag"))
+        stored = self.records.update(entity, row_id, body, user=call.user)
         return self._written(call, entity, row_id, stored, created=False)
 
     def _delete(self, call: _Call, entity: Entity, row_id: str) -> Reply:
@@ -698,10 +718,9 @@ class Dataverse:
         )
 
     def _bulk_one(self, call: _Call, entity: Entity, message: str, body: Values) -> str:
-        tag = call.options.get("tag")
         if message == "CreateMultiple":
             self._allow(call, entity, "create")
-            return self.records.insert(entity, body, user=call.user, tag=tag)[0]
+            return self.records.insert(entity, body, user=call.user)[0]
         address = body.pop("@odata.id", None)
         if address is not None:
             located = self.records.located(entity, address)
@@ -711,7 +730,7 @@ class Dataverse:
             raise payload_error(entity, f"A target names neither '{entity.id}' nor '@odata.id'.")
         if located.row_id is not None and located.row_id in self.store.table(entity.logical).rows:
             self._allow(call, entity, "write")
-            self.records.update(entity, located.row_id, body, user=call.user, tag=tag)
+            self.records.update(entity, located.row_id, body, user=call.user)
             return located.row_id
         if message == "UpdateMultiple":
             raise missing(entity) if located.key else no_row(entity, located.row_id or "")
@@ -719,7 +738,7 @@ class Dataverse:
         if set(located.key) & set(body):
             raise CrmError(400, "0x80040203", "The columns of the key stand in '@odata.id' and in the target.")
         body = self.records.with_key(entity, body, located.key)
-        return self.records.insert(entity, body, user=call.user, row_id=located.row_id, tag=tag)[0]
+        return self.records.insert(entity, body, user=call.user, row_id=located.row_id)[0]
 
     # ------------------------------------------------------------ batches
 
@@ -758,41 +777,42 @@ class Dataverse:
 
     def _one_of_batch(self, outer: _Call, operation: BatchOperation, addresses: dict[str, str]) -> Reply:
         undo = self.store.savepoint()
+        request = Request(
+            method=operation.method,
+            path=operation.target,
+            query="",
+            headers=operation.headers,
+            body=operation.body,
+            app=outer.request.app,
+        )
         try:
             target = resolve_target(operation.target, addresses, self.base_url)
             parts = urlsplit(target)
-            path = parts.path if parts.path.startswith(PATH) else f"{PATH}/{parts.path.lstrip('/')}"
+            path = f"{PATH}/{VERSIONED.sub('', parts.path).lstrip('/')}"
             body = operation.body
             if addresses and b"$" in body:
                 body = to_json(resolve_body(from_json(body), addresses))
-            request = Request(
-                method=operation.method,
-                path=unquote(path),
-                query=parts.query,
-                headers=operation.headers,
-                body=body,
-                app=outer.request.app,
-            )
+            request = replace(request, path=unquote(path), query=parts.query, body=body)
             _refuse_impersonation(request)
             options = with_caller(parse_options(request.query), outer.user)
             call = _Call(request, outer.user, options, request.preferences())
-            reply = self._route(call, parse_path(request.path[len(PATH) :]))
+            reply = self._answer(call, parse_path(request.path[len(PATH) :]))
         except (CrmError, QueryError, ValueError) as error:
             undo()
-            return self._refusal(error)
+            return numbered(self._refusal(error, request))
         if operation.content_id is not None and "OData-EntityId" in reply.headers:
             addresses[operation.content_id] = reply.headers["OData-EntityId"]
-        return reply
+        return numbered(reply)
 
-    def _refusal(self, error: CrmError | QueryError | ValueError) -> Reply:
-        if isinstance(error, CrmError):
-            return self._error(error)
-        return self._error(CrmError(400, "0x80060888", str(error)))
+    def _refusal(self, error: CrmError | QueryError | ValueError, request: Request) -> Reply:
+        refusal = error if isinstance(error, CrmError) else CrmError(400, "0x80060888", str(error))
+        return self._error(refusal, error_details(refusal, wanted_annotations(request.preferences())))
 
     # ------------------------------------------------------------ the control endpoint's way in
 
     def edit(self, change: Values, *, user: Values) -> Values:
         """One edit outside the API: `set`, `id`, and `values` (as a body) or `delete`."""
+        self.records.origin = Origin()
         entity = self.records.entity_of(str(change["set"]))
         with self.store.transaction():
             rows = self.store.table(entity.logical).rows
@@ -822,14 +842,13 @@ class Dataverse:
         return Reply(status, to_json(body), {"Content-Type": _JSON, "OData-Version": "4.0"})
 
     @staticmethod
-    def _error(error: CrmError) -> Reply:
+    def _error(error: CrmError, details: Mapping[str, str] | None = None) -> Reply:
         return Reply(
             error.status,
-            to_json({"error": {"code": error.code, "message": error.message}}),
+            to_json({"error": {"code": error.code, "message": error.message, **(details or {})}}),
             {
                 "Content-Type": _JSON,
                 "OData-Version": "4.0",
-                "x-ms-service-request-id": str(uuid.uuid4()),
                 **error.headers,
             },
         )

@@ -285,7 +285,7 @@ class TestChangeTracking:
             assert "@odata.deltaLink" not in pages[-1]
             pages.append(crm.get(pages[-1]["@odata.nextLink"], prefer=prefer).json())
 
-        assert "odata.track-changes" == reply.headers["Preference-Applied"]
+        assert prefer == reply.headers["Preference-Applied"]
         assert "@odata.deltaLink" in pages[-1]
         assert int(crm.get("accounts/$count").text) == sum(len(page["value"]) for page in pages)
 
