@@ -49,9 +49,10 @@ ON_DELETE: dict[tuple[str, str], OnDelete] = {
     ("opportunityclose", "opportunityid"): "delete",
     ("quoteclose", "quoteid"): "delete",
     ("orderclose", "salesorderid"): "delete",
+    ("opportunityproduct", "opportunityid"): "delete",
     **{
-        (f"{table}detail", name): "refuse"
-        for table in ("quote", "salesorder", "invoice")
+        (table, name): "refuse"
+        for table in ("opportunityproduct", "quotedetail", "salesorderdetail", "invoicedetail")
         for name in ("productid", "uomid")
     },
 }

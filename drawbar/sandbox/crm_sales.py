@@ -70,7 +70,7 @@ class Document:
 DOCUMENTS: Mapping[str, Document] = {
     kind.table: kind
     for kind in (
-        Document(table="opportunity", mirrored={}),
+        Document(table="opportunity", lines="opportunityproduct", mirrored={"opportunitystatecode": "statecode"}),
         Document(
             table="quote",
             lines="quotedetail",
