@@ -50,6 +50,8 @@ ON_DELETE: dict[tuple[str, str], OnDelete] = {
     ("quoteclose", "quoteid"): "delete",
     ("orderclose", "salesorderid"): "delete",
     ("opportunityproduct", "opportunityid"): "delete",
+    ("discount", "discounttypeid"): "delete",
+    ("productpricelevel", "discounttypeid"): "refuse",
     **{
         (table, name): "refuse"
         for table in ("opportunityproduct", "quotedetail", "salesorderdetail", "invoicedetail")

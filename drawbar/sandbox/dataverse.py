@@ -24,6 +24,7 @@ from drawbar.sandbox.crm_catalog import CATALOG_RULES
 from drawbar.sandbox.crm_conditions import with_caller
 from drawbar.sandbox.crm_csdl import csdl
 from drawbar.sandbox.crm_deep import insert_graph
+from drawbar.sandbox.crm_discounts import DISCOUNT_RULES
 from drawbar.sandbox.crm_expand import in_context
 from drawbar.sandbox.crm_fetch import read_fetch, run_fetch
 from drawbar.sandbox.crm_functions import counted_tables, record_counts
@@ -37,6 +38,7 @@ from drawbar.sandbox.crm_model import (
     payload_error,
 )
 from drawbar.sandbox.crm_operations import BOUND, BULK, UNBOUND
+from drawbar.sandbox.crm_organization import ORGANIZATION_RULES, setting
 from drawbar.sandbox.crm_origin import Origin, read_origin
 from drawbar.sandbox.crm_paging import PAGE, read_cookie, write_cookie
 from drawbar.sandbox.crm_reading import CrmReader, Within, itself, wanted_annotations
@@ -61,7 +63,7 @@ from drawbar.sandbox.store import Store, Stored, Values
 from drawbar.sandbox.wire import Reply, Request, from_json, to_json
 
 COUNT_CAP = 5000
-DELTA_LIFE_S = 7 * 86_400
+DAY_S = 86_400
 _JSON = "application/json; odata.metadata=minimal"
 _NAMESPACE = "Microsoft.Dynamics.CRM."
 _UNTRACKED = ("$filter", "$orderby", "$expand", "$top")
@@ -97,7 +99,7 @@ class Dataverse:
         self.base_url = origin + PATH
         self._sign_in = sign_in
         self._grants = grants
-        self.records = CrmRecords(store, {**CATALOG_RULES, **SALES_RULES})
+        self.records = CrmRecords(store, {**CATALOG_RULES, **DISCOUNT_RULES, **SALES_RULES, **ORGANIZATION_RULES})
         self.sets = {entity.logical: entity.set for entity in self.records.entities.values()}
         self._reader = CrmReader(self.records, self.base_url)
         self._listings: Listings[Values] = Listings(store)
@@ -574,7 +576,8 @@ class Dataverse:
             since = int(version)
         except ValueError as error:
             raise CrmError(400, "0x80060888", "The delta token is not valid.") from error
-        if since <= self.store.fact("delta_floor", -1) or issued.timestamp() < self.store.clock.now_s() - DELTA_LIFE_S:
+        oldest = self.store.clock.now_s() - DAY_S * int(str(setting(self.records, "expirechangetrackingindays")))
+        if since <= self.store.fact("delta_floor", -1) or issued.timestamp() < oldest:
             raise CrmError(
                 400,
                 "0x80044352",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from drawbar.sandbox.business_central import BusinessCentral
+from drawbar.sandbox.crm_organization import make_organization
 from drawbar.sandbox.dataverse import Dataverse
 from drawbar.sandbox.seed_contacts import currency, exchange_rate, plant_currencies_and_contacts
 from drawbar.sandbox.seed_folder import plant_folder
@@ -35,6 +36,7 @@ from drawbar.sandbox.seed_names import (
 from drawbar.sandbox.store import Values
 
 COMPANY = "Harbor & Vale Trading"
+ORGANIZATION = "Harbor & Vale"
 OTHER_COMPANY = "Northgate Distribution"
 CUSTOMERS = 200
 BLOCKED = 8
@@ -98,6 +100,7 @@ def plant(
             plant_large(planter, planter.people(), scale=scale)
         if folder is not None:
             plant_folder(planter, folder)
+        make_organization(crm.records, name=ORGANIZATION, user=planter.user)
         plant_messages(planter)
 
 

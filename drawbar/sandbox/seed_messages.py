@@ -36,6 +36,8 @@ class _Messages(Bed):
             for entity in self._ground.crm.records.entities.values():
                 if entity.logical in _OF_PLATFORM or (message.endswith("Multiple") and not entity.bulk):
                     continue
+                if entity.logical == "organization" and message != "Update":
+                    continue  # there is one, for good
                 if (message_id, entity.logical) not in there:
                     body = {
                         "name": f"{message} of {entity.logical}",
