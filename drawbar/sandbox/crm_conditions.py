@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from drawbar.sandbox.crm_periods import COUNTED, DATED, PERIODS, Span
-from drawbar.sandbox.odata import Getter, Predicate, QueryError, QueryFunction
+from drawbar.sandbox.odata import Getter, Predicate, QueryError, QueryFunction, plain_text_test
 
 NAMESPACE = "Microsoft.Dynamics.CRM."
 _CALLER = re.compile(re.escape(NAMESPACE) + r"(Not)?(?:Equal)(UserId|BusinessId)\(\s*PropertyName\s*=\s*'(\w+)'\s*\)")
@@ -27,6 +27,27 @@ def with_caller(options: Mapping[str, str], user: Mapping[str, Any]) -> dict[str
         return f"({column} {'ne' if negated else 'eq'} {user.get(_CALLER_COLUMNS[what]) or 'null'})"
 
     return {name: _CALLER.sub(named, value) if NAMESPACE in value else value for name, value in options.items()}
+
+
+def like(text: str) -> str:
+    """A pattern of SQL's LIKE as one of ours: `%` any text, `_` any character, `[abc]` one of these, `[^abc]` none."""
+    return "".join(
+        {"%": ".*", "_": "."}.get(part, part if part.startswith("[") else re.escape(part))
+        for part in re.findall(r"\[[^\]]+\]|.", text, re.DOTALL)
+    )
+
+
+def text_test(name: str, part: str) -> Callable[[str], bool]:
+    """`contains`, `startswith`, `endswith`, in whose text wildcards stand for others."""
+    if not any(mark in part for mark in "%_["):
+        return plain_text_test(name, part)
+    before = "" if name == "startswith" else ".*"
+    behind = "" if name == "endswith" else ".*"
+    try:
+        pattern = re.compile(before + like(part) + behind, re.DOTALL)
+    except re.error as error:
+        raise QueryError(f"'{part}' is no pattern.") from error
+    return lambda text: pattern.fullmatch(text) is not None
 
 
 def condition(function: QueryFunction, getter: Getter, kind: str, now: Callable[[], datetime]) -> Predicate:

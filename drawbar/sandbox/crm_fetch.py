@@ -17,6 +17,7 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
+from drawbar.sandbox.crm_conditions import like
 from drawbar.sandbox.crm_model import CrmError, Entity
 from drawbar.sandbox.crm_periods import COUNTED, DATED, PERIODS, Span
 from drawbar.sandbox.store import Values
@@ -337,17 +338,9 @@ _COMPARED: Mapping[str, Callable[[Any, Any], bool]] = {
 }
 
 
-def _like(text: str) -> str:
-    """A pattern of SQL's LIKE as one of ours: `%` any text, `_` any character, `[abc]` one of these."""
-    return "".join(
-        {"%": ".*", "_": "."}.get(part, part if part.startswith("[") else re.escape(part))
-        for part in re.findall(r"\[[^\]]*\]|.", text, re.DOTALL)
-    )
-
-
 _PATTERNS: Mapping[str, Callable[[str], str]] = {
-    "like": _like,
-    "not-like": _like,
+    "like": like,
+    "not-like": like,
     "begins-with": lambda text: re.escape(text) + ".*",
     "not-begin-with": lambda text: re.escape(text) + ".*",
     "ends-with": lambda text: ".*" + re.escape(text),

@@ -15,7 +15,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
-from drawbar.sandbox.crm_conditions import condition
+from drawbar.sandbox.crm_conditions import condition, text_test
 from drawbar.sandbox.odata import (
     GUID,
     ApiError,
@@ -331,6 +331,9 @@ class CrmSchema:
     def query_function(self, function: QueryFunction) -> Predicate:
         column = str(dict(function.arguments).get("PropertyName", ""))
         return condition(function, *self.property((column,)), self._now)
+
+    def text_test(self, name: str, part: str) -> Callable[[str], bool]:
+        return text_test(name, part)
 
     def collection(self, path: tuple[str, ...]) -> tuple[Callable[[Row], Iterable[Row]], Schema]:
         """Of a row's own collections; those of a row that a lookup leads to cannot be filtered by."""

@@ -31,6 +31,7 @@ from drawbar.sandbox.store import Store, Stored, Values
 
 PATH = "/api/data/v9.2"
 VERSIONED = re.compile(r"^/api/data/v9\.[012]")  # earlier versions are this one under another address
+_PRINCIPALS = frozenset(("systemuser", "team"))  # their types derive from one, whose key is `ownerid`
 _REFERENCE = re.compile(r"/?(\w+)\(((?:'(?:[^']|'')*'|[^()'])*)\)\Z")
 
 
@@ -85,7 +86,12 @@ class CrmRecords:
 
     def locate(self, entity: Entity, key: str) -> Located:
         """What stands in parentheses behind a set: an id, or the values of an alternate key."""
-        text = key.strip().removeprefix(f"{entity.id}=")
+        text = key.strip()
+        if entity.logical in _PRINCIPALS and text.startswith(f"{entity.id}="):
+            raise CrmError(
+                400, "0x80060888", f"The key of '{entity.set}' cannot be named, as it is that of a principal."
+            )
+        text = text.removeprefix(f"{entity.id}=")
         if GUID.match(text):
             return Located(text.lower(), {})
         if "=" not in text:
@@ -153,6 +159,8 @@ class CrmRecords:
         self.keys.check(entity, new_id, row)
         now = self.store.clock.whole_seconds()
         row["createdon"], row["createdby"] = now, user["systemuserid"]
+        if row.get("overriddencreatedon") is not None:  # the day it was made elsewhere; here it is made today
+            row["createdon"], row["overriddencreatedon"] = f"{row['overriddencreatedon']}T00:00:00Z", now[:10]
         row["modifiedon"], row["modifiedby"] = now, user["systemuserid"]
         row = {name: value for name, value in row.items() if value is not None}
         row[entity.id] = new_id
@@ -247,7 +255,10 @@ class CrmRecords:
         """Put the members of a body into `row`; returns the columns that were written."""
         written: set[str] = set()
         right = "C" if creating else "U"
+        bound = self._bound(entity, body)
         for name, value in body.items():
+            if value is None and self._binds(entity, name) in bound:
+                continue  # not the table that it is bound to
             if name.endswith("@odata.bind"):
                 written |= self._bind(entity, row, name.removesuffix("@odata.bind"), value, right)
             elif "@" in name:
@@ -274,6 +285,24 @@ class CrmRecords:
                 )
         written.discard(entity.id)
         return written
+
+    @staticmethod
+    def _binds(entity: Entity, name: str) -> str | None:
+        """The lookup that a member of a body binds."""
+        attribute, _ = entity.navigations.get(name.removesuffix("@odata.bind"), (None, ()))
+        return attribute.name if attribute is not None and name.endswith("@odata.bind") else None
+
+    def _bound(self, entity: Entity, body: Values) -> set[str]:
+        """Raises CrmError when a lookup is bound to two rows at once, by the names that two tables give it."""
+        bound: set[str] = set()
+        for name, value in body.items():
+            lookup = self._binds(entity, name)
+            if lookup is None or value is None:
+                continue
+            if lookup in bound:
+                raise payload_error(entity, f"'{lookup}' is bound more than once.")
+            bound.add(lookup)
+        return bound
 
     def _bind(self, entity: Entity, row: Values, name: str, value: Any, right: str) -> set[str]:
         navigation = name

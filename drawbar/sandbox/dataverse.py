@@ -187,6 +187,9 @@ class Dataverse:
     def _definition(self, call: _Call, segments: list[Segment]) -> Reply:
         """Metadata, of which alternate keys may be written."""
         method, key = call.request.method, segments[0].key
+        if method == "GET" and segments[-1].name == "$value":
+            text = str(self._definitions.answer(segments[:-1], call.options).get("value", ""))
+            return Reply(200, text.encode(), {"Content-Type": "text/plain", "OData-Version": "4.0"})
         if method == "GET":
             return self._ok(self._definitions.answer(segments, call.options))
         if key is not None and len(segments) == 2 and segments[1].name == "Keys":
@@ -693,6 +696,8 @@ class Dataverse:
 
     def _bulk(self, call: _Call, entity: Entity, message: str) -> Reply:
         """CreateMultiple, UpdateMultiple, UpsertMultiple: all targets or none."""
+        if message == "DeleteMultiple":
+            raise CrmError(501, "0x80040800", "DeleteMultiple has not yet been implemented.")
         if message not in BULK:
             raise CrmError(404, "0x80060888", f"Resource not found for the segment '{_NAMESPACE}{message}'.")
         if not entity.bulk:

@@ -26,6 +26,7 @@ from drawbar.sandbox.odata import (
     QueryFunction,
     Row,
     Schema,
+    plain_text_test,
 )
 
 STANDARD = "v2.0"  # the routes of the APIs, behind `/api/`
@@ -357,6 +358,9 @@ class ErpSchema:
 
     def query_function(self, function: QueryFunction) -> Predicate:
         raise QueryError(f"An unknown function with name '{function.name}' was found.")
+
+    def text_test(self, name: str, part: str) -> Callable[[str], bool]:
+        return plain_text_test(name, part)
 
     def collection(self, path: tuple[str, ...]) -> tuple[Callable[[Row], Iterable[Row]], Schema]:
         raise QueryError(f"The collection '{'/'.join(path)}' cannot be filtered by.")

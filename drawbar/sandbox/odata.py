@@ -348,6 +348,9 @@ class Schema(Protocol):
 
     def query_function(self, function: QueryFunction) -> Predicate: ...
 
+    def text_test(self, name: str, part: str) -> Callable[[str], bool]:
+        """What `contains`, `startswith` or `endswith` asks of a text; both are folded."""
+
     def collection(self, path: tuple[str, ...]) -> tuple[Callable[[Row], Iterable[Row]], Schema]:
         """The rows that a collection-valued navigation leads to from a row, and what is known of them."""
 
@@ -373,6 +376,9 @@ class _Bound:
     def query_function(self, function: QueryFunction) -> Predicate:
         raise QueryError(f"The query function '{function.name}' is not supported in a lambda expression.")
 
+    def text_test(self, name: str, part: str) -> Callable[[str], bool]:
+        return self.inner.text_test(name, part)
+
     def collection(self, path: tuple[str, ...]) -> tuple[Callable[[Row], Iterable[Row]], Schema]:
         return self.inner.collection(self._own(path))
 
@@ -390,6 +396,12 @@ _TEXT_CALLS: dict[str, Callable[[str, str], bool]] = {
     "startswith": lambda text, part: text.startswith(part),
     "endswith": lambda text, part: text.endswith(part),
 }
+
+
+def plain_text_test(name: str, part: str) -> Callable[[str], bool]:
+    """The text as it stands."""
+    test = _TEXT_CALLS[name]
+    return lambda text: test(text, part)
 
 
 def compile_filter(node: Node, schema: Schema) -> Predicate:
@@ -418,8 +430,8 @@ def compile_filter(node: Node, schema: Schema) -> Predicate:
             getter, kind = _value(subject, schema)
             if kind != "string" or not isinstance(part, Literal) or part.kind != "string":
                 raise QueryError(f"The arguments of the function '{name}' are not text.")
-            getter, test, text = _folded(getter), _TEXT_CALLS[name], part.value.casefold()
-            return lambda row: test(getter(row) or "", text)
+            getter, test = _folded(getter), schema.text_test(name, part.value.casefold())
+            return lambda row: test(getter(row) or "")
         case Call(name, _):
             raise QueryError(f"An unknown function with name '{name}' was found.")
         case QueryFunction():

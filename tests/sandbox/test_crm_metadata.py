@@ -133,3 +133,60 @@ class TestMessages:
         rows = crm.rows(f"sdkmessagefilters?$filter=primaryobjecttypecode eq '{table}'&$expand=sdkmessageid")
 
         assert {"Create", "Update", "Delete"} <= {row["sdkmessageid"]["name"] for row in rows}
+
+
+class TestDefinitions:
+    BASE = "EntityDefinitions(LogicalName='account')"
+
+    def test_are_expanded_with_what_a_table_consists_of(self, crm: Client):
+        """learn.microsoft.com/power-apps/developer/data-platform/webapi/query-metadata-web-api: $expand"""
+        expands = (
+            "Attributes($select=LogicalName,AttributeType;$filter=AttributeType eq 'Owner'),Keys,"
+            "ManyToOneRelationships($select=ReferencingEntityNavigationPropertyName)"
+        )
+        row = crm.get(f"{self.BASE}?$select=LogicalName&$expand={expands}").json()
+
+        assert [("ownerid", "Owner")] == [(one["LogicalName"], one["AttributeType"]) for one in row["Attributes"]]
+        assert "primarycontactid" in {
+            one["ReferencingEntityNavigationPropertyName"] for one in row["ManyToOneRelationships"]
+        }
+        assert [] == row["Keys"]
+
+    def test_of_lookups_are_those_of_owners_and_customers_too(self, crm: Client):
+        """learn.microsoft.com/…/webapi/reference/lookupattributemetadata: derived for Lookup, Customer, Owner"""
+        cast = "Attributes/Microsoft.Dynamics.CRM.LookupAttributeMetadata?$select=LogicalName,AttributeType,Targets"
+        rows = {
+            row["LogicalName"]: row
+            for row in crm.get(f"EntityDefinitions(LogicalName='contact')/{cast}").json()["value"]
+        }
+
+        assert ("Owner", ["systemuser", "team"]) == (rows["ownerid"]["AttributeType"], rows["ownerid"]["Targets"])
+        assert ("Customer", "#Microsoft.Dynamics.CRM.LookupAttributeMetadata") == (
+            rows["parentcustomerid"]["AttributeType"],
+            rows["parentcustomerid"]["@odata.type"],
+        )
+
+    def test_have_choices_when_they_are_expanded(self, crm: Client):
+        """learn.microsoft.com/…/webapi/query-metadata-web-api: OptionSet is a navigation property"""
+        path = f"{self.BASE}/Attributes(LogicalName='statecode')/Microsoft.Dynamics.CRM.StateAttributeMetadata"
+        plain = crm.get(path).json()
+        expanded = crm.get(f"{path}?$select=LogicalName&$expand=OptionSet($select=Options)").json()
+
+        assert "OptionSet" not in plain
+        assert {"MetadataId", "Options"} == set(expanded["OptionSet"])
+        assert [0, 1] == [option["Value"] for option in expanded["OptionSet"]["Options"]]
+
+    @pytest.mark.parametrize(("path", "text"), [("ObjectTypeCode", "1"), ("EntitySetName", "accounts")])
+    def test_are_read_one_by_one(self, crm: Client, path, text):
+        """learn.microsoft.com/power-apps/developer/data-platform/bypass-custom-business-logic: ObjectTypeCode/$value"""
+        assert text == crm.get(f"{self.BASE}/{path}/$value").text
+        assert text == str(crm.get(f"{self.BASE}/{path}").json()["value"])
+
+    @pytest.mark.parametrize(
+        "query",
+        ["?$top=1", "?$orderby=LogicalName", "?$select=Nothing", "?$expand=Nothing", "/Attributes?$expand=OptionSet"],
+    )
+    def test_refuse_what_they_do_not_know(self, crm: Client, query):
+        """learn.microsoft.com/power-apps/developer/data-platform/webapi/query-metadata-web-api"""
+        assert (400, "0x80060888") == error_code(crm.get(f"{self.BASE}{query}"))
+        assert 404 == crm.get(f"{self.BASE}/Nothing").status_code

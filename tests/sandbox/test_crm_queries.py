@@ -292,6 +292,29 @@ def _day(days: int) -> str:
     }[days]
 
 
+class TestWildcards:
+    @pytest.mark.parametrize(
+        ("condition", "found_names"),
+        [
+            ("contains(name,'a%c')", {"abc", "a_c", "axxc"}),
+            ("contains(name,'a_c')", {"abc", "a_c"}),
+            ("contains(name,'a[_]c')", {"a_c"}),
+            ("contains(name,'a[^_]c')", {"abc"}),
+            ("startswith(name,'%xc')", {"axxc"}),
+            ("endswith(name,'A.C')", set()),
+            ("contains(name,'ax')", {"axxc"}),
+        ],
+    )
+    def test_stand_for_other_text_in_text_functions(self, crm: Client, condition, found_names):
+        """webapi/query/filter-rows: Use wildcard characters"""
+        city = uuid.uuid4().hex
+        for name in ("abc", "a_c", "axxc", "other"):
+            made(crm, "accounts", {"name": name, "address1_city": city})
+        rows = crm.rows(f"accounts?$filter=address1_city eq '{city}' and {condition}".replace("%", "%25"))
+
+        assert found_names == {row["name"] for row in rows}
+
+
 class TestExpand:
     def test_goes_on_from_row_to_row(self, crm: Client, family: Family):
         """webapi/query/join-tables: Nested expand of single-valued navigation properties"""

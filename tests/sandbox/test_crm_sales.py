@@ -613,7 +613,8 @@ class TestTable:
     )
     def test_describes_its_states(self, crm: Client, table, states):
         """learn.microsoft.com/dynamics365/sales/developer/entities/salesorder: StatusCode, and so for the others"""
-        row = crm.get(f"EntityDefinitions(LogicalName='{table}')/Attributes(LogicalName='statuscode')").json()
+        path = f"EntityDefinitions(LogicalName='{table}')/Attributes(LogicalName='statuscode')"
+        row = crm.get(f"{path}/Microsoft.Dynamics.CRM.StatusAttributeMetadata?$expand=OptionSet").json()
 
         assert states == {option["Value"]: option["State"] for option in row["OptionSet"]["Options"]}
 
