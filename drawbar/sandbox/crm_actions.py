@@ -1,7 +1,7 @@
 """Dataverse's sales actions: what becomes of opportunities, quotes, orders, invoices and products by order of a client.
 
-An action closes a document, makes another one of it, locks its prices or works them out. The activities that closing
-makes (`orderclose`, `quoteclose`, `opportunityclose`) are read for what they say and not kept.
+An action closes a document, makes another one of it, locks its prices or works them out. What closing is told in an
+activity is kept as a row (`orderclose`, `quoteclose`, `opportunityclose`).
 Sources: the actions' pages below https://learn.microsoft.com/previous-versions/dynamicscrm-2016/developers-guide/,
 https://learn.microsoft.com/dynamics365/sales/close-quote
 """
@@ -14,13 +14,14 @@ from typing import Any, Protocol
 
 from drawbar.sandbox.crm_catalog import publish
 from drawbar.sandbox.crm_model import CrmError, Entity, Right, payload_error, whole_seconds
+from drawbar.sandbox.crm_operations import CLOSED, CLOSINGS, CONVERSIONS, ID_OF, LOCKS, WON, Closing, check_parameters
 from drawbar.sandbox.crm_records import CrmRecords, no_row
 from drawbar.sandbox.crm_sales import DOCUMENTS, TOTALS, Document, add_up_anew, lines_of, show_in_lines
 from drawbar.sandbox.crm_states import DEFAULT_STATUS, no_move, status_for
 from drawbar.sandbox.odata import GUID
 from drawbar.sandbox.store import Values
 
-WON, CLOSED, REVISED = 2, 3, 7  # states of a quote, and the status of one that was revised
+REVISED = 7  # status of a quote that was revised
 _NOT_COPIED = frozenset(
     (
         "importsequencenumber",
@@ -59,46 +60,22 @@ class Made:
     columns: tuple[str, ...] | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Closing:
-    table: str
-    activity: str  # the parameter that tells of the closing
-    source: frozenset[int]  # the states it starts from
-    state: int  # the state it leads to
-
-
-@dataclass(frozen=True, slots=True)
-class _Conversion:
-    source: str
-    target: str
-    id: str  # the parameter that names the source
-
-
-_CLOSINGS: Mapping[str, _Closing] = {
-    "WinOpportunity": _Closing("opportunity", "OpportunityClose", frozenset((0,)), 1),
-    "LoseOpportunity": _Closing("opportunity", "OpportunityClose", frozenset((0,)), 2),
-    "WinQuote": _Closing("quote", "QuoteClose", frozenset((1,)), WON),
-    "CloseQuote": _Closing("quote", "QuoteClose", frozenset((1,)), CLOSED),
-    "FulfillSalesOrder": _Closing("salesorder", "OrderClose", frozenset((0, 1)), 3),
-    "CancelSalesOrder": _Closing("salesorder", "OrderClose", frozenset((0, 1)), 2),
+# What the activity of a closing shows of its document, by the name it has there.
+_TOLD: Mapping[str, Mapping[str, str]] = {
+    "opportunity": {
+        "actualrevenue": "actualvalue",
+        "opportunitystatecode": "statecode",
+        "opportunitystatuscode": "statuscode",
+    },
+    "quote": {"quotenumber": "quotenumber", "revision": "revisionnumber"},
+    "salesorder": {"ordernumber": "ordernumber"},
 }
-_CONVERSIONS: Mapping[str, _Conversion] = {
-    "GenerateQuoteFromOpportunity": _Conversion("opportunity", "quote", "OpportunityId"),
-    "GenerateSalesOrderFromOpportunity": _Conversion("opportunity", "salesorder", "OpportunityId"),
-    "GenerateInvoiceFromOpportunity": _Conversion("opportunity", "invoice", "OpportunityId"),
-    "ConvertQuoteToSalesOrder": _Conversion("quote", "salesorder", "QuoteId"),
-    "ReviseQuote": _Conversion("quote", "quote", "QuoteId"),
-    "ConvertSalesOrderToInvoice": _Conversion("salesorder", "invoice", "SalesOrderId"),
+# How `ConvertQuoteToSalesOrder` tells of the closing of the quote.
+_OF_CONVERSION: Mapping[str, str] = {
+    "actualend": "QuoteCloseDate",
+    "subject": "QuoteCloseSubject",
+    "description": "QuoteCloseDescription",
 }
-_LOCKS: Mapping[str, tuple[str, bool]] = {
-    "LockSalesOrderPricing": ("salesorder", True),
-    "UnlockSalesOrderPricing": ("salesorder", False),
-    "LockInvoicePricing": ("invoice", True),
-    "UnlockInvoicePricing": ("invoice", False),
-}
-_ID_OF = {"salesorder": "SalesOrderId", "invoice": "InvoiceId"}
-UNBOUND = frozenset((*_CLOSINGS, *_CONVERSIONS, *_LOCKS, "CalculatePrice"))
-BOUND = {"PublishProductHierarchy": "product", **{name: table for name, (table, _) in _LOCKS.items()}}
 
 
 class CrmActions:
@@ -107,15 +84,16 @@ class CrmActions:
 
     def run(self, name: str, body: Values, *, user: Values, allow: Allow) -> Made | None:
         """An action that is bound to nothing. Raises CrmError when it may not be carried out."""
-        if name in _CLOSINGS:
-            self._close(_CLOSINGS[name], body, user=user, allow=allow)
+        check_parameters(name, body)
+        if name in CLOSINGS:
+            self._close(CLOSINGS[name], body, user=user, allow=allow)
             return None
-        if name in _CONVERSIONS:
+        if name in CONVERSIONS:
             return self._convert(name, body, user=user, allow=allow)
-        if name in _LOCKS:
-            table, locked = _LOCKS[name]
+        if name in LOCKS:
+            table, locked = LOCKS[name]
             entity = self._records.entities[table]
-            self._lock(entity, self._named(entity, body, _ID_OF[table]), user=user, allow=allow, locked=locked)
+            self._lock(entity, self._named(entity, body, ID_OF[table]), user=user, allow=allow, locked=locked)
             return None
         entity, row_id = self._target(body)
         allow(entity, "write", row_id)
@@ -125,8 +103,8 @@ class CrmActions:
     def run_on(self, name: str, entity: Entity, row_id: str, *, user: Values, allow: Allow) -> None:
         """An action that is bound to a row. Raises CrmError when it may not be carried out."""
         self._records.find(entity, row_id)
-        if name in _LOCKS:
-            self._lock(entity, row_id, user=user, allow=allow, locked=_LOCKS[name][1])
+        if name in LOCKS:
+            self._lock(entity, row_id, user=user, allow=allow, locked=LOCKS[name][1])
             return
         allow(entity, "write", row_id)
         publish(self._records, row_id, user=user)
@@ -152,7 +130,7 @@ class CrmActions:
 
     # ------------------------------------------------------------ closing
 
-    def _close(self, closing: _Closing, body: Values, *, user: Values, allow: Allow) -> None:
+    def _close(self, closing: Closing, body: Values, *, user: Values, allow: Allow) -> None:
         entity = self._records.entities[closing.table]
         activity = body.get(closing.activity)
         if not isinstance(activity, dict):
@@ -166,7 +144,8 @@ class CrmActions:
         if body.get("Status") is None:
             raise payload_error(entity, "The parameter 'Status' is a status of the row.")
         allow(entity, "write", row_id)
-        self._leave(entity, row_id, closing.source, closing.state, body["Status"], activity=activity, user=user)
+        when = self._leave(entity, row_id, closing.source, closing.state, body["Status"], activity=activity, user=user)
+        self._keep(entity, row_id, activity, when, user=user, allow=allow)
 
     def _leave(
         self,
@@ -178,8 +157,8 @@ class CrmActions:
         *,
         activity: Values,
         user: Values,
-    ) -> None:
-        """Bring a document to the state it ends in."""
+    ) -> str:
+        """Bring a document to the state it ends in; returns when it ended."""
         before = self._records.find(entity, row_id).values
         status_code = status_for(entity, status, state)
         if before["statecode"] not in source:
@@ -198,6 +177,21 @@ class CrmActions:
             case "salesorder", 3:
                 changes["datefulfilled"] = when
         self._alter(entity, row_id, changes, user=user)
+        return when
+
+    def _keep(self, entity: Entity, row_id: str, activity: Values, when: str, *, user: Values, allow: Allow) -> None:
+        """The activity of a closing, with what it does not say of the document."""
+        other = self._records.entities[f"{entity.logical.removeprefix('sales')}close"]
+        allow(other, "create")
+        row = self._records.find(entity, row_id).values
+        known: Values = {
+            "actualend": when,
+            f"{entity.id}@odata.bind": f"/{entity.set}({row_id})",
+            "transactioncurrencyid@odata.bind": f"/transactioncurrencies({row['transactioncurrencyid']})",
+        }
+        for name, source in _TOLD[entity.logical].items():
+            known[name] = row.get(source)
+        self._records.insert(other, known | activity, user=user)
 
     def _alter(self, entity: Entity, row_id: str, changes: Values, *, user: Values) -> None:
         before = self._records.find(entity, row_id).values
@@ -216,7 +210,7 @@ class CrmActions:
     # ------------------------------------------------------------ one document from another
 
     def _convert(self, name: str, body: Values, *, user: Values, allow: Allow) -> Made:
-        conversion = _CONVERSIONS[name]
+        conversion = CONVERSIONS[name]
         source, target = DOCUMENTS[conversion.source], DOCUMENTS[conversion.target]
         entity, other = self._records.entities[source.table], self._records.entities[target.table]
         row_id = self._named(entity, body, conversion.id)
@@ -239,8 +233,9 @@ class CrmActions:
             return
         allow(entity, "write", row_id)
         status = body.get("QuoteCloseStatus", DEFAULT_STATUS)
-        activity = {"actualend": body.get("QuoteCloseDate")}
-        self._leave(entity, row_id, frozenset((1,)), WON, status, activity=activity, user=user)
+        activity = {name: body[given] for name, given in _OF_CONVERSION.items() if body.get(given) is not None}
+        when = self._leave(entity, row_id, frozenset((1,)), WON, status, activity=activity, user=user)
+        self._keep(entity, row_id, activity, when, user=user, allow=allow)
 
     def _revise(self, entity: Entity, row_id: str, *, user: Values) -> Values:
         """Close a quote for the sake of its next revision, of which there may be one at a time."""

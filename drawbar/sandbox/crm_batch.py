@@ -133,11 +133,18 @@ def resolve_body(value: Any, addresses: Mapping[str, str]) -> Any:
     if not isinstance(value, dict):
         return value
     return {
-        name: _known(item, addresses)
-        if isinstance(item, str) and item.startswith("$") and name.endswith(("@odata.bind", "@odata.id"))
+        name: _resolved(item, addresses)
+        if name.endswith(("@odata.bind", "@odata.id"))
         else resolve_body(item, addresses)
         for name, item in value.items()
     }
+
+
+def _resolved(value: Any, addresses: Mapping[str, str]) -> Any:
+    """An address, or several, of which those that are references are resolved."""
+    if isinstance(value, list):
+        return [_resolved(item, addresses) for item in value]
+    return _known(value, addresses) if isinstance(value, str) and value.startswith("$") else value
 
 
 def _known(reference: str, addresses: Mapping[str, str]) -> str:

@@ -219,7 +219,7 @@ class BulkDelete:
 
     def _found(self, entity: Entity, text: str, caller: Caller) -> list[str]:
         fetch, found = self._fetch(entity, text, caller), list[str]()
-        reader = CrmReader(self._records, None if caller.unrestricted else caller.sees)
+        reader = CrmReader(self._records, "", None if caller.unrestricted else caller.sees)
         while True:
             page = run_fetch(fetch, lambda table: reader.matching(table, {}))
             found += [row[entity.id] for row in page.rows]
@@ -233,7 +233,7 @@ class BulkDelete:
         if stored is None:
             return None
         try:
-            with self._store.transaction(), self._records.on(Terms(caller.initiating)):
+            with self._store.transaction(), self._records.on(Terms(initiating=caller.initiating)):
                 caller.demand(entity, "delete", row_id, stored.values)
                 self._records.remove(entity, row_id, user=caller.user)
         except CrmError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from drawbar.sandbox.crm_model import CrmError
+from drawbar.sandbox.crm_organization import setting
 from drawbar.sandbox.crm_pricing import Method
 from drawbar.sandbox.crm_records import CrmRecords, TableRules
 from drawbar.sandbox.crm_states import check_write, no_move
@@ -133,7 +134,7 @@ class ProductRules(TableRules):
         records: CrmRecords,
         row_id: str,
         row: Values,
-        before: Values | None,  # noqa: ARG002
+        before: Values | None,
         *,
         user: Values,  # noqa: ARG002
     ) -> None:
@@ -143,6 +144,9 @@ class ProductRules(TableRules):
                 "The specified product ID conflicts with the product ID of an existing record. Specify a different"
                 " product ID and try again.",
             )
+        is_alone = row.get("parentproductid") is None and row.get("productstructure") != FAMILY
+        if before is None and is_alone and setting(records, "createproductswithoutparentinactivestate"):
+            row["statecode"], row["statuscode"] = ACTIVE, 1
 
     def after(
         self, records: CrmRecords, row_id: str, before: Values | None, after: Values | None, *, user: Values
@@ -183,6 +187,13 @@ class PriceItemRules(TableRules):
         if before is None and product["statecode"] == RETIRED:
             raise refused("0x80061009", "Retired products can not be added to pricelists.")
         check_unit(records, product, row["uomid"])
+        discounts = row_of(records, "discounttype", row.get("discounttypeid"))
+        of_amounts = discounts is not None and discounts.get("isamounttype")
+        if discounts and of_amounts and discounts.get("transactioncurrencyid") != self._currency(records, row):
+            raise refused(
+                "0x80048cf8",
+                "The currency of the discount needs to match the currency of the price list for discount type amount.",
+            )
         if row.get("pricingmethodcode") != Method.AMOUNT:
             if not 0 <= (row.get("percentage") or 0) < PERCENT_LIMIT:
                 raise refused(

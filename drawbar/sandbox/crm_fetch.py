@@ -12,12 +12,14 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from html import escape
 from typing import Any
 from urllib.parse import quote
 
+from drawbar.sandbox.crm_conditions import like
 from drawbar.sandbox.crm_model import CrmError, Entity
+from drawbar.sandbox.crm_periods import COUNTED, DATED, PERIODS, Span
 from drawbar.sandbox.store import Values
 
 PAGE = 5000
@@ -287,8 +289,8 @@ class _Reader:
             return _WITHOUT_VALUE[operator]
         if operator in ("eq-userid", "ne-userid"):
             return lambda held: (held == self.user_id) == (operator == "eq-userid")
-        if operator in _PERIODS:
-            begin, end = _PERIODS[operator](self.now, values[0] if values else "")
+        if operator in _SPANS:
+            begin, end = _SPANS[operator](self.now, values[0] if values else "")
             return lambda held: held is not None and begin <= _time(str(held)) < end
         if not values:
             raise _wrong("0x80041100", f"The condition operator {operator!r} needs a value, or is not known.")
@@ -308,26 +310,19 @@ class _Reader:
         raise _unsupported(f"the operator {operator}")
 
 
-def _periods() -> Mapping[str, Callable[[datetime, str], tuple[datetime, datetime]]]:
-    """Operators about days, by UTC: from the present time and the value to the first moment, and the one after all."""
-    day = timedelta(days=1)
-    return {
-        "today": lambda now, _: (_midnight(now), _midnight(now) + day),
-        "yesterday": lambda now, _: (_midnight(now) - day, _midnight(now)),
-        "tomorrow": lambda now, _: (_midnight(now) + day, _midnight(now) + 2 * day),
-        "last-seven-days": lambda now, _: (_midnight(now) - 7 * day, now),
-        "last-x-hours": lambda now, value: (now - timedelta(hours=_count(value)), now),
-        "last-x-days": lambda now, value: (_midnight(now) - _count(value) * day, now),
-        "next-x-days": lambda now, value: (now, _midnight(now) + (_count(value) + 1) * day),
-        "on": lambda _, value: (_midnight(_time(value)), _midnight(_time(value)) + day),
-        "on-or-after": lambda _, value: (_midnight(_time(value)), _LATE),
-        "on-or-before": lambda _, value: (_EARLY, _midnight(_time(value)) + day),
-    }
+def _kebab(name: str) -> str:
+    """`LastXDays` as FetchXML has it: `last-x-days`."""
+    parts = re.findall(r"[A-Z][a-z]*|7", name)
+    joined = "-".join("seven" if part == "7" else part.lower() for part in parts)
+    return joined.replace("older-than", "olderthan")
 
 
-_EARLY = datetime.min.replace(tzinfo=timezone.utc)
-_LATE = datetime.max.replace(tzinfo=timezone.utc)
-_PERIODS = _periods()
+# Operators about days, by UTC, with their value.
+_SPANS: Mapping[str, Callable[[datetime, str], Span]] = {
+    **{_kebab(name): lambda now, _, span=span: span(now) for name, span in PERIODS.items()},  # type: ignore[misc]
+    **{_kebab(name): lambda now, text, span=span: span(now, _count(text)) for name, span in COUNTED.items()},  # type: ignore[misc]
+    **{_kebab(name): lambda _, text, span=span: span(_time(text)) for name, span in DATED.items()},  # type: ignore[misc]
+}
 _WITHOUT_VALUE: Mapping[str, Callable[[Any], bool]] = {
     "null": lambda held: held is None,
     "not-null": lambda held: held is not None,
@@ -343,26 +338,14 @@ _COMPARED: Mapping[str, Callable[[Any, Any], bool]] = {
 }
 
 
-def _like(text: str) -> str:
-    """A pattern of SQL's LIKE as one of ours: `%` any text, `_` any character, `[abc]` one of these."""
-    return "".join(
-        {"%": ".*", "_": "."}.get(part, part if part.startswith("[") else re.escape(part))
-        for part in re.findall(r"\[[^\]]*\]|.", text, re.DOTALL)
-    )
-
-
 _PATTERNS: Mapping[str, Callable[[str], str]] = {
-    "like": _like,
-    "not-like": _like,
+    "like": like,
+    "not-like": like,
     "begins-with": lambda text: re.escape(text) + ".*",
     "not-begin-with": lambda text: re.escape(text) + ".*",
     "ends-with": lambda text: ".*" + re.escape(text),
     "not-end-with": lambda text: ".*" + re.escape(text),
 }
-
-
-def _midnight(at: datetime) -> datetime:
-    return at.replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def _count(text: str) -> int:

@@ -1,11 +1,10 @@
-"""Dataverse's metadata: `EntityDefinitions` as far as a check of a mapping needs it, and a CSDL. Pure."""
+"""Dataverse's metadata: `EntityDefinitions` as far as a check of a mapping needs it. Pure."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
-from xml.sax.saxutils import quoteattr
 
 from drawbar.sandbox.crm_access import RIGHTS, Depth, depths_of, privilege_id, privilege_name, rights_of
 from drawbar.sandbox.crm_keys import Key
@@ -16,9 +15,13 @@ from drawbar.sandbox.odata import (
     Predicate,
     QueryError,
     QueryFunction,
+    Row,
+    Schema,
     Segment,
     compile_filter,
+    parse_expand,
     parse_filter,
+    plain_text_test,
     split_list,
     unquote_key,
 )
@@ -26,18 +29,7 @@ from drawbar.sandbox.odata import (
 _REQUIRED = {"S": "SystemRequired", "A": "ApplicationRequired", "R": "Recommended", "": "None"}
 _OWNERSHIP = {"user": "UserOwned", "organization": "OrganizationOwned", "businessunit": "BusinessOwned", "none": "None"}
 _NAMESPACE = uuid.UUID("6d2f9a34-0c57-4a5e-9d0e-6a1f3b0c7e11")  # metadata ids are names, not state
-_EDM = {
-    "String": "Edm.String",
-    "Memo": "Edm.String",
-    "Integer": "Edm.Int32",
-    "BigInt": "Edm.Int64",
-    "Decimal": "Edm.Decimal",
-    "Money": "Edm.Decimal",
-    "Double": "Edm.Double",
-    "Boolean": "Edm.Boolean",
-    "DateTime": "Edm.DateTimeOffset",
-    "Uniqueidentifier": "Edm.Guid",
-}
+_OPTIONS = frozenset(("$select", "$filter", "$expand"))
 
 Described = dict[str, Any]
 
@@ -60,6 +52,12 @@ class _AnyShape:
     def query_function(self, function: QueryFunction) -> Predicate:
         raise QueryError(f"The query function '{function.name}' is not supported on metadata.")
 
+    def text_test(self, name: str, part: str) -> Callable[[str], bool]:
+        return plain_text_test(name, part)
+
+    def collection(self, path: tuple[str, ...]) -> tuple[Callable[[Row], Iterable[Row]], Schema]:
+        raise QueryError(f"The collection '{'/'.join(path)}' cannot be filtered by.")
+
 
 class EntityDefinitions:
     def __init__(self, entities: Mapping[str, Entity], base_url: str, keys_of: Callable[[Entity], list[Key]]) -> None:
@@ -69,26 +67,50 @@ class EntityDefinitions:
 
     def answer(self, segments: list[Segment], options: Mapping[str, str]) -> Described:
         """The body for a path below `EntityDefinitions`."""
+        for option in options:
+            if option.startswith("$") and option not in _OPTIONS:
+                raise CrmError(400, "0x80060888", f"The query parameter {option} is not supported on metadata.")
         key = segments[0].key
         if key is None:
-            rows = [_entity(entity) for entity in self._entities.values()]
+            rows = [self._entity(entity, options) for entity in self._entities.values()]
             return self._list("EntityDefinitions", rows, options)
         entity = self.named(key)
         if len(segments) == 1:
-            return self._one("EntityDefinitions", _entity(entity), options)
-        match segments[1].name:
+            return self._one("EntityDefinitions", self._entity(entity, options), options)
+        name = segments[1].name
+        match name:
             case "Attributes":
                 return self._attributes(entity, segments[1:], options)
             case "Keys":
                 return self._keys(entity, segments[1], options)
+            case "OneToManyRelationships" | "ManyToOneRelationships" | "ManyToManyRelationships":
+                return self._list(name, self._members(entity, name, {}), options)
+        whole = _entity(entity)
+        if name not in whole or len(segments) > 2:
+            raise CrmError(404, "0x80060888", f"Resource not found for the segment '{name}'.")
+        where = f"EntityDefinitions(LogicalName='{entity.logical}')/{name}"
+        return {"@odata.context": f"{self._base_url}/$metadata#{where}", "value": whole[name]}
+
+    def _entity(self, entity: Entity, options: Mapping[str, str]) -> Described:
+        row = _entity(entity)
+        for name, inner in parse_expand(options.get("$expand", "")):
+            row[name] = _picked(self._members(entity, name, inner), inner)
+        return row
+
+    def _members(self, entity: Entity, name: str, options: Mapping[str, str]) -> list[Described]:
+        """What a table consists of, by the name of the collection."""
+        match name:
+            case "Attributes":
+                return [_attribute(entity, attribute, options) for attribute in entity.attributes.values()]
+            case "Keys":
+                return [_key(entity, key) for key in self._keys_of(entity)]
             case "OneToManyRelationships":
-                return self._list("OneToManyRelationships", _collections(entity), options)
-            case "ManyToManyRelationships":
-                return self._list("ManyToManyRelationships", _associations(entity), options)
+                return _collections(entity)
             case "ManyToOneRelationships":
-                return self._list("ManyToOneRelationships", _relationships(entity), options)
-            case other:
-                raise CrmError(404, "0x80060888", f"Resource not found for the segment '{other}'.")
+                return _relationships(entity)
+            case "ManyToManyRelationships":
+                return _associations(entity)
+        raise QueryError(f"Could not find a property named '{name}' on type 'Microsoft.Dynamics.CRM.EntityMetadata'.")
 
     def _attributes(self, entity: Entity, segments: list[Segment], options: Mapping[str, str]) -> Described:
         kind = segments[1].name.rpartition(".")[2].removesuffix("AttributeMetadata") if len(segments) > 1 else None
@@ -96,13 +118,13 @@ class EntityDefinitions:
         if key is not None:
             name = unquote_key(key.partition("=")[2] or key)
             attribute = entity.attributes.get(name)
-            if attribute is None or (kind is not None and attribute.type != kind):
+            if attribute is None or (kind is not None and _class_of(attribute) != kind):
                 raise CrmError(404, "0x80060888", f"There is no such attribute '{name}' of '{entity.logical}'.")
             return self._one("Attributes", _attribute(entity, attribute, options), options)
         rows = [
             _attribute(entity, attribute, options)
             for attribute in entity.attributes.values()
-            if kind is None or attribute.type == kind
+            if kind is None or _class_of(attribute) == kind
         ]
         return self._list("Attributes", rows, options)
 
@@ -124,25 +146,34 @@ class EntityDefinitions:
         raise CrmError(404, "0x80060888", f"Could not find an entity with the name '{name}'.")
 
     def _list(self, name: str, rows: list[Described], options: Mapping[str, str]) -> Described:
-        if "$filter" in options:
-            predicate = compile_filter(parse_filter(options["$filter"]), _AnyShape())
-            rows = [row for row in rows if predicate(row)]
-        return {
-            "@odata.context": f"{self._base_url}/$metadata#{name}",
-            "value": [_chosen(row, options) for row in rows],
-        }
+        return {"@odata.context": f"{self._base_url}/$metadata#{name}", "value": _picked(rows, options)}
 
     def _one(self, name: str, row: Described, options: Mapping[str, str]) -> Described:
-        return {"@odata.context": f"{self._base_url}/$metadata#{name}/$entity", **_chosen(row, options)}
+        return {"@odata.context": f"{self._base_url}/$metadata#{name}/$entity", **_picked([row], options)[0]}
 
 
-def _chosen(row: Described, options: Mapping[str, str]) -> Described:
+def _picked(rows: list[Described], options: Mapping[str, str]) -> list[Described]:
+    """The rows that are asked for, with the members that are."""
+    if "$filter" in options:
+        predicate = compile_filter(parse_filter(options["$filter"]), _AnyShape())
+        rows = [row for row in rows if predicate(row)]
     names = split_list(options.get("$select", ""))
+    known = set().union(*rows) if rows else set(names)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise QueryError(f"Could not find a property named '{unknown[0]}' on this type of metadata.")
     if not names:
-        return row
-    expanded = {part.partition("(")[0] for part in split_list(options.get("$expand", ""))}
+        return rows
+    expanded = {name for name, _ in parse_expand(options.get("$expand", ""))}
     kept = {"@odata.type", "MetadataId", *names, *expanded}
-    return {name: value for name, value in row.items() if name in kept}
+    return [{name: value for name, value in row.items() if name in kept} for row in rows]
+
+
+def _class_of(attribute: Attribute) -> str:
+    """The type of metadata that describes an attribute: customers and owners are lookups."""
+    if attribute.type in LOOKUPS:
+        return "Lookup"
+    return {"Uniqueidentifier": "UniqueIdentifier"}.get(attribute.type, attribute.type)
 
 
 def _metadata_id(*names: str) -> str:
@@ -199,7 +230,7 @@ def _privileges(entity: Entity) -> list[Described]:
 
 def _attribute(entity: Entity, attribute: Attribute, options: Mapping[str, str]) -> Described:
     described: Described = {
-        "@odata.type": f"#Microsoft.Dynamics.CRM.{attribute.type}AttributeMetadata",
+        "@odata.type": f"#Microsoft.Dynamics.CRM.{_class_of(attribute)}AttributeMetadata",
         "MetadataId": _metadata_id(entity.logical, attribute.name),
         "LogicalName": attribute.name,
         "SchemaName": attribute.schema,
@@ -245,20 +276,25 @@ def _attribute(entity: Entity, attribute: Attribute, options: Mapping[str, str])
             described |= {"DefaultValue": bool(attribute.default)}
     if attribute.type in LOOKUPS:
         described["Targets"] = list(attribute.targets)
-    if attribute.type in CHOICES and "OptionSet" in options.get("$expand", "OptionSet"):
-        described["OptionSet"] = {
-            "MetadataId": _metadata_id(entity.logical, attribute.name, "options"),
-            "Name": f"{entity.logical}_{attribute.name}",
-            "IsGlobal": False,
-            "OptionSetType": attribute.type,
-            "Options": [
-                {"Value": value, "Label": _label(text)}
-                | ({"State": attribute.states[value]} if value in attribute.states else {})
-                for value, text in attribute.options.items()
-            ],
-        }
-        described["GlobalOptionSet"] = None
+    for name, inner in parse_expand(options.get("$expand", "")):
+        if name not in ("OptionSet", "GlobalOptionSet") or attribute.type not in CHOICES:
+            raise QueryError(f"Could not find a property named '{name}' on type '{described['@odata.type'][1:]}'.")
+        described[name] = _picked([_options(entity, attribute)], inner)[0] if name == "OptionSet" else None
     return described
+
+
+def _options(entity: Entity, attribute: Attribute) -> Described:
+    return {
+        "MetadataId": _metadata_id(entity.logical, attribute.name, "options"),
+        "Name": f"{entity.logical}_{attribute.name}",
+        "IsGlobal": False,
+        "OptionSetType": attribute.type,
+        "Options": [
+            {"Value": value, "Label": _label(text)}
+            | ({"State": attribute.states[value], "TransitionData": None} if value in attribute.states else {})
+            for value, text in attribute.options.items()
+        ],
+    }
 
 
 def key_name(text: str) -> str:
@@ -325,36 +361,3 @@ def _collections(entity: Entity) -> list[Described]:
         }
         for name, (table, lookup) in entity.collections.items()
     ]
-
-
-def csdl(entities: Mapping[str, Entity]) -> bytes:
-    """Entity types with properties and single-valued navigations; no actions."""
-    lines = [
-        '<?xml version="1.0" encoding="utf-8"?>',
-        '<edmx:Edmx Version="4.0" xmlns:edmx="http://docs.oasis-open.org/odata/ns/edmx"><edmx:DataServices>',
-        '<Schema Namespace="Microsoft.Dynamics.CRM" Alias="mscrm" xmlns="http://docs.oasis-open.org/odata/ns/edm">',
-    ]
-    for entity in entities.values():
-        lines.append(f'<EntityType Name="{entity.logical}"><Key><PropertyRef Name="{entity.id}"/></Key>')
-        for attribute in entity.attributes.values():
-            if attribute.type in LOOKUPS:
-                edm = "Edm.Guid"
-            elif attribute.type in CHOICES:
-                edm = "Edm.Int32"
-            elif attribute.date_only:
-                edm = "Edm.Date"
-            else:
-                edm = _EDM[attribute.type]
-            lines.append(f"<Property Name={quoteattr(attribute.wire_name)} Type={quoteattr(edm)}/>")
-        for name, (_, targets) in entity.navigations.items():
-            target = targets[0] if len(targets) == 1 and targets[0] in entities else "crmbaseentity"
-            lines.append(f'<NavigationProperty Name="{name}" Type="mscrm.{target}" Nullable="true"/>')
-        for name, association in entity.associations.items():
-            lines.append(f'<NavigationProperty Name="{name}" Type="Collection(mscrm.{association.other})"/>')
-        for name, (table, _) in entity.collections.items():
-            lines.append(f'<NavigationProperty Name="{name}" Type="Collection(mscrm.{table})"/>')
-        lines.append("</EntityType>")
-    lines.append('<EntityType Name="crmbaseentity" Abstract="true"/><EntityContainer Name="System">')
-    lines += [f'<EntitySet Name="{e.set}" EntityType="mscrm.{e.logical}"/>' for e in entities.values()]
-    lines.append("</EntityContainer></Schema></edmx:DataServices></edmx:Edmx>")
-    return "".join(lines).encode()

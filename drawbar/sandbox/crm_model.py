@@ -10,14 +10,25 @@ import datetime as dt
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any, cast
 from typing import Literal as OneOf
 
-from drawbar.sandbox.odata import GUID, ApiError, Getter, Literal, Predicate, QueryError, QueryFunction
+from drawbar.sandbox.crm_conditions import condition, text_test
+from drawbar.sandbox.odata import (
+    GUID,
+    ApiError,
+    Getter,
+    Literal,
+    Predicate,
+    QueryError,
+    QueryFunction,
+    Row,
+    Schema,
+)
 
 Right = OneOf["create", "read", "write", "delete", "append", "appendto", "assign", "share"]
 LOOKUPS = frozenset(("Lookup", "Customer", "Owner"))
@@ -110,6 +121,14 @@ class Entity:
     collections: Mapping[str, tuple[str, str]]  # name -> table and the lookup of it that points here
     associations: Mapping[str, Association]
     read_only: bool  # its rows are the platform's alone
+
+    @property
+    def many(self) -> Mapping[str, str]:
+        """The tables whose rows are shown below one of this, by the names of the navigations."""
+        return {
+            **{name: table for name, (table, _) in self.collections.items()},
+            **{name: association.other for name, association in self.associations.items()},
+        }
 
     def navigation_of(self, attribute: Attribute, target: str) -> str:
         """The name by which a lookup that points to `target` is written."""
@@ -307,18 +326,21 @@ def etag(version: int) -> str:
 class CrmSchema:
     """Properties of one table as filters see them, on rows as they go out.
 
-    `follow(row, navigation)` gives the row a single-valued navigation leads to, `now` the time of the service.
+    `follow(row, navigation)` gives the row a single-valued navigation leads to, `below` those of a collection, `now`
+    the time of the service.
     """
 
     def __init__(
         self,
         entity: Entity,
-        follow: Callable[[Entity, Mapping[str, Any], str], Mapping[str, Any] | None],
+        follow: Callable[[Entity, Row, str], Row | None],
+        below: Callable[[Entity, Row, str], Iterable[Row]],
         now: Callable[[], dt.datetime],
     ) -> None:
         self._entity = entity
         self._now = now
         self._follow = follow
+        self._below = below
 
     def property(self, path: tuple[str, ...]) -> tuple[Getter, str]:
         if len(path) == 1:
@@ -340,7 +362,7 @@ class CrmSchema:
         known = [entities()[target] for target in targets if target in entities()]
         if not known:
             raise QueryError(f"The table behind '{navigation}' is not served.")
-        inner, kind = CrmSchema(known[0], self._follow, self._now).property(path[1:])
+        inner, kind = CrmSchema(known[0], self._follow, self._below, self._now).property(path[1:])
         entity, follow = self._entity, self._follow
 
         def read(row: Mapping[str, Any]) -> Any:
@@ -366,35 +388,20 @@ class CrmSchema:
                 )
 
     def query_function(self, function: QueryFunction) -> Predicate:
-        arguments = dict(function.arguments)
-        getter, kind = self.property((str(arguments.get("PropertyName", "")),))
+        column = str(dict(function.arguments).get("PropertyName", ""))
+        return condition(function, *self.property((column,)), self._now)
 
-        def folded(value: Any) -> Any:
-            return value.casefold() if isinstance(value, str) else value
+    def text_test(self, name: str, part: str) -> Callable[[str], bool]:
+        return text_test(name, part)
 
-        if function.name in ("In", "NotIn"):
-            given = arguments.get("PropertyValues", ())
-            wanted = {folded(value) for value in given} | {
-                int(value) for value in given if kind == "number" and isinstance(value, str) and value.isdigit()
-            }
-            inside = function.name == "In"
-            return lambda row: (folded(getter(row)) in wanted) == inside
-        value = arguments.get("PropertyValue")
-        match function.name:
-            case "OnOrAfter":
-                edge = whole_seconds(str(value))
-                return lambda row: (getter(row) or "") >= edge
-            case "OnOrBefore":
-                edge = whole_seconds(str(value))[:10]
-                return lambda row: getter(row) is not None and getter(row)[:10] <= edge
-            case "LastXHours" | "LastXDays":
-                step = dt.timedelta(hours=1) if function.name == "LastXHours" else dt.timedelta(days=1)
-                span = step * int(value or 0)
-
-                def recent(row: Mapping[str, Any]) -> bool:
-                    edge = self._now() - span
-                    return (getter(row) or "") >= edge.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-                return recent
-            case _:
-                raise QueryError(f"The query function '{function.name}' is not supported.")
+    def collection(self, path: tuple[str, ...]) -> tuple[Callable[[Row], Iterable[Row]], Schema]:
+        """Of a row's own collections; those of a row that a lookup leads to cannot be filtered by."""
+        name = path[0]
+        if len(path) > 1 or name not in self._entity.many:
+            raise QueryError(
+                f"Could not find a collection named '{'/'.join(path)}' on type"
+                f" 'Microsoft.Dynamics.CRM.{self._entity.logical}'."
+            )
+        table = self._entity.many[name]
+        entity, below = self._entity, self._below
+        return lambda row: below(entity, row, name), CrmSchema(entities()[table], self._follow, below, self._now)

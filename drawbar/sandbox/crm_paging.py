@@ -13,6 +13,8 @@ from drawbar.sandbox.crm_model import CrmError, Entity
 from drawbar.sandbox.store import Values
 from drawbar.sandbox.wire import to_json
 
+PAGE = 5000  # rows that one answer has at most
+
 
 def write_cookie(entity: Entity, page: list[Values], number: int, bookmark: list[Any], *, tracking: bool) -> str:
     """The paging cookie in its published shape; where to go on stands in `bookmark`."""

@@ -146,12 +146,14 @@ class LineAmounts:
     extended: Decimal
 
 
-def line_amounts(per_unit: Decimal, quantity: Decimal, *, discount: Decimal, tax: Decimal) -> LineAmounts | None:
+def line_amounts(
+    per_unit: Decimal, quantity: Decimal, *, discount: Decimal, tax: Decimal, volume: Decimal = ZERO
+) -> LineAmounts | None:
     """The amount of a line, and the amount less its discount with its tax; None when no column holds them.
 
-    Lists of volume discounts are not known.
+    `volume`: what is taken off each unit because so many are bought.
     """
-    base = cents(per_unit * quantity)
+    base = cents((per_unit - volume) * quantity)
     found = LineAmounts(base, base - discount + tax)
     return found if max(abs(found.base), abs(found.extended)) <= _HIGHEST else None
 

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from drawbar.sandbox.crm_apply import Applied, formatted, read_apply, run_apply
 from drawbar.sandbox.crm_associations import partners
+from drawbar.sandbox.crm_expand import Expand, as_query, is_nested, read_expands, tables_of
 from drawbar.sandbox.crm_model import LOOKUPS, Association, Attribute, CrmError, CrmSchema, Entity, etag, label
+from drawbar.sandbox.crm_paging import PAGE, write_cookie
 from drawbar.sandbox.crm_records import CrmRecords
 from drawbar.sandbox.odata import (
     Order,
     Predicate,
     QueryError,
     compile_filter,
-    parse_expand,
     parse_filter,
     parse_order,
     sort_rows,
+    sort_values,
     split_list,
 )
 from drawbar.sandbox.store import Stored, Values
 
+_ALIAS = re.compile(r"('(?:[^']|'')*')|(@\w+)")
 Included = Callable[[str], bool]
 Sees = Callable[[Entity], Callable[[str, Values], bool]]  # which rows of a table may be read; raises when none may
 _FORMATTED = "OData.Community.Display.V1.FormattedValue"
@@ -45,12 +50,13 @@ class Within:
 class CrmReader:
     """`sees` is for one who may not read everything; what he may not read is not there for him."""
 
-    def __init__(self, records: CrmRecords, sees: Sees | None = None) -> None:
+    def __init__(self, records: CrmRecords, base_url: str, sees: Sees | None = None) -> None:
         self._records = records
+        self._base_url = base_url
         self._sees = sees
         self._predicates: dict[tuple[str, str], Predicate] = {}
         self.schemas = {
-            entity.logical: CrmSchema(entity, self._follow, records.store.clock.now)
+            entity.logical: CrmSchema(entity, self._follow, self._below, records.store.clock.now)
             for entity in records.entities.values()
         }
 
@@ -82,6 +88,21 @@ class CrmReader:
                 return (other, row_id, stored) if seen else None
         return None
 
+    def _below(self, entity: Entity, row: Mapping[str, Any], name: str) -> Iterator[Values]:
+        """The rows of a collection of one row."""
+        children = self._records.entities[entity.many[name]]
+        rows = self._records.store.table(children.logical).rows
+        association = entity.associations.get(name)
+        lookup = "" if association else entity.collections[name][1]
+        for row_id in self._readable(children, self.ids(children, Within(lookup, row[entity.id], "", association))):
+            yield self.shown(children, row_id, rows[row_id])
+
+    def _readable(self, entity: Entity, ids: Iterable[str]) -> Iterable[str]:
+        if self._sees is None:
+            return ids
+        seen, rows = self._sees(entity), self._records.store.table(entity.logical).rows
+        return [row_id for row_id in ids if seen(row_id, rows[row_id].values)]
+
     def _predicate(self, entity: Entity, text: str) -> Predicate:
         key = (entity.logical, text)
         known = self._predicates.get(key)
@@ -92,46 +113,61 @@ class CrmReader:
             self._predicates[key] = known
         return known
 
+    def ids(self, entity: Entity, within: Within) -> list[str]:
+        if within.association is not None:
+            return partners(self._records, within.association, within.row_id)
+        return self._records.store.table(entity.logical).having(within.lookup, within.row_id)
+
     def matching(self, entity: Entity, options: Mapping[str, str], within: Within | None = None) -> list[Values]:
         for option in options:
             if option not in _OPTIONS and not option.startswith("@") and option != "tag":
                 raise CrmError(400, "0x80060888", f"The query parameter {option} is not supported.")
         table = self._records.store.table(entity.logical)
-        ids: Iterable[str] = table.rows
-        if within is not None and within.association is not None:
-            ids = partners(self._records, within.association, within.row_id)
-        elif within is not None:
-            ids = table.having(within.lookup, within.row_id)
-        if self._sees is not None:
-            seen = self._sees(entity)
-            ids = [row_id for row_id in ids if seen(row_id, table.rows[row_id].values)]
+        ids = self._readable(entity, table.rows if within is None else self.ids(entity, within))
         rows = [self.shown(entity, row_id, table.rows[row_id]) for row_id in ids]
         text = options.get("$filter")
         if text is None:
             return rows
-        for name, value in options.items():
-            if name.startswith("@"):
-                text = text.replace(name, value)
-        predicate = self._predicate(entity, text)
+        predicate = self._predicate(entity, with_aliases(text, options))
         return [row for row in rows if predicate(row)]
 
-    def shape(self, entity: Entity, options: Mapping[str, str], included: Included) -> Callable[[Values], Values]:
-        """From a whole row to what the request asked of it: columns, expanded lookups, annotations."""
+    def shape(
+        self, entity: Entity, options: Mapping[str, str], included: Included, *, page: int | None = None
+    ) -> Callable[[Values], Values]:
+        """From a whole row to what the request asked of it: columns, expanded rows, annotations.
+
+        `page`: how many rows of a collection are shown at once, where an expanded row is expanded itself.
+        """
+        expands = self.expands(entity, options)
+        size = min(page or PAGE, PAGE) if is_nested(expands) else None
+        return self._shape(entity, options, expands, included, size)
+
+    def expands(self, entity: Entity, options: Mapping[str, str]) -> tuple[Expand, ...]:
+        if "$expand" not in options:
+            return ()
+        return read_expands(entity, with_aliases(options["$expand"], options), self._records.entities)
+
+    def _shape(
+        self,
+        entity: Entity,
+        options: Mapping[str, str],
+        expanded: Sequence[Expand],
+        included: Included,
+        size: int | None,
+    ) -> Callable[[Values], Values]:
         schema = self.schemas[entity.logical]
         names = split_list(options.get("$select", ""))
         for name in names:
-            known = name in entity.navigations or name in entity.collections or name in entity.associations
+            known = name in entity.navigations or name in entity.many
             if name != "*" and not known:
                 schema.property((name,))
-        expands = [
-            (name, self._expanded(entity, name, inner, included))
-            for name, inner in (parse_expand(options["$expand"]) if "$expand" in options else [])
-        ]
+        expands = [self._expanded(entity, expand, included, size) for expand in expanded]
         annotate = included(_FORMATTED) or included(_LOGICAL) or included(_NAVIGATION)
         columns = None
         if names and "*" not in names:
             lookups = {entity.navigations[name][0].wire_name for name in names if name in entity.navigations}
-            columns = {"@odata.etag", entity.id, *names, *lookups}
+            references = {entity.navigations[one.name][0].wire_name for one in expanded if one.reference}
+            columns = {"@odata.etag", entity.id, *names, *lookups, *references}
         if columns is None and not expands and not annotate:
             return itself
 
@@ -139,45 +175,99 @@ class CrmReader:
             chosen = {name: value for name, value in row.items() if columns is None or name in columns}
             if annotate:
                 chosen = self._annotated(entity, row, chosen, included)
-            for name, expand in expands:
-                chosen[name] = expand(row)
+            for expand in expands:
+                chosen |= expand(row)
             return chosen
 
         return shaped
 
     def _expanded(
-        self, entity: Entity, name: str, options: Mapping[str, str], included: Included
-    ) -> Callable[[Values], Any]:
-        """From a row to what a navigation of it leads to: one row, None, or a list."""
+        self, entity: Entity, expand: Expand, included: Included, size: int | None
+    ) -> Callable[[Values], Values]:
+        """From a row to the members that an expanded navigation adds to it."""
+        name, options = expand.name, expand.options
         if name in entity.navigations:
+            return self._expanded_lookup(entity, expand, included, size)
+        children = self._records.entities[entity.many[name]]
+        shape = self._shape(children, options, expand.inner, included, size)
+        orders = self.orders(children, options)
+        predicate = self._predicate(children, options["$filter"]) if "$filter" in options else None
+        top = int(options["$top"]) if options.get("$top", "").isdigit() else PAGE
+        query = as_query(expand)
 
-            def one(row: Values) -> Values | None:
-                found = self.behind(entity, row, name)
-                return None if found is None else self.shape(found[0], options, included)(self.shown(*found))
+        def several(row: Values) -> Values:
+            rows = [child for child in self._below(entity, row, name) if predicate is None or predicate(child)]
+            sort_rows(rows, orders, row_of=itself)
+            shown = rows[:top] if size is None else rows[:size]
+            found: Values = {name: [shape(child) for child in shown]}
+            address = f"{self._base_url}/{entity.set}({row[entity.id]})/{name}"
+            if size is None:
+                found[f"{name}@odata.nextLink"] = f"{address}?{query}" if query else address
+            elif len(rows) > size:
+                bookmark = [sort_values(shown[-1], orders), self._records.store.version]
+                cookie = write_cookie(children, shown, 2, bookmark, tracking=False)
+                found[f"{name}@odata.nextLink"] = f"{address}?{query}{'&' if query else ''}$skiptoken={cookie}"
+            return found
 
-            return one
-        if name not in entity.collections and name not in entity.associations:
-            raise QueryError(
-                f"Could not find a property named '{name}' on type 'Microsoft.Dynamics.CRM.{entity.logical}'."
-            )
-        association = entity.associations.get(name)
-        table, lookup = (association.other, "") if association else entity.collections[name]
-        children = self._records.entities[table]
-        shape = self.shape(children, options, included)
-        rows = self.matching(children, options)
-        sort_rows(rows, self.orders(children, options), row_of=itself)
-        top = int(options["$top"]) if options.get("$top", "").isdigit() else None
-        if association is not None:
+        return several
 
-            def joined(row: Values) -> list[Values]:
-                wanted = set(partners(self._records, association, row[entity.id]))
-                return [shape(child) for child in rows if child[children.id] in wanted][:top]
+    def _expanded_lookup(
+        self, entity: Entity, expand: Expand, included: Included, size: int | None
+    ) -> Callable[[Values], Values]:
+        name, options = expand.name, expand.options
+        shapes: dict[str, Callable[[Values], Values]] = {}
+        attribute, targets = entity.navigations[name]
+        if attribute.type == "Owner":
+            options = _of_principal(options)
+        for target in targets:
+            other = self._records.entities.get(target)
+            if other is not None and not expand.reference:
+                shapes[target] = self._shape(other, options, expand.inner, included, size)
 
-            return joined
-        by_parent: dict[str, list[Values]] = {}
-        for row in rows:
-            by_parent.setdefault(row[children.attributes[lookup].wire_name], []).append(row)
-        return lambda row: [shape(child) for child in by_parent.get(row[entity.id], [])[:top]]
+        def one(row: Values) -> Values:
+            found = self.behind(entity, row, name)
+            if found is None:
+                return {name: None}
+            other, row_id, _ = found
+            if expand.reference:
+                return {name: {"@odata.id": f"{self._base_url}/{other.set}({row_id})"}}
+            shown = self.shown(*found)
+            if "$filter" in options and not self._predicate(other, options["$filter"])(shown):
+                return {name: None}
+            return {name: shapes[other.logical](shown)}
+
+        return one
+
+    def apply(self, entity: Entity, options: Mapping[str, str]) -> Applied:
+        options = {**options, "$apply": with_aliases(options["$apply"], options)}
+        return read_apply(entity, options, self.schemas[entity.logical], self._records.entities)
+
+    def applied(
+        self, entity: Entity, applied: Applied, options: Mapping[str, str], included: Included, within: Within | None
+    ) -> list[Values]:
+        """What an aggregation gives, with the annotations that were asked for."""
+        predicates = [self._predicate(entity, text) for text in applied.filters]
+        rows = [row for row in self.matching(entity, {}, within) if all(predicate(row) for predicate in predicates)]
+        made = run_apply(applied, rows, options)
+        if not included(_FORMATTED):
+            return made
+        symbol = self._symbol(self._records.store.fact("base_currency"))
+
+        def text(attribute: Attribute, value: Any) -> str | None:
+            if attribute.type in LOOKUPS:
+                found: Values = {}
+                self._annotate_lookup(entity, attribute, value, found, lambda name: name == _FORMATTED)
+                return found.get(f"{attribute.wire_name}@{_FORMATTED}")
+            return label(attribute, value, symbol)
+
+        for row in made:
+            for name, shown in list(formatted(applied, row, text)):
+                row[f"{name}@{_FORMATTED}"] = shown
+        return made
+
+    def tables_of(self, entity: Entity, options: Mapping[str, str]) -> list[Entity]:
+        """The tables besides its own that a query shows something of."""
+        return list(tables_of(entity, self.expands(entity, options), self._records.entities))
 
     def orders(self, entity: Entity, options: Mapping[str, str]) -> list[Order]:
         """As asked, then by id, so that a page has a definite end."""
@@ -236,9 +326,24 @@ def wanted_annotations(preferences: Mapping[str, str]) -> Included:
     names = [part for part in wanted if part]
 
     def included(name: str) -> bool:
-        return any(part in ("*", name) or (part.endswith(".*") and name.startswith(part[:-1])) for part in names)
+        return any(part == name or (part.endswith("*") and name.startswith(part[:-1])) for part in names)
 
     return included
+
+
+def _of_principal(options: Mapping[str, str]) -> Mapping[str, str]:
+    """An owner is a user or a team, of which only what both have can be named."""
+    unknown = [name for name in split_list(options.get("$select", "")) if name not in ("ownerid", "*")]
+    if unknown:
+        raise QueryError(f"Could not find a property named '{unknown[0]}' on type 'Microsoft.Dynamics.CRM.principal'.")
+    return {name: value for name, value in options.items() if name != "$select"}
+
+
+def with_aliases(text: str, options: Mapping[str, str]) -> str:
+    """An expression with the values of its parameter aliases (`@p1`), which stand in the query beside it."""
+    if "@" not in text:
+        return text
+    return _ALIAS.sub(lambda match: options.get(match.group(2) or "", match.group(0)), text)
 
 
 def itself(row: Values) -> Values:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -24,6 +24,7 @@ from drawbar.sandbox.crm_model import (
     payload_error,
     to_stored,
 )
+from drawbar.sandbox.crm_origin import Origin
 from drawbar.sandbox.crm_rules import (
     NameOrder,
     backdate,
@@ -39,6 +40,8 @@ from drawbar.sandbox.store import Store, Stored, Values
 
 PATH = "/api/data/v9.2"
 SHARES = "principalobjectaccess"  # rows that are shared; no set of the API
+VERSIONED = re.compile(r"^/api/data/v9\.[012]")  # earlier versions are this one under another address
+_PRINCIPALS = frozenset(("systemuser", "team"))  # their types derive from one, whose key is `ownerid`
 _REFERENCE = re.compile(r"/?(\w+)\(((?:'(?:[^']|'')*'|[^()'])*)\)\Z")
 
 
@@ -58,6 +61,7 @@ Check = Callable[[Entity, str, Values, Values | None, set[str]], None]
 class Terms:
     """On what terms the running request writes."""
 
+    origin: Origin = field(default_factory=Origin)
     initiating: Values | None = None  # the user who writes in another's name
     checks: tuple[Check, ...] = ()
     detects_duplicates: bool = False
@@ -114,9 +118,17 @@ class CrmRecords:
         finally:
             self.terms = before
 
-    def _note(self, message: str, user: Values, columns: tuple[str, ...], tag: str | None) -> CrmNote:
+    def _note(self, message: str, user: Values, columns: tuple[str, ...], *, by_client: bool) -> CrmNote:
         terms = self.terms
-        return CrmNote(message, user, columns, tag, terms.initiating, detects_duplicates=terms.detects_duplicates)
+        return CrmNote(
+            message,
+            user,
+            columns,
+            terms.origin,
+            by_client=by_client,
+            initiating=terms.initiating,
+            detects_duplicates=terms.detects_duplicates,
+        )
 
     def _stamp(self, entity: Entity, row: Values, user: Values, *verbs: str) -> None:
         """Who did it and when, and who did it in his name."""
@@ -128,7 +140,12 @@ class CrmRecords:
 
     def locate(self, entity: Entity, key: str) -> Located:
         """What stands in parentheses behind a set: an id, or the values of an alternate key."""
-        text = key.strip().removeprefix(f"{entity.id}=")
+        text = key.strip()
+        if entity.logical in _PRINCIPALS and text.startswith(f"{entity.id}="):
+            raise CrmError(
+                400, "0x80060888", f"The key of '{entity.set}' cannot be named, as it is that of a principal."
+            )
+        text = text.removeprefix(f"{entity.id}=")
         if GUID.match(text):
             return Located(text.lower(), {})
         if "=" not in text:
@@ -163,15 +180,13 @@ class CrmRecords:
             raise no_row(entity, row_id)
         return stored
 
-    def insert(
-        self, entity: Entity, body: Values, *, user: Values, row_id: str | None = None, tag: str | None = None
-    ) -> tuple[str, Stored]:
+    def insert(self, entity: Entity, body: Values, *, user: Values, row_id: str | None = None) -> tuple[str, Stored]:
         """One new row, within a running transaction."""
         row = _defaults(entity)
         written = self._assign(entity, row, body, creating=True)
         self._settle_state(entity, row, written)
         self.rules_of(entity).admit(self, row, None, written)
-        return self._keep_new(entity, row, written, user=user, row_id=row_id, tag=tag, checks=self.terms.checks)
+        return self._keep_new(entity, row, written, user=user, row_id=row_id, by_client=True)
 
     def make(self, entity: Entity, values: Values, *, user: Values) -> tuple[str, Stored]:
         """One new row of the platform's own making: `values` are as they are kept, and nothing refuses them."""
@@ -186,8 +201,7 @@ class CrmRecords:
         *,
         user: Values,
         row_id: str | None = None,
-        tag: str | None = None,
-        checks: tuple[Check, ...] = (),
+        by_client: bool = False,
     ) -> tuple[str, Stored]:
         given = row.pop(entity.id, None)
         if row_id is not None and given is not None and given != row_id:
@@ -197,18 +211,18 @@ class CrmRecords:
             raise key_taken()
         self._complete(entity, new_id, row, written, user, before=None)
         self.keys.check(entity, new_id, row)
-        for check in checks:
+        for check in self.terms.checks if by_client else ():
             check(entity, new_id, row, None, written)
         self._stamp(entity, row, user, "created", "modified")
         backdate(row)
         row = {name: value for name, value in row.items() if value is not None}
         row[entity.id] = new_id
-        note = self._note("Create", user, tuple(sorted(row)), tag)
+        note = self._note("Create", user, tuple(sorted(row)), by_client=by_client)
         self.store.put(entity.logical, new_id, row, note=note)
         self.rules_of(entity).after(self, new_id, None, row, user=user)
         return new_id, self.find(entity, new_id)
 
-    def update(self, entity: Entity, row_id: str, body: Values, *, user: Values, tag: str | None = None) -> Stored:
+    def update(self, entity: Entity, row_id: str, body: Values, *, user: Values) -> Stored:
         """Every write counts as a change, whether or not a value differs."""
         before = self.find(entity, row_id)
         row = dict(before.values)
@@ -219,8 +233,7 @@ class CrmRecords:
             return before
         self._settle_state(entity, row, written)
         self.rules_of(entity).admit(self, row, before.values, written)
-        checks = self.terms.checks
-        self._keep_changed(entity, row_id, row, before.values, written, user=user, tag=tag, checks=checks)
+        self._keep_changed(entity, row_id, row, before.values, written, user=user, by_client=True)
         self.rules_of(entity).after(self, row_id, before.values, self.find(entity, row_id).values, user=user)
         return self.find(entity, row_id)
 
@@ -239,22 +252,21 @@ class CrmRecords:
         written: set[str],
         *,
         user: Values,
-        tag: str | None = None,
-        checks: tuple[Check, ...] = (),
+        by_client: bool = False,
     ) -> Stored:
         self._complete(entity, row_id, row, written, user, before=before)
         self.keys.check(entity, row_id, row)
-        for check in checks:
+        for check in self.terms.checks if by_client else ():
             check(entity, row_id, row, before, written)
-        return self.rewrite(entity, row_id, row, written, user=user, tag=tag)
+        return self.rewrite(entity, row_id, row, written, user=user, by_client=by_client)
 
     def rewrite(
-        self, entity: Entity, row_id: str, row: Values, written: set[str], *, user: Values, tag: str | None = None
+        self, entity: Entity, row_id: str, row: Values, written: set[str], *, user: Values, by_client: bool = False
     ) -> Stored:
         """Put a row that is complete in the place of one."""
         self._stamp(entity, row, user, "modified")
         row = {name: value for name, value in row.items() if value is not None}
-        note = self._note("Update", user, tuple(sorted(written)), tag)
+        note = self._note("Update", user, tuple(sorted(written)), by_client=by_client)
         return self.store.put(entity.logical, row_id, row, note=note)
 
     def rules_of(self, entity: Entity) -> TableRules:
@@ -274,7 +286,7 @@ class CrmRecords:
                     "0x80040227",
                     "The object you tried to delete is associated with another object and cannot be deleted.",
                 )
-        self.store.remove(entity.logical, row_id, note=self._note("Delete", user, (), None))
+        self.store.remove(entity.logical, row_id, note=self._note("Delete", user, (), by_client=not with_another))
         for share_id in self.store.table(SHARES).having("objectid", row_id):
             self.store.remove(SHARES, share_id)
         for other, attribute, other_id in pointing:
@@ -298,7 +310,10 @@ class CrmRecords:
         """Put the members of a body into `row`; returns the columns that were written."""
         written: set[str] = set()
         right = "C" if creating else "U"
+        bound = self._bound(entity, body)
         for name, value in body.items():
+            if value is None and self._binds(entity, name) in bound:
+                continue  # not the table that it is bound to
             if name.endswith("@odata.bind"):
                 written |= self._bind(entity, row, name.removesuffix("@odata.bind"), value, right)
             elif "@" in name:
@@ -325,6 +340,24 @@ class CrmRecords:
                 )
         written.discard(entity.id)
         return written
+
+    @staticmethod
+    def _binds(entity: Entity, name: str) -> str | None:
+        """The lookup that a member of a body binds."""
+        attribute, _ = entity.navigations.get(name.removesuffix("@odata.bind"), (None, ()))
+        return attribute.name if attribute is not None and name.endswith("@odata.bind") else None
+
+    def _bound(self, entity: Entity, body: Values) -> set[str]:
+        """Raises CrmError when a lookup is bound to two rows at once, by the names that two tables give it."""
+        bound: set[str] = set()
+        for name, value in body.items():
+            lookup = self._binds(entity, name)
+            if lookup is None or value is None:
+                continue
+            if lookup in bound:
+                raise payload_error(entity, f"'{lookup}' is bound more than once.")
+            bound.add(lookup)
+        return bound
 
     def _bind(self, entity: Entity, row: Values, name: str, value: Any, right: str) -> set[str]:
         navigation = name
@@ -367,7 +400,7 @@ class CrmRecords:
         text = str(value)
         if "://" in text:
             text = urlsplit(text).path
-        match = _REFERENCE.match(unquote(text.removeprefix(PATH)))
+        match = _REFERENCE.match(unquote(VERSIONED.sub("", text)))
         other = self.by_set.get(match.group(1)) if match else None
         if match is None or other is None:
             raise payload_error(entity, f"Resource not found for the reference '{value}'.")

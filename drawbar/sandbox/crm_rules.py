@@ -47,9 +47,15 @@ ON_DELETE: dict[tuple[str, str], OnDelete] = {
     ("quotedetail", "quoteid"): "delete",
     ("salesorderdetail", "salesorderid"): "delete",
     ("invoicedetail", "invoiceid"): "delete",
+    ("opportunityclose", "opportunityid"): "delete",
+    ("quoteclose", "quoteid"): "delete",
+    ("orderclose", "salesorderid"): "delete",
+    ("opportunityproduct", "opportunityid"): "delete",
+    ("discount", "discounttypeid"): "delete",
+    ("productpricelevel", "discounttypeid"): "refuse",
     **{
-        (f"{table}detail", name): "refuse"
-        for table in ("quote", "salesorder", "invoice")
+        (table, name): "refuse"
+        for table in ("opportunityproduct", "quotedetail", "salesorderdetail", "invoicedetail")
         for name in ("productid", "uomid")
     },
 }

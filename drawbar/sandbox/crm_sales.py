@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from drawbar.sandbox.crm_catalog import ACTIVE, check_unit, missing_unit, price_items, refused, row_of
+from drawbar.sandbox.crm_discounts import volume_discount
 from drawbar.sandbox.crm_model import Entity, key_taken
+from drawbar.sandbox.crm_organization import PER_UNIT, setting
 from drawbar.sandbox.crm_pricing import (
     ENDS_IN,
     ZERO,
@@ -24,6 +26,7 @@ from drawbar.sandbox.crm_pricing import (
     PriceItem,
     PricingError,
     Rounding,
+    cents,
     decimal,
     line_amounts,
     no_price,
@@ -35,6 +38,7 @@ from drawbar.sandbox.crm_rules import mirror_customer
 from drawbar.sandbox.crm_states import LIFECYCLES, check_line, check_write
 from drawbar.sandbox.store import Stored, Values
 
+CANCELED = 2  # state of an activity
 FIRST_NUMBER = 1000
 _LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _SKIPS_ON_CREATE, _SKIPS_ON_UPDATE = (1, 3), (2, 3)  # of a line's `skippricecalculation`
@@ -53,7 +57,10 @@ _NAME_LENGTH = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """A table of documents. `mirrored`: what a line shows of its document, by the name it has there."""
+    """A table of documents. `mirrored`: what a line shows of its document, by the name it has there.
+
+    `prefix`: the organization's setting that says how numbers begin.
+    """
 
     table: str
     lines: str = ""
@@ -69,26 +76,26 @@ class Document:
 DOCUMENTS: Mapping[str, Document] = {
     kind.table: kind
     for kind in (
-        Document(table="opportunity", mirrored={}),
+        Document(table="opportunity", lines="opportunityproduct", mirrored={"opportunitystatecode": "statecode"}),
         Document(
             table="quote",
             lines="quotedetail",
             number="quotenumber",
-            prefix="QUO",
+            prefix="quoteprefix",
             mirrored={"quotestatecode": "statecode"},
         ),
         Document(
             table="salesorder",
             lines="salesorderdetail",
             number="ordernumber",
-            prefix="ORD",
+            prefix="orderprefix",
             mirrored={"salesorderstatecode": "statecode", "salesorderispricelocked": "ispricelocked"},
         ),
         Document(
             table="invoice",
             lines="invoicedetail",
             number="invoicenumber",
-            prefix="INV",
+            prefix="invoiceprefix",
             mirrored={"invoicestatecode": "statecode", "invoiceispricelocked": "ispricelocked"},
         ),
     )
@@ -128,9 +135,11 @@ class DocumentRules(TableRules):
             self._settle_number(records, row_id, row)
         if row["statecode"] not in LIFECYCLES[self._kind.table].written:
             return  # what is closed keeps what it came to
+        if not setting(records, "oobpricecalculationenabled"):
+            return  # somebody else works prices out
         if before is not None and row["statecode"] == before["statecode"] == 0:
             self._reprice(records, row_id, row, user=user)
-        _add_up(row, [line.values for _, line in lines_of(records, self._kind, row_id)])
+        _add_up(records, row, [line.values for _, line in lines_of(records, self._kind, row_id)])
 
     def _settle_number(self, records: CrmRecords, row_id: str, row: Values) -> None:
         name = self._kind.number
@@ -147,7 +156,7 @@ class DocumentRules(TableRules):
             line = dict(stored.values)
             line["transactioncurrencyid"] = row["transactioncurrencyid"]
             if line.get("skippricecalculation", 0) == 0:
-                _price(records, line, row, keeps=bool(row.get("ispricelocked")))
+                _price(records, line, row, keeps=bool(row.get("ispricelocked")), counts=False)
             changed = {name for name, value in line.items() if value != stored.values.get(name)}
             if changed:
                 entity = records.entities[self._kind.lines]
@@ -161,10 +170,21 @@ class DocumentRules(TableRules):
         before: Values | None,
         after: Values | None,
         *,
-        user: Values,  # noqa: ARG002
+        user: Values,
     ) -> None:
-        if before is not None and after is not None:
-            show_in_lines(records, self._kind, row_id, before, after)
+        if before is None or after is None:
+            return
+        show_in_lines(records, self._kind, row_id, before, after)
+        if self._kind.table == "opportunity" and before["statecode"] != after["statecode"] == 0:
+            _cancel_closings(records, row_id, user=user)
+
+
+def _cancel_closings(records: CrmRecords, opportunity_id: str, *, user: Values) -> None:
+    """An opportunity that is open again was not closed after all."""
+    entity, table = records.entities["opportunityclose"], records.store.table("opportunityclose")
+    for row_id in table.having("opportunityid", opportunity_id):
+        if table.rows[row_id].values["statecode"] != CANCELED:
+            records.alter(entity, row_id, {"statecode": CANCELED, "statuscode": 3}, user=user)
 
 
 def show_in_lines(records: CrmRecords, kind: Document, document_id: str, before: Values, after: Values) -> None:
@@ -208,7 +228,7 @@ def _next_number(records: CrmRecords, kind: Document, row_id: str) -> str:
     for _ in range(6):
         rest, letter = divmod(rest, len(_LETTERS))
         letters += _LETTERS[letter]
-    return f"{kind.prefix}-{number:05d}-{letters}"
+    return f"{setting(records, kind.prefix)}-{number:05d}-{letters}"
 
 
 class LineRules(TableRules):
@@ -278,15 +298,18 @@ class LineRules(TableRules):
             row["productname"] = product.get("name") if product else row.get("productdescription")
         if row.get(f"{self._kind.lines}name") is None:
             row[f"{self._kind.lines}name"] = (row.get("productname") or "")[:_NAME_LENGTH] or None
+        if not setting(records, "oobpricecalculationenabled"):
+            return
         skips = _SKIPS_ON_CREATE if before is None else _SKIPS_ON_UPDATE
         if row.get("skippricecalculation", 0) in skips:
-            _fill_amounts(row)
+            _fill_amounts(records, row)
             return
         if before is None:
             is_same = bool(row.get("iscopied"))
         else:
             is_same = all(before.get(name) == row.get(name) for name in ("productid", "uomid"))
-        _price(records, row, document, keeps=is_same and bool(document.get("ispricelocked")))
+        counts = before is None or any(before.get(name) != row.get(name) for name in ("productid", "uomid", "quantity"))
+        _price(records, row, document, keeps=is_same and bool(document.get("ispricelocked")), counts=counts)
 
     def after(
         self,
@@ -307,31 +330,40 @@ class LineRules(TableRules):
 # ---------------------------------------------------------------- from rows to prices and back
 
 
-def _price(records: CrmRecords, line: Values, document: Values, *, keeps: bool) -> None:
-    """Price and amounts of a line. `keeps`: the price it has stands, whatever the price list says by now."""
+def _price(records: CrmRecords, line: Values, document: Values, *, keeps: bool, counts: bool) -> None:
+    """Price and amounts of a line. `keeps`: the price it has stands, whatever the price list says by now.
+
+    `counts`: it is about another quantity, so that its volume discount is looked up, even where the price is kept.
+    """
+    item = None
     if line.get("isproductoverridden") or line.get("ispriceoverridden"):
         own = line.get("priceperunit")
         price = Price(decimal(own)) if own is not None else no_price(PricingError.MISSING_UNIT_PRICE)
-    elif keeps and line.get("priceperunit") is not None:
-        price = Price(decimal(line["priceperunit"]), PricingError(line.get("pricingerrorcode", 0)))
     else:
-        price = _list_price(records, line, document)
+        item, price = _list_price(records, line, document)
+        if keeps and line.get("priceperunit") is not None:
+            price = Price(decimal(line["priceperunit"]), PricingError(line.get("pricingerrorcode", 0)))
     if line.get("quantity") is None and price.error is PricingError.NONE:
         price = Price(price.per_unit, PricingError.MISSING_QUANTITY)
     if price.error is not PricingError.MISSING_UNIT_PRICE:
         line["priceperunit"] = float(price.per_unit)
     line["pricingerrorcode"] = int(price.error)
+    if counts:
+        list_id = item.get("discounttypeid") if item else None
+        found = volume_discount(records, list_id, decimal(line.get("quantity")), price.per_unit)
+        line["volumediscountamount"] = float(found) if found else None
     line["baseamount"] = line["extendedamount"] = None
-    _fill_amounts(line)
+    _fill_amounts(records, line)
 
 
-def _fill_amounts(line: Values) -> None:
+def _fill_amounts(records: CrmRecords, line: Values) -> None:
     """The amounts that nobody gave."""
     amounts = line_amounts(
         decimal(line.get("priceperunit")),
         decimal(line.get("quantity")),
-        discount=decimal(line.get("manualdiscountamount")),
+        discount=_line_discount(records, line),
         tax=decimal(line.get("tax")),
+        volume=decimal(line.get("volumediscountamount")),
     )
     if amounts is None:
         line["pricingerrorcode"], amounts = int(PricingError.OUT_OF_RANGE), LineAmounts(ZERO, ZERO)
@@ -340,21 +372,35 @@ def _fill_amounts(line: Values) -> None:
             line[name] = float(amount)
 
 
-def _list_price(records: CrmRecords, line: Values, document: Values) -> Price:
+def _line_discount(records: CrmRecords, line: Values) -> Decimal:
+    """The discount that somebody gave, which is that of a line or of each unit of it."""
+    discount = decimal(line.get("manualdiscountamount"))
+    if setting(records, "discountcalculationmethod") == PER_UNIT:
+        return cents(discount * decimal(line.get("quantity")))
+    return discount
+
+
+def _list_price(records: CrmRecords, line: Values, document: Values) -> tuple[Values | None, Price]:
+    """What stands on the price list of a document for a line, and the price that it makes."""
     list_id = document.get("pricelevelid")
     price_list = row_of(records, "pricelevel", list_id)
     if list_id is None or price_list is None:
-        return no_price(PricingError.MISSING_PRICE_LEVEL)
+        return None, _without_list(records, PricingError.MISSING_PRICE_LEVEL)
     if price_list["statecode"] != 0:
-        return no_price(PricingError.INACTIVE_PRICE_LEVEL)
+        return None, no_price(PricingError.INACTIVE_PRICE_LEVEL)
     if price_list.get("transactioncurrencyid") != document["transactioncurrencyid"]:
-        return no_price(PricingError.INVALID_PRICE_LEVEL_CURRENCY)
+        return None, no_price(PricingError.INVALID_PRICE_LEVEL_CURRENCY)
     items = price_items(records, list_id, line.get("productid"), line.get("uomid"))
     if not items:
-        return no_price(PricingError.PRODUCT_NOT_IN_PRICE_LEVEL)
+        return None, _without_list(records, PricingError.PRODUCT_NOT_IN_PRICE_LEVEL)
     item = records.store.table("productpricelevel").rows[items[0]].values
     product = row_of(records, "product", line.get("productid")) or {}
-    return unit_price(_price_item(item, product))
+    return item, unit_price(_price_item(item, product))
+
+
+def _without_list(records: CrmRecords, error: PricingError) -> Price:
+    """Where price lists are optional, what is on none costs nothing, and that is no error."""
+    return no_price(error if setting(records, "ispricelistmandatory") else PricingError.NONE)
 
 
 def _price_item(item: Values, product: Values) -> PriceItem:
@@ -374,9 +420,9 @@ def _price_item(item: Values, product: Values) -> PriceItem:
     )
 
 
-def _add_up(document: Values, lines: list[Values]) -> None:
+def _add_up(records: CrmRecords, document: Values, lines: list[Values]) -> None:
     shares = [
-        LineShare(decimal(line.get("baseamount")), decimal(line.get("manualdiscountamount")), decimal(line.get("tax")))
+        LineShare(decimal(line.get("baseamount")), _line_discount(records, line), decimal(line.get("tax")))
         for line in lines
     ]
     found = totals(

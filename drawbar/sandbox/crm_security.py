@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from drawbar.sandbox.crm_access import ACT_FOR_OTHERS, BACKDATE, Access, Caller, Depth, Grant
 from drawbar.sandbox.crm_model import LOOKUPS, CrmError, Entity, Right
+from drawbar.sandbox.crm_origin import read_origin
 from drawbar.sandbox.crm_records import CrmRecords, Terms
 from drawbar.sandbox.crm_sharing import shared
 from drawbar.sandbox.grants import OPERATIONS, Grants
@@ -116,16 +117,11 @@ class Security:
 
     # ------------------------------------------------------------ on what terms
 
-    def terms(self, caller: Caller, headers: Mapping[str, str]) -> Terms | None:
-        """On what terms a request writes; None: there are none. Raises CrmError for a header that takes a privilege."""
-        if headers.get("mscrm.bypassbusinesslogicexecution"):
-            caller.demand_named("prvBypassCustomBusinessLogic")
-        if headers.get("mscrm.bypasscustompluginexecution", "").lower() == "true":
-            caller.demand_named("prvBypassCustomPlugins")
-        if caller.unrestricted and caller.initiating is None:
-            return None
+    def terms(self, caller: Caller, headers: Mapping[str, str], options: Mapping[str, str]) -> Terms:
+        """On what terms a request writes. Raises CrmError for a header that is wrong or takes a privilege."""
+        origin = read_origin(headers, options, require=caller.demand_named)
         checks = () if caller.unrestricted else (lambda *written: self._check_rights(caller, *written),)
-        return Terms(caller.initiating, checks)
+        return Terms(origin, caller.initiating, checks)
 
     def _check_rights(
         self, caller: Caller, entity: Entity, row_id: str, row: Values, before: Values | None, written: set[str]

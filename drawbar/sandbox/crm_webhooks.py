@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -16,6 +17,7 @@ from xml.etree import ElementTree as ET
 
 from drawbar.sandbox.crm_jobs import FAILED, SUCCEEDED, SYSTEM_EVENT, CrmJobs, regarding
 from drawbar.sandbox.crm_model import CHOICES, LOOKUPS, Entity, entities, label
+from drawbar.sandbox.crm_origin import Origin
 from drawbar.sandbox.notify import Answer, Notifier
 from drawbar.sandbox.store import Change, Store, Values
 from drawbar.sandbox.wire import to_json
@@ -34,9 +36,52 @@ class CrmNote:
     message: str
     user: Values
     columns: tuple[str, ...]
-    tag: str | None
+    origin: Origin
+    by_client: bool = True  # False: the platform's own doing, in consequence of a request
     initiating: Values | None = None  # who wrote in the user's name, if it was another
     detects_duplicates: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Event:
+    """What a step may be registered for: one row's change, or those of one table that a request made together."""
+
+    message: str
+    table: str
+    changes: tuple[Change, ...]
+
+    @property
+    def note(self) -> CrmNote:
+        note: CrmNote = self.changes[0].note
+        return note
+
+    @property
+    def is_multiple(self) -> bool:
+        return self.message.endswith("Multiple")
+
+
+def _events(changes: list[Change]) -> Iterator[_Event]:
+    """A row that is written alone is a request of one as well, for steps of the message for many."""
+    together: dict[tuple[str, str, int], list[Change]] = {}
+    for change in changes:
+        note = change.note
+        if not isinstance(note, CrmNote):
+            continue
+        yield _Event(note.message, change.table, (change,))
+        if note.message != "Delete":
+            together.setdefault((f"{note.message}Multiple", change.table, id(note.origin)), []).append(change)
+    for (message, table, _), several in together.items():
+        yield _Event(message, table, tuple(several))
+
+
+def _outputs(event: _Event) -> list[dict[str, Any]]:
+    match event.message:
+        case "Create":
+            return [{"key": "id", "value": event.changes[0].id}]
+        case "CreateMultiple":
+            return [{"key": "Ids", "value": [change.id for change in event.changes]}]
+        case _:
+            return []
 
 
 @dataclass(slots=True)
@@ -61,40 +106,41 @@ class CrmWebhooks:
         steps = self._store.table("sdkmessageprocessingstep").rows
         if not steps:
             return
-        for change in changes:
-            note = change.note
-            if not isinstance(note, CrmNote) or self.settings.drop:
-                continue
+        if self.settings.drop:
+            return
+        for several in _events(changes):
+            note = several.note
             for step_id, step in steps.items():
-                if self._fires(step.values, change.table, note):
-                    post = self._post(step_id, step.values, change, note)
-                    task = asyncio.get_running_loop().create_task(post)
+                if not note.origin.bypasses(step_id, step.values["mode"]) and self._fires(step.values, several):
+                    task = asyncio.get_running_loop().create_task(self._post(step_id, step.values, several))
                     self._tasks.add(task)
                     task.add_done_callback(self._tasks.discard)
 
-    def _fires(self, step: Values, table: str, note: CrmNote) -> bool:
+    def _fires(self, step: Values, event: _Event) -> bool:
         message = self._store.table("sdkmessage").rows.get(step.get("sdkmessageid", ""))
-        if step.get("statecode") != 0 or message is None or message.values["name"] != note.message:
+        if step.get("statecode") != 0 or message is None or message.values["name"] != event.message:
             return False
         scope = self._store.table("sdkmessagefilter").rows.get(step.get("sdkmessagefilterid", ""))
-        if scope is not None and scope.values["primaryobjecttypecode"] != table:
+        if scope is not None and scope.values["primaryobjecttypecode"] != event.table:
             return False
-        columns = [name.strip() for name in (step.get("filteringattributes") or "").split(",") if name.strip()]
-        return note.message != "Update" or not columns or any(name in note.columns for name in columns)
+        columns = {name.strip() for name in (step.get("filteringattributes") or "").split(",") if name.strip()}
+        if not columns or not event.message.startswith("Update"):
+            return True
+        return any(columns & set(change.note.columns) for change in event.changes)
 
-    async def _post(self, step_id: str, step: Values, change: Change, note: CrmNote) -> None:
+    async def _post(self, step_id: str, step: Values, event: _Event) -> None:
         endpoint = self._store.table("serviceendpoint").rows.get(step.get("eventhandler", ""))
         if endpoint is None:
             return
-        context = self._context(step_id, step, change, note)
+        context = self._context(step_id, step, event)
         started = self._store.clock.whole_seconds()
         await asyncio.sleep(self.settings.delay_s)
         body = to_json(context)
         headers = {
             "Content-Type": "application/json",
             "x-ms-dynamics-organization": self.host,
-            "x-ms-dynamics-entity-name": change.table,
-            "x-ms-dynamics-request-name": note.message,
+            "x-ms-dynamics-entity-name": event.table,
+            "x-ms-dynamics-request-name": event.message,
             "x-ms-correlation-request-id": context["CorrelationId"],
         }
         if len(body) > self.settings.max_body_bytes:
@@ -107,14 +153,13 @@ class CrmWebhooks:
             answer = await self._notifier.send("POST", url, body, {**headers, **authorization}, timeout_s=TIMEOUT_S)
             tries = 1
         if not answer.accepted or not step.get("asyncautodelete"):
-            self._keep_job(step_id, step, change, note, context, answer, startedon=started, retrycount=tries)
+            self._keep_job(step_id, step, event, context, answer, startedon=started, retrycount=tries)
 
     def _keep_job(
         self,
         step_id: str,
         step: Values,
-        change: Change,
-        note: CrmNote,
+        event: _Event,
         context: dict[str, Any],
         answer: Answer,
         **more: Any,
@@ -127,66 +172,84 @@ class CrmWebhooks:
             self.jobs.keep(
                 context["OperationId"],
                 SUCCEEDED if answer.accepted else FAILED,
-                user=note.user,
+                user=event.note.user,
                 name=str(step.get("name") or ""),
                 kind=SYSTEM_EVENT,
-                messagename=note.message,
-                primaryentitytype=change.table,
+                messagename=event.message,
+                primaryentitytype=event.table,
                 owningextensionid=step_id,
                 correlationid=context["CorrelationId"],
                 requestid=context["RequestId"],
                 completedon=self._store.clock.whole_seconds(),
-                **regarding(change.table, change.id),
+                **regarding(event.table, event.changes[0].id),
                 **more,
             )
 
-    def _context(self, step_id: str, step: Values, change: Change, note: CrmNote) -> dict[str, Any]:
+    def _context(self, step_id: str, step: Values, event: _Event) -> dict[str, Any]:
         """The RemoteExecutionContext, members in alphabetical order."""
-        entity = self._entities[change.table]
+        entity, note = self._entities[event.table], event.note
         now_ms = self._store.clock.now_ms()
         user_id = note.user["systemuserid"]
         initiating = note.initiating or note.user
-        if change.after is None:
-            target: Any = _reference(change.table, change.id)
-        else:
-            names = (*note.columns, entity.id, "modifiedon", "modifiedby", "modifiedonbehalfby")
-            target = {"__type": f"Entity:{_CONTRACTS}", **self._image(entity, change.id, change.after, names)}
-        pre, post = self._images(step_id, entity, change)
-        shared = [{"key": "tag", "value": note.tag}] if note.tag else []
+        pre, post = ([], []) if event.is_multiple else self._images(step_id, entity, event.changes[0])
+        shared = [{"key": "tag", "value": note.origin.tag}] if note.origin.tag and note.by_client else []
         return {
             "BusinessUnitId": note.user.get("businessunitid"),
-            "CorrelationId": str(uuid.uuid4()),
+            "CorrelationId": note.origin.correlation_id,
             "Depth": 1,
             "InitiatingUserAzureActiveDirectoryObjectId": initiating.get("azureactivedirectoryobjectid") or _EMPTY,
             "InitiatingUserId": initiating["systemuserid"],
-            "InputParameters": [
-                {"key": "Target", "value": target},
-                {"key": "SuppressDuplicateDetection", "value": not note.detects_duplicates},
-            ],
+            "InputParameters": self._inputs(entity, event),
             "IsExecutingOffline": False,
             "IsInTransaction": False,
             "IsOfflinePlayback": False,
             "IsolationMode": 1,
-            "MessageName": note.message,
+            "MessageName": event.message,
             "Mode": 1,
             "OperationCreatedOn": f"/Date({now_ms}+0000)/",
             "OperationId": str(uuid.uuid4()),
             "OrganizationId": self._store.fact("organization_id"),
             "OrganizationName": "unq" + str(self._store.fact("organization_id", "")).replace("-", "")[:25],
-            "OutputParameters": [{"key": "id", "value": change.id}] if note.message == "Create" else [],
+            "OutputParameters": _outputs(event),
             "OwningExtension": _reference("sdkmessageprocessingstep", step_id, step.get("name")),
             "ParentContext": None,
             "PostEntityImages": post,
             "PreEntityImages": pre,
-            "PrimaryEntityId": change.id,
-            "PrimaryEntityName": change.table,
-            "RequestId": str(uuid.uuid4()),
+            "PrimaryEntityId": _EMPTY if event.is_multiple else event.changes[0].id,
+            "PrimaryEntityName": event.table,
+            "RequestId": note.origin.request_id,
             "SecondaryEntityName": "none",
             "SharedVariables": shared,
             "Stage": 40,
             "UserAzureActiveDirectoryObjectId": note.user.get("azureactivedirectoryobjectid") or _EMPTY,
             "UserId": user_id,
         }
+
+    def _inputs(self, entity: Entity, event: _Event) -> list[dict[str, Any]]:
+        if event.message == "Delete":
+            reference = _reference(event.table, event.changes[0].id)
+            return [{"key": "Target", "value": {"__type": f"EntityReference:{_CONTRACTS}", **reference}}]
+        targets = [self._target(entity, change) for change in event.changes]
+        if event.is_multiple:
+            rows = {
+                "__type": f"EntityCollection:{_CONTRACTS}",
+                "Entities": [{name: value for name, value in row.items() if name != "__type"} for row in targets],
+                "EntityName": event.table,
+                "MinActiveRowVersion": None,
+                "MoreRecords": False,
+                "PagingCookie": None,
+                "TotalRecordCount": 0,
+                "TotalRecordCountLimitExceeded": False,
+            }
+            return [{"key": "Targets", "value": rows}]
+        return [
+            {"key": "Target", "value": targets[0]},
+            {"key": "SuppressDuplicateDetection", "value": not event.note.detects_duplicates},
+        ]
+
+    def _target(self, entity: Entity, change: Change) -> dict[str, Any]:
+        names = (*change.note.columns, entity.id, "modifiedon", "modifiedby", "modifiedonbehalfby")
+        return {"__type": f"Entity:{_CONTRACTS}", **self._image(entity, change.id, change.after or {}, names)}
 
     def _images(
         self, step_id: str, entity: Entity, change: Change

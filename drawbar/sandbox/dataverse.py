@@ -7,13 +7,12 @@ state, composites, version) is written once.
 from __future__ import annotations
 
 import datetime as dt
-import uuid
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import quote, unquote, urlsplit
 
 from drawbar.sandbox.crm_access import CUSTOMIZE, Caller
-from drawbar.sandbox.crm_actions import BOUND, UNBOUND, Allow, CrmActions, Made
+from drawbar.sandbox.crm_actions import Allow, CrmActions, Made
 from drawbar.sandbox.crm_associations import join, part, to_join
 from drawbar.sandbox.crm_batch import (
     BatchOperation,
@@ -25,12 +24,18 @@ from drawbar.sandbox.crm_batch import (
 )
 from drawbar.sandbox.crm_bulk_delete import BulkDelete
 from drawbar.sandbox.crm_catalog import CATALOG_RULES
+from drawbar.sandbox.crm_conditions import with_caller
+from drawbar.sandbox.crm_csdl import csdl
+from drawbar.sandbox.crm_deep import insert_graph
+from drawbar.sandbox.crm_discounts import DISCOUNT_RULES
 from drawbar.sandbox.crm_duplicates import DUPLICATE_RULES, Duplicates, duplicate_check
+from drawbar.sandbox.crm_expand import in_context
 from drawbar.sandbox.crm_fetch import read_fetch, run_fetch
+from drawbar.sandbox.crm_functions import counted_tables, record_counts
 from drawbar.sandbox.crm_job_rules import JobRules
 from drawbar.sandbox.crm_keys import missing
 from drawbar.sandbox.crm_messages import Asked, Found, Message, function_parameters, message_named
-from drawbar.sandbox.crm_metadata import EntityDefinitions, csdl, key_name
+from drawbar.sandbox.crm_metadata import EntityDefinitions, key_name
 from drawbar.sandbox.crm_model import (
     CrmError,
     Entity,
@@ -40,9 +45,12 @@ from drawbar.sandbox.crm_model import (
     not_supported,
     payload_error,
 )
-from drawbar.sandbox.crm_paging import read_cookie, write_cookie
+from drawbar.sandbox.crm_operations import BOUND, BULK, UNBOUND
+from drawbar.sandbox.crm_organization import ORGANIZATION_RULES, setting
+from drawbar.sandbox.crm_paging import PAGE, read_cookie, write_cookie
 from drawbar.sandbox.crm_reading import CrmReader, Within, itself, wanted_annotations
-from drawbar.sandbox.crm_records import PATH, CrmRecords, Located, Terms, no_row
+from drawbar.sandbox.crm_records import PATH, VERSIONED, CrmRecords, Located, Terms, no_row
+from drawbar.sandbox.crm_reply import applied, at_present_version, error_details, in_version, numbered, prefer
 from drawbar.sandbox.crm_roles import ROLE_RULES, RoleMessages
 from drawbar.sandbox.crm_sales import SALES_RULES
 from drawbar.sandbox.crm_security import Security, with_batch_headers
@@ -64,9 +72,8 @@ from drawbar.sandbox.sign_in import SignIn
 from drawbar.sandbox.store import Store, Stored, Values
 from drawbar.sandbox.wire import Reply, Request, from_json, to_json
 
-PAGE = 5000
 COUNT_CAP = 5000
-DELTA_LIFE_S = 7 * 86_400
+DAY_S = 86_400
 _JSON = "application/json; odata.metadata=minimal"
 _NAMESPACE = "Microsoft.Dynamics.CRM."
 _UNTRACKED = ("$filter", "$orderby", "$expand", "$top")
@@ -108,10 +115,18 @@ class Dataverse:
         self.base_url = origin + PATH
         self._sign_in = sign_in
         self._grants = grants
-        rules = {**CATALOG_RULES, **SALES_RULES, **ROLE_RULES, **DUPLICATE_RULES, "asyncoperation": JobRules()}
+        rules = {
+            **CATALOG_RULES,
+            **DISCOUNT_RULES,
+            **SALES_RULES,
+            **ORGANIZATION_RULES,
+            **ROLE_RULES,
+            **DUPLICATE_RULES,
+            "asyncoperation": JobRules(),
+        }
         self.records = CrmRecords(store, rules)
         self.sets = {entity.logical: entity.set for entity in self.records.entities.values()}
-        self._reader = CrmReader(self.records)
+        self._reader = CrmReader(self.records, self.base_url)
         self._listings: Listings[Values] = Listings(store)
         self._actions = CrmActions(self.records)
         self._security = Security(self.records, grants)
@@ -129,7 +144,7 @@ class Dataverse:
         return self._sign_in.admitted(request, self.origin)
 
     def target(self, request: Request) -> str:
-        return request.path.removeprefix(PATH).strip("/").partition("/")[0].partition("(")[0]
+        return VERSIONED.sub("", request.path).strip("/").partition("/")[0].partition("(")[0]
 
     def refused(self, request: Request, refusal: Refusal) -> Reply:  # noqa: ARG002
         code, text = _THROTTLED[refusal.facet]
@@ -144,11 +159,13 @@ class Dataverse:
             where = f"{self._sign_in.authority}/oauth2/authorize"
             challenge = f"Bearer authorization_uri={where}, resource_id={self.origin}/"
             return Reply(401, b"", {"WWW-Authenticate": challenge})
+        asked, request = request, at_present_version(request)
         try:
             with self.store.transaction():
-                return self._dispatch(request, request.app)
+                reply = self._dispatch(request, asked.app or "")
         except (CrmError, QueryError) as error:
-            return self._refusal(error)
+            reply = self._refusal(error, request)
+        return numbered(in_version(reply, asked, self.origin))
 
     def _dispatch(self, request: Request, app: str) -> Reply:
         if not request.path.startswith(PATH):
@@ -164,18 +181,20 @@ class Dataverse:
 
     def _call(self, request: Request, user_id: str) -> _Call:
         caller = self._security.caller(user_id, request.headers)
-        reader = self._reader if caller.unrestricted else CrmReader(self.records, caller.sees)
-        return _Call(request, caller, reader, parse_options(request.query), request.preferences())
+        reader = self._reader if caller.unrestricted else CrmReader(self.records, self.base_url, caller.sees)
+        return _Call(
+            request, caller, reader, with_caller(parse_options(request.query), caller.user), request.preferences()
+        )
 
     def _carry_out(self, call: _Call, segments: list[Segment]) -> Reply:
-        terms = self._security.terms(call.caller, call.request.headers)
+        """One operation, by itself or in a batch."""
+        if call.request.method == "GET":
+            return applied(call.preferences, self._route(call, segments))
+        terms = self._security.terms(call.caller, call.request.headers, call.options)
         if call.request.headers.get("mscrm.suppressduplicatedetection", "").lower() == "false":
-            terms = terms or Terms()
             terms = replace(terms, checks=(*terms.checks, duplicate_check(self.records)), detects_duplicates=True)
-        if terms is None:
-            return self._route(call, segments)
         with self.records.on(terms):
-            return self._route(call, segments)
+            return applied(call.preferences, self._route(call, segments))
 
     def _route(self, call: _Call, segments: list[Segment]) -> Reply:
         if not segments:
@@ -187,6 +206,8 @@ class Dataverse:
                 return Reply(200, csdl(self.records.entities), headers)
             case "WhoAmI":
                 return self._who_am_i(call)
+            case "RetrieveTotalRecordCount":
+                return self._record_counts(call, first)
             case "EntityDefinitions":
                 return self._definition(call, segments)
         if first.name in UNBOUND and len(segments) == 1 and first.key is None:
@@ -201,6 +222,9 @@ class Dataverse:
     def _definition(self, call: _Call, segments: list[Segment]) -> Reply:
         """Metadata, of which alternate keys may be written."""
         method, key = call.request.method, segments[0].key
+        if method == "GET" and segments[-1].name == "$value":
+            text = str(self._definitions.answer(segments[:-1], call.options).get("value", ""))
+            return Reply(200, text.encode(), {"Content-Type": "text/plain", "OData-Version": "4.0"})
         if method == "GET":
             return self._ok(self._definitions.answer(segments, call.options))
         if key is not None and len(segments) == 2 and segments[1].name == "Keys":
@@ -236,6 +260,14 @@ class Dataverse:
                 "OrganizationId": self.store.fact("organization_id"),
             }
         )
+
+    def _record_counts(self, call: _Call, segment: Segment) -> Reply:
+        tables = counted_tables(segment.key, call.options, self.records.entities)
+        for entity in tables:
+            self._allow(call, entity, "read")
+        counts = record_counts(tables, lambda entity: len(self.store.table(entity.logical).rows))
+        context = f"{self.base_url}/$metadata#Microsoft.Dynamics.CRM.RetrieveTotalRecordCountResponse"
+        return self._ok({"@odata.context": context, **counts})
 
     def _act(self, call: _Call, name: str) -> Reply:
         """An action that is bound to nothing; it answers with the row it makes, if it makes one."""
@@ -367,6 +399,9 @@ class Dataverse:
             return self._delta(call, entity)
         if "fetchXml" in call.options:
             return self._fetch(call, entity)
+        if "$apply" in call.options:
+            return self._aggregate(call, entity, within)
+        self._allow_expanded(call, entity)
         tracking = "odata.track-changes" in call.preferences and within is None
         if tracking:
             self._must_be_trackable(entity, call)
@@ -393,7 +428,8 @@ class Dataverse:
             size = left = min(left, int(call.options["$top"]), PAGE)
         page = rows[start : start + size]
         body = self._collection(call, entity, total)
-        shape = call.reader.shape(entity, call.options, wanted_annotations(call.preferences))
+        paged = size if "odata.maxpagesize" in call.preferences else None
+        shape = call.reader.shape(entity, call.options, wanted_annotations(call.preferences), page=paged)
         body["value"] = [shape(row) for row in page]
         kept = _without(call.request.query, "$skiptoken")
         if len(page) < left:
@@ -404,8 +440,27 @@ class Dataverse:
             body["@odata.deltaLink"] = self._delta_link(entity, kept, version)
         reply = self._ok(body)
         if tracking:
-            reply.headers["Preference-Applied"] = "odata.track-changes"
+            prefer(reply, "odata.track-changes")
+        if "odata.maxpagesize" in call.preferences:
+            prefer(reply, f"odata.maxpagesize={self._page_size(call)}")
         return reply
+
+    def _allow_expanded(self, call: _Call, entity: Entity) -> None:
+        """Whoever asks for rows of other tables as well must have the right to read these."""
+        for table in call.reader.tables_of(entity, call.options):
+            self._allow(call, table, "read")
+
+    def _aggregate(self, call: _Call, entity: Entity, within: Within | None) -> Reply:
+        """Rows grouped and added up."""
+        applied = call.reader.apply(entity, call.options)
+        for table in applied.tables:
+            self._allow(call, table, "read")
+        included = wanted_annotations(call.preferences)
+        rows = call.reader.applied(entity, applied, call.options, included, within)
+        body: Values = {"@odata.context": f"{self.base_url}/$metadata#{entity.set}"}
+        if call.options.get("$count") == "true":
+            body["@odata.count"] = min(len(rows), COUNT_CAP)
+        return self._ok({**body, "value": rows})
 
     def _fetch(self, call: _Call, entity: Entity) -> Reply:
         """A query in FetchXML. Every table that it links to must be readable."""
@@ -429,11 +484,12 @@ class Dataverse:
         )
         return self._ok(body)
 
+    def _context(self, call: _Call, entity: Entity) -> str:
+        chosen = in_context(call.options, call.reader.expands(entity, call.options))
+        return f"{self.base_url}/$metadata#{entity.set}{chosen}"
+
     def _collection(self, call: _Call, entity: Entity, total: int | None) -> Values:
-        context = f"{self.base_url}/$metadata#{entity.set}"
-        if "$select" in call.options:
-            context += f"({call.options['$select']})"
-        body: Values = {"@odata.context": context}
+        body: Values = {"@odata.context": self._context(call, entity)}
         if total is not None and call.options.get("$count") == "true":
             body["@odata.count"] = min(total, COUNT_CAP)
         if total is not None and wanted_annotations(call.preferences)("Microsoft.Dynamics.CRM.totalrecordcount"):
@@ -446,18 +502,17 @@ class Dataverse:
         self._allow(call, entity, "read", row_id)
         stored = self.records.find(entity, row_id)
         tag = call.request.headers.get("if-none-match")
-        if tag == etag(stored.version) and "odata.include-annotations" not in call.preferences:
+        always = "odata.include-annotations" in call.preferences or "$expand" in call.options
+        if tag == etag(stored.version) and not always:
             return Reply(304, b"", {"ETag": etag(stored.version)})
         return self._record(call, entity, row_id, stored, 200)
 
     def _record(self, call: _Call, entity: Entity, row_id: str, stored: Stored, status: int) -> Reply:
-        context = f"{self.base_url}/$metadata#{entity.set}"
-        if "$select" in call.options:
-            context += f"({call.options['$select']})"
+        self._allow_expanded(call, entity)
         shown = call.reader.shape(entity, call.options, wanted_annotations(call.preferences))(
             call.reader.shown(entity, row_id, stored)
         )
-        reply = self._ok({"@odata.context": f"{context}/$entity", **shown}, status)
+        reply = self._ok({"@odata.context": f"{self._context(call, entity)}/$entity", **shown}, status)
         reply.headers["ETag"] = etag(stored.version)
         return reply
 
@@ -471,11 +526,7 @@ class Dataverse:
                 reference = None if method == "DELETE" else self._body(call, entity).get("@odata.id")
                 self.records.update(entity, row_id, {f"{name}@odata.bind": reference}, user=call.user)
                 return Reply(204, b"", {"OData-Version": "4.0"})
-            self._allow(call, entity, "read", row_id)
-            found = call.reader.behind(entity, call.reader.shown(entity, row_id, stored), name)
-            if found is None:
-                return Reply(204, b"", {"OData-Version": "4.0"})
-            return self._record(call, *found, 200)
+            return self._behind(call, entity, row_id, rest)
         if name in entity.associations:
             return self._joined(call, entity, row_id, rest)
         if name in entity.collections:
@@ -493,8 +544,29 @@ class Dataverse:
         if value is None:
             return Reply(204, b"", {"OData-Version": "4.0"})
         if len(rest) == 2 and rest[1].name == "$value":
-            return Reply(200, str(value).encode(), {"Content-Type": "text/plain", "OData-Version": "4.0"})
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            return Reply(200, text.encode(), {"Content-Type": "text/plain", "OData-Version": "4.0"})
+        if len(rest) > 1 or method != "GET":
+            raise CrmError(405, "0x80060888", f"The HTTP method '{method}' is not allowed on this part of a record.")
         return self._ok({"@odata.context": f"{self.base_url}/$metadata#{entity.set}({row_id})/{name}", "value": value})
+
+    def _behind(self, call: _Call, entity: Entity, row_id: str, rest: list[Segment]) -> Reply:
+        """The row that a lookup leads to: itself, its address, or a part of it."""
+        self._allow(call, entity, "read", row_id)
+        shown = call.reader.shown(entity, row_id, self.records.find(entity, row_id))
+        found = call.reader.behind(entity, shown, rest[0].name)
+        if found is None:
+            return Reply(204, b"", {"OData-Version": "4.0"})
+        other, other_id, stored = found
+        if [part.name for part in rest[1:]] == ["$ref"] and call.request.method == "GET":
+            address = f"{self.base_url}/{other.set}({other_id})"
+            return self._ok({"@odata.context": f"{self.base_url}/$metadata#$ref", "@odata.id": address})
+        if len(rest) > 1:
+            return self._part(call, other, other_id, rest[1:])
+        if call.request.method != "GET":
+            raise CrmError(405, "0x80060888", f"The HTTP method '{call.request.method}' is not allowed on a lookup.")
+        self._allow(call, other, "read")
+        return self._record(call, other, other_id, stored, 200)
 
     def _below(self, call: _Call, entity: Entity, row_id: str, rest: list[Segment]) -> Reply:
         """The rows that point to this one: listed, counted, made, associated, disassociated."""
@@ -509,6 +581,15 @@ class Dataverse:
                 return self._list(call, children, within)
             case "GET", "$count", None:
                 return self._count(call, children, within)
+            case "GET", "$ref", None:
+                return self._references(call, children, within)
+            case "GET", "", key if key is not None:
+                child = self.records.locate(children, key)
+                if child.row_id is None or child.row_id not in call.reader.ids(children, within):
+                    raise missing(children) if child.key else no_row(children, child.row_id or "")
+                if len(rest) > 1:
+                    raise CrmError(404, "0x80060888", f"Resource not found for the segment '{rest[1].name}'.")
+                return self._read(call, children, child.row_id)
             case "POST", "", None:
                 body = {**self._body(call, children), bind: f"/{entity.set}({row_id})"}
                 return self._create(call, children, body)
@@ -532,6 +613,8 @@ class Dataverse:
                 return self._list(call, other, within)
             case "GET", "$count", None:
                 return self._count(call, other, within)
+            case "GET", "$ref", None:
+                return self._references(call, other, within)
             case "POST", "$ref", None:
                 located = self.records.located(other, self._body(call, other).get("@odata.id"))
                 other_id = to_join(self.records, call.caller, association, row_id, located)
@@ -544,6 +627,18 @@ class Dataverse:
                 part(self.records, association, row_id, other_id)
                 return Reply(204, b"", {"OData-Version": "4.0"})
         raise CrmError(405, "0x80060888", f"The HTTP method '{call.request.method}' is not allowed here.")
+
+    def _references(self, call: _Call, entity: Entity, within: Within) -> Reply:
+        """The addresses of the rows below one."""
+        self._allow(call, entity, "read")
+        rows = call.reader.matching(entity, call.options, within)
+        sort_rows(rows, call.reader.orders(entity, call.options), row_of=itself)
+        return self._ok(
+            {
+                "@odata.context": f"{self.base_url}/$metadata#Collection($ref)",
+                "value": [{"@odata.id": f"{self.base_url}/{entity.set}({row[entity.id]})"} for row in rows[:PAGE]],
+            }
+        )
 
     def _point(self, call: _Call, entity: Entity, located: Located, body: Values) -> Reply:
         self._allow(call, entity, "write", located.row_id)
@@ -576,7 +671,8 @@ class Dataverse:
             since = int(version)
         except ValueError as error:
             raise CrmError(400, "0x80060888", "The delta token is not valid.") from error
-        if since <= self.store.fact("delta_floor", -1) or issued.timestamp() < self.store.clock.now_s() - DELTA_LIFE_S:
+        oldest = self.store.clock.now_s() - DAY_S * int(str(setting(self.records, "expirechangetrackingindays")))
+        if since <= self.store.fact("delta_floor", -1) or issued.timestamp() < oldest:
             raise CrmError(
                 400,
                 "0x80044352",
@@ -623,7 +719,9 @@ class Dataverse:
             body["@odata.deltaLink"] = self._delta_link(entity, kept, up_to)
         body["value"] = [row for _, row in page]
         reply = self._ok(body)
-        reply.headers["Preference-Applied"] = "odata.track-changes"
+        prefer(reply, "odata.track-changes")
+        if "odata.maxpagesize" in call.preferences:
+            prefer(reply, f"odata.maxpagesize={size}")
         return reply
 
     def _changed_since(
@@ -649,8 +747,14 @@ class Dataverse:
         return body
 
     def _create(self, call: _Call, entity: Entity, body: Values, row_id: str | None = None) -> Reply:
-        self._allow(call, entity, "create")
-        created, stored = self.records.insert(entity, body, user=call.user, row_id=row_id, tag=call.options.get("tag"))
+        created, stored = insert_graph(
+            self.records,
+            entity,
+            body,
+            user=call.user,
+            allow=self._allowing(call),
+            row_id=row_id,
+        )
         return self._written(call, entity, created, stored, created=True)
 
     def _written(self, call: _Call, entity: Entity, row_id: str, stored: Stored, *, created: bool) -> Reply:
@@ -658,7 +762,7 @@ class Dataverse:
         if call.preferences.get("return") == "representation":
             self._allow(call, entity, "read", row_id)
             reply = self._record(call, entity, row_id, stored, 201 if created else 200)
-            reply.headers["Preference-Applied"] = "return=representation"
+            prefer(reply, "return=representation")
         else:
             reply = Reply(204, b"", {"OData-Version": "4.0"})
         reply.headers["OData-EntityId"] = address
@@ -681,7 +785,7 @@ class Dataverse:
             raise key_taken()
         self._allow(call, entity, "write", row_id)
         _match(match_tag, stored)
-        stored = self.records.update(entity, row_id, body, user=call.user, tag=call.options.get("tag"))
+        stored = self.records.update(entity, row_id, body, user=call.user)
         return self._written(call, entity, row_id, stored, created=False)
 
     def _delete(self, call: _Call, entity: Entity, row_id: str) -> Reply:
@@ -695,7 +799,9 @@ class Dataverse:
 
     def _bulk(self, call: _Call, entity: Entity, message: str) -> Reply:
         """CreateMultiple, UpdateMultiple, UpsertMultiple: all targets or none."""
-        if message not in ("CreateMultiple", "UpdateMultiple", "UpsertMultiple"):
+        if message == "DeleteMultiple":
+            raise CrmError(501, "0x80040800", "DeleteMultiple has not yet been implemented.")
+        if message not in BULK:
             raise CrmError(404, "0x80060888", f"Resource not found for the segment '{_NAMESPACE}{message}'.")
         if not entity.bulk:
             raise not_supported(entity, message)
@@ -718,10 +824,9 @@ class Dataverse:
         )
 
     def _bulk_one(self, call: _Call, entity: Entity, message: str, body: Values) -> str:
-        tag = call.options.get("tag")
         if message == "CreateMultiple":
             self._allow(call, entity, "create")
-            return self.records.insert(entity, body, user=call.user, tag=tag)[0]
+            return self.records.insert(entity, body, user=call.user)[0]
         address = body.pop("@odata.id", None)
         if address is not None:
             located = self.records.located(entity, address)
@@ -731,7 +836,7 @@ class Dataverse:
             raise payload_error(entity, f"A target names neither '{entity.id}' nor '@odata.id'.")
         if located.row_id is not None and located.row_id in self.store.table(entity.logical).rows:
             self._allow(call, entity, "write", located.row_id)
-            self.records.update(entity, located.row_id, body, user=call.user, tag=tag)
+            self.records.update(entity, located.row_id, body, user=call.user)
             return located.row_id
         if message == "UpdateMultiple":
             raise missing(entity) if located.key else no_row(entity, located.row_id or "")
@@ -739,7 +844,7 @@ class Dataverse:
         if set(located.key) & set(body):
             raise CrmError(400, "0x80040203", "The columns of the key stand in '@odata.id' and in the target.")
         body = self.records.with_key(entity, body, located.key)
-        return self.records.insert(entity, body, user=call.user, row_id=located.row_id, tag=tag)[0]
+        return self.records.insert(entity, body, user=call.user, row_id=located.row_id)[0]
 
     # ------------------------------------------------------------ batches
 
@@ -778,40 +883,40 @@ class Dataverse:
 
     def _one_of_batch(self, outer: _Call, operation: BatchOperation, addresses: dict[str, str], user_id: str) -> Reply:
         undo = self.store.savepoint()
+        request = Request(
+            method=operation.method,
+            path=operation.target,
+            query="",
+            headers=with_batch_headers(outer.request.headers, operation.headers),
+            body=operation.body,
+            app=outer.request.app,
+        )
         try:
             target = resolve_target(operation.target, addresses, self.base_url)
             parts = urlsplit(target)
-            path = parts.path if parts.path.startswith(PATH) else f"{PATH}/{parts.path.lstrip('/')}"
+            path = f"{PATH}/{VERSIONED.sub('', parts.path).lstrip('/')}"
             body = operation.body
             if addresses and b"$" in body:
                 body = to_json(resolve_body(from_json(body), addresses))
-            request = Request(
-                method=operation.method,
-                path=unquote(path),
-                query=parts.query,
-                headers=with_batch_headers(outer.request.headers, operation.headers),
-                body=body,
-                app=outer.request.app,
-            )
+            request = replace(request, path=unquote(path), query=parts.query, body=body)
             reply = self._carry_out(self._call(request, user_id), parse_path(request.path[len(PATH) :]))
         except (CrmError, QueryError, ValueError) as error:
             undo()
-            return self._refusal(error)
+            return numbered(self._refusal(error, request))
         if operation.content_id is not None and "OData-EntityId" in reply.headers:
             addresses[operation.content_id] = reply.headers["OData-EntityId"]
-        return reply
+        return numbered(reply)
 
-    def _refusal(self, error: CrmError | QueryError | ValueError) -> Reply:
-        if isinstance(error, CrmError):
-            return self._error(error)
-        return self._error(CrmError(400, "0x80060888", str(error)))
+    def _refusal(self, error: CrmError | QueryError | ValueError, request: Request) -> Reply:
+        refusal = error if isinstance(error, CrmError) else CrmError(400, "0x80060888", str(error))
+        return self._error(refusal, error_details(refusal, wanted_annotations(request.preferences())))
 
     # ------------------------------------------------------------ the control endpoint's way in
 
     def edit(self, change: Values, *, user: Values) -> Values:
         """One edit outside the API: `set`, `id`, and `values` (as a body) or `delete`."""
         entity = self.records.entity_of(str(change["set"]))
-        with self.store.transaction():
+        with self.records.on(Terms()), self.store.transaction():
             rows = self.store.table(entity.logical).rows
             row_id = change.get("id")
             if change.get("delete"):
@@ -839,14 +944,13 @@ class Dataverse:
         return Reply(status, to_json(body), {"Content-Type": _JSON, "OData-Version": "4.0"})
 
     @staticmethod
-    def _error(error: CrmError) -> Reply:
+    def _error(error: CrmError, details: Mapping[str, str] | None = None) -> Reply:
         return Reply(
             error.status,
-            to_json({"error": {"code": error.code, "message": error.message}}),
+            to_json({"error": {"code": error.code, "message": error.message, **(details or {})}}),
             {
                 "Content-Type": _JSON,
                 "OData-Version": "4.0",
-                "x-ms-service-request-id": str(uuid.uuid4()),
                 **error.headers,
             },
         )

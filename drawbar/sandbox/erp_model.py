@@ -10,13 +10,24 @@ import base64
 import datetime as dt
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
-from drawbar.sandbox.odata import GUID, ApiError, Getter, Literal, Predicate, QueryError, QueryFunction
+from drawbar.sandbox.odata import (
+    GUID,
+    ApiError,
+    Getter,
+    Literal,
+    Predicate,
+    QueryError,
+    QueryFunction,
+    Row,
+    Schema,
+    plain_text_test,
+)
 
 STANDARD = "v2.0"  # the routes of the APIs, behind `/api/`
 CUSTOM = "drawbar/integration/v1.0"
@@ -347,6 +358,12 @@ class ErpSchema:
 
     def query_function(self, function: QueryFunction) -> Predicate:
         raise QueryError(f"An unknown function with name '{function.name}' was found.")
+
+    def text_test(self, name: str, part: str) -> Callable[[str], bool]:
+        return plain_text_test(name, part)
+
+    def collection(self, path: tuple[str, ...]) -> tuple[Callable[[Row], Iterable[Row]], Schema]:
+        raise QueryError(f"The collection '{'/'.join(path)}' cannot be filtered by.")
 
 
 def _escaped(member: str) -> str:

@@ -6,9 +6,10 @@ how a time is written, which operators exist) comes in as a `Schema`.
 
 from __future__ import annotations
 
+import json
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import unquote_plus
@@ -122,11 +123,22 @@ class QueryFunction:
     arguments: tuple[tuple[str, Any], ...]
 
 
-Node = Literal | Name | Call | Binary | Not | OneOf | QueryFunction
+@dataclass(frozen=True, slots=True)
+class Lambda:
+    """`contacts/any(c:c/lastname eq 'x')`: whether some row of a collection, or every one, meets a condition."""
+
+    path: tuple[str, ...]
+    every: bool
+    variable: str
+    condition: Node | None  # None: whether there is any row
+
+
+Node = Literal | Name | Call | Binary | Not | OneOf | QueryFunction | Lambda
 
 _TOKEN = re.compile(
     r"\s*(?:"
     r"(?P<string>'(?:[^']|'')*')"
+    r'|(?P<quoted>"(?:[^"\\]|\\.)*")'
     r"|(?P<guid>[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12})(?![\w-])"
     r"|(?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:\d\d))"
     r"|(?P<date>\d{4}-\d\d-\d\d)(?![\w-])"
@@ -242,6 +254,9 @@ class _Parser:
         self.take()
         if text.startswith("Microsoft.Dynamics.CRM."):
             return self.query_function(text)
+        path = tuple(text.split("/"))
+        if len(path) > 1 and path[-1] in ("any", "all"):
+            return self.lambda_of(path[:-1], every=path[-1] == "all")
         arguments: list[Node] = []
         if self.peek() != ("mark", ")"):
             arguments.append(self.either())
@@ -250,6 +265,18 @@ class _Parser:
                 arguments.append(self.either())
         self.expect(")")
         return Call(text, tuple(arguments))
+
+    def lambda_of(self, path: tuple[str, ...], *, every: bool) -> Node:
+        if self.peek() == ("mark", ")") and not every:
+            self.take()
+            return Lambda(path, every, "", None)
+        kind, variable = self.take()
+        if kind != "word" or "/" in variable:
+            raise QueryError(f"Syntax error: the name of a range variable expected in '{self.text}'.")
+        self.expect(":")
+        condition = self.either()
+        self.expect(")")
+        return Lambda(path, every, variable, condition)
 
     def query_function(self, name: str) -> Node:
         arguments: list[tuple[str, Any]] = []
@@ -260,8 +287,7 @@ class _Parser:
                 self.take()
                 values: list[Any] = []
                 while self.peek() != ("mark", "]"):
-                    value = self.operand()
-                    values.append(value.value if isinstance(value, Literal) else None)
+                    values.append(self.listed())
                     if self.peek() == ("mark", ","):
                         self.take()
                 self.expect("]")
@@ -275,6 +301,13 @@ class _Parser:
                 break
         self.expect(")")
         return QueryFunction(name.rpartition(".")[2], tuple(arguments))
+
+    def listed(self) -> Any:
+        """A value of a list, which is JSON as well, so that text may stand in double quotes."""
+        if self.peek()[0] == "quoted":
+            return json.loads(self.take()[1])
+        value = self.operand()
+        return value.value if isinstance(value, Literal) else None
 
 
 def parse_filter(text: str) -> Node:
@@ -295,6 +328,8 @@ def names_in(node: Node) -> set[str]:
             return names_in(subject)
         case QueryFunction(_, arguments):
             return {str(value) for name, value in arguments if name == "PropertyName"}
+        case Lambda(path):
+            return {"/".join(path)}
         case _:
             return set()
 
@@ -313,6 +348,40 @@ class Schema(Protocol):
 
     def query_function(self, function: QueryFunction) -> Predicate: ...
 
+    def text_test(self, name: str, part: str) -> Callable[[str], bool]:
+        """What `contains`, `startswith` or `endswith` asks of a text; both are folded."""
+
+    def collection(self, path: tuple[str, ...]) -> tuple[Callable[[Row], Iterable[Row]], Schema]:
+        """The rows that a collection-valued navigation leads to from a row, and what is known of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """The schema of a collection's rows as a lambda expression names it: by its range variable."""
+
+    inner: Schema
+    variable: str
+
+    def _own(self, path: tuple[str, ...]) -> tuple[str, ...]:
+        if path[0] != self.variable or len(path) < 2:
+            raise QueryError(f"Could not find a property named '{path[0]}' in the lambda expression.")
+        return path[1:]
+
+    def property(self, path: tuple[str, ...]) -> tuple[Getter, str]:
+        return self.inner.property(self._own(path))
+
+    def literal(self, kind: str, literal: Literal) -> Any:
+        return self.inner.literal(kind, literal)
+
+    def query_function(self, function: QueryFunction) -> Predicate:
+        raise QueryError(f"The query function '{function.name}' is not supported in a lambda expression.")
+
+    def text_test(self, name: str, part: str) -> Callable[[str], bool]:
+        return self.inner.text_test(name, part)
+
+    def collection(self, path: tuple[str, ...]) -> tuple[Callable[[Row], Iterable[Row]], Schema]:
+        return self.inner.collection(self._own(path))
+
 
 def _folded(getter: Getter) -> Getter:
     def read(row: Row) -> Any:
@@ -327,6 +396,12 @@ _TEXT_CALLS: dict[str, Callable[[str, str], bool]] = {
     "startswith": lambda text, part: text.startswith(part),
     "endswith": lambda text, part: text.endswith(part),
 }
+
+
+def plain_text_test(name: str, part: str) -> Callable[[str], bool]:
+    """The text as it stands."""
+    test = _TEXT_CALLS[name]
+    return lambda text: test(text, part)
 
 
 def compile_filter(node: Node, schema: Schema) -> Predicate:
@@ -355,12 +430,20 @@ def compile_filter(node: Node, schema: Schema) -> Predicate:
             getter, kind = _value(subject, schema)
             if kind != "string" or not isinstance(part, Literal) or part.kind != "string":
                 raise QueryError(f"The arguments of the function '{name}' are not text.")
-            getter, test, text = _folded(getter), _TEXT_CALLS[name], part.value.casefold()
-            return lambda row: test(getter(row) or "", text)
+            getter, test = _folded(getter), schema.text_test(name, part.value.casefold())
+            return lambda row: test(getter(row) or "")
         case Call(name, _):
             raise QueryError(f"An unknown function with name '{name}' was found.")
         case QueryFunction():
             return schema.query_function(node)
+        case Lambda(path, every, variable, condition):
+            rows_of, inner_schema = schema.collection(path)
+            if condition is None:
+                return lambda row: any(True for _ in rows_of(row))
+            holds = compile_filter(condition, _Bound(inner_schema, variable))
+            if every:
+                return lambda row: all(holds(other) for other in rows_of(row))
+            return lambda row: any(holds(other) for other in rows_of(row))
         case Name(path):
             getter, kind = schema.property(path)
             if kind != "bool":
@@ -493,15 +576,19 @@ def first_after(
     return bisect_left(rows, True, key=lambda entry: comes_after(sort_values(row_of(entry), orders), last, orders))
 
 
-def split_list(text: str) -> list[str]:
-    """Parts between top-level commas: `a,b($select=c,d)` is two."""
-    parts, depth, start = [], 0, 0
+def split_list(text: str, separator: str = ",") -> list[str]:
+    """Parts between separators that stand in no brackets or quotes: `a,b($select=c,d)` is two."""
+    parts, depth, quoted, start = [], 0, False, 0
     for index, mark in enumerate(text):
-        if mark == "(":
+        if mark == "'":
+            quoted = not quoted
+        elif quoted:
+            continue
+        elif mark in "([":
             depth += 1
-        elif mark == ")":
+        elif mark in ")]":
             depth -= 1
-        elif mark == "," and depth == 0:
+        elif mark == separator and depth == 0:
             parts.append(text[start:index].strip())
             start = index + 1
     parts.append(text[start:].strip())
@@ -509,13 +596,13 @@ def split_list(text: str) -> list[str]:
 
 
 def parse_expand(text: str) -> list[tuple[str, dict[str, str]]]:
-    """Names with the options in their parentheses."""
+    """Names with the options in their parentheses, which may hold an `$expand` with options of its own."""
     expanded: list[tuple[str, dict[str, str]]] = []
     for part in split_list(text):
         name, bracket, rest = part.partition("(")
         options: dict[str, str] = {}
         if bracket:
-            for option in rest.rstrip().removesuffix(")").split(";"):
+            for option in split_list(rest.rstrip().removesuffix(")"), ";"):
                 key, _, value = option.partition("=")
                 options[key.strip()] = value.strip()
         expanded.append((name.strip(), options))

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from drawbar.sandbox.business_central import BusinessCentral
+from drawbar.sandbox.crm_organization import make_organization
 from drawbar.sandbox.dataverse import Dataverse
 from drawbar.sandbox.seed_contacts import currency, exchange_rate, plant_currencies_and_contacts
 from drawbar.sandbox.seed_folder import plant_folder
 from drawbar.sandbox.seed_ground import Guids
 from drawbar.sandbox.seed_items import plant_items
 from drawbar.sandbox.seed_large import plant_large
+from drawbar.sandbox.seed_messages import plant_messages
 from drawbar.sandbox.seed_names import (
     COUNTRIES,
     EXCHANGE_RATES,
@@ -34,6 +36,7 @@ from drawbar.sandbox.seed_names import (
 from drawbar.sandbox.store import Values
 
 COMPANY = "Harbor & Vale Trading"
+ORGANIZATION = "Harbor & Vale"
 OTHER_COMPANY = "Northgate Distribution"
 CUSTOMERS = 200
 BLOCKED = 8
@@ -97,6 +100,8 @@ def plant(
             plant_large(planter, planter.people(), scale=scale)
         if folder is not None:
             plant_folder(planter, folder)
+        make_organization(crm.records, name=ORGANIZATION, user=planter.user)
+        plant_messages(planter)
 
 
 def plant_environment(erp: BusinessCentral, crm: Dataverse, identities: Identities, name: str) -> None:
@@ -285,7 +290,7 @@ class Planter:
         self._offer_bulk_messages()
 
     def _offer_bulk_messages(self) -> None:
-        """For the tables that seeds fill; with ids of their own, so that all that follows keeps its."""
+        """For accounts and contacts, with ids of their own; for other tables they are planted last."""
         guids = Guids(random.Random(f"bulk {self.ids.tenant_id}"))  # noqa: S311 - reproducible, not secret
         for message in ("CreateMultiple", "UpdateMultiple"):
             message_id = self.in_crm("sdkmessages", guids.next(), name=message)

@@ -7,6 +7,13 @@ from typing import Any
 
 from tests.sandbox.client import Client
 
+PARENTS = {
+    "quotes": "quoteid",
+    "salesorders": "salesorderid",
+    "invoices": "invoiceid",
+    "opportunities": "opportunityid",
+}
+
 
 def key(address: str) -> str:
     return address[address.index("(") + 1 : -1]
@@ -84,9 +91,7 @@ class Shop:
         return made(self.crm, set_name, body)
 
     def line_body(self, document: str, **more: Any) -> dict[str, Any]:
-        parent = {"quotes": "quoteid", "salesorders": "salesorderid", "invoices": "invoiceid"}[
-            document.partition("(")[0]
-        ]
+        parent = PARENTS[document.partition("(")[0]]
         return {
             f"{parent}@odata.bind": f"/{document}",
             "productid@odata.bind": f"/{self.product}",
@@ -106,4 +111,5 @@ class Shop:
 
 
 def lines_of(document: str) -> str:
-    return document.partition("(")[0][:-1] + "details"
+    set_name = document.partition("(")[0]
+    return "opportunityproducts" if set_name == "opportunities" else f"{set_name[:-1]}details"

@@ -134,6 +134,22 @@ class TestChangeSet:
         contact = crm.rows(f"contacts?$filter=_parentcustomerid_value eq {account['accountid']}")[0]
         assert ("7", contact["contactid"]) == (account["telephone1"], account["_primarycontactid_value"])
 
+    def test_may_bind_several_of_what_it_made_to_a_new_row(self, crm: Client, name):
+        """webapi/execute-batch-operations-using-web-api: Reference URIs; create-entity-web-api: associate on create"""
+        body = {"name": name, "contact_customer_accounts@odata.bind": ["$1", "$2"]}
+        send(
+            crm,
+            change_set(
+                *(
+                    operation("POST", f"{PATH}/contacts", {"lastname": name}, content_id=number)
+                    for number in ("1", "2")
+                ),
+                operation("POST", f"{PATH}/accounts", body, content_id="3"),
+            ),
+        )
+
+        assert 2 == len(crm.rows(f"contacts?$filter=_parentcustomerid_value eq {named(crm, name)[0]['accountid']}"))
+
     def test_is_taken_back_as_a_whole_and_answers_with_one_error(self, crm: Client, name):
         made = operation("POST", f"{PATH}/accounts", {"name": name}, content_id="1")
         wrong = operation("POST", f"{PATH}/accounts", {"nosuch": 1}, content_id="2")

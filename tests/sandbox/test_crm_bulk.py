@@ -135,7 +135,7 @@ class TestTargets:
         assert [1, 1, 0] == found
 
     def test_no_other_message_is_known(self, crm: Client):
-        assert (404, "0x80060888") == error_code(bulk(crm, "DeleteMultiple", [KIND]))
+        assert (501, "0x80040800") == error_code(bulk(crm, "DeleteMultiple", [KIND]))
 
 
 class TestVersions:

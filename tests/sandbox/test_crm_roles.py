@@ -421,6 +421,11 @@ class TestNamedPrivileges:
         ("header", "value", "privilege"),
         [
             ("MSCRM.BypassBusinessLogicExecution", "CustomSync", "BypassCustomBusinessLogic"),
+            (
+                "MSCRM.BypassBusinessLogicExecutionStepIds",
+                "00000000-0000-4000-8000-000000000001",
+                "BypassCustomBusinessLogic",
+            ),
             ("MSCRM.BypassCustomPluginExecution", "true", "BypassCustomPlugins"),
         ],
     )

@@ -15,6 +15,7 @@ from tests.sandbox.client import Client, error_code, eventually
 from tests.sandbox.conftest import Receiver
 
 DOCUMENTS = ("quotes", "salesorders", "invoices")
+WITH_LINES = (*DOCUMENTS, "opportunities")
 TABLES = {"quotes": "quote", "salesorders": "salesorder", "invoices": "invoice", "opportunities": "opportunity"}
 TOTALS = ("totallineitemamount", "totaldiscountamount", "totalamountlessfreight", "totaltax", "totalamount")
 
@@ -137,7 +138,7 @@ class TestDocument:
 
 
 class TestLine:
-    @pytest.mark.parametrize("set_name", DOCUMENTS)
+    @pytest.mark.parametrize("set_name", WITH_LINES)
     def test_costs_what_the_price_list_says(self, crm: Client, shop: Shop, set_name):
         """learn.microsoft.com/dynamics365/sales/price-calculation-opportunity-quote-order-invoice-records"""
         line = shop.line(shop.document(set_name), quantity=2.5, manualdiscountamount=3, tax=1.5)
@@ -196,7 +197,7 @@ class TestLine:
 
         assert (400, "0x80043b14") == error_code(crm.post("salesorderdetails", body))
 
-    @pytest.mark.parametrize("set_name", DOCUMENTS)
+    @pytest.mark.parametrize("set_name", WITH_LINES)
     def test_belongs_to_a_document_and_stays_with_it(self, crm: Client, shop: Shop, set_name):
         """learn.microsoft.com/dynamics365/sales/developer/entities/salesorderdetail: SalesOrderId is SystemRequired"""
         document, other = shop.document(set_name), shop.document(set_name)
@@ -264,7 +265,7 @@ class TestLine:
 
 
 class TestTotals:
-    @pytest.mark.parametrize("set_name", DOCUMENTS)
+    @pytest.mark.parametrize("set_name", WITH_LINES)
     def test_follow_from_the_lines(self, crm: Client, shop: Shop, set_name):
         """learn.microsoft.com/dynamics365/sales/developer/entities/salesorder: TotalAmount and what it is made of"""
         document = shop.document(set_name, discountpercentage=10, discountamount=1, freightamount=5)
@@ -435,8 +436,52 @@ class TestState:
         assert 204 == crm.patch(order, {"ownerid@odata.bind": f"/teams({team})"}).status_code
 
 
+class TestOpportunityProduct:
+    def test_makes_the_estimated_value_of_an_opportunity_that_the_system_works_out(self, crm: Client, shop: Shop):
+        """learn.microsoft.com/dynamics365/sales/developer/entities/opportunity: IsRevenueSystemCalculated"""
+        worked_out = shop.document("opportunities", isrevenuesystemcalculated=True)
+        given = shop.document("opportunities", isrevenuesystemcalculated=False, estimatedvalue=7)
+        for document in (worked_out, given):
+            shop.line(document, quantity=4, tax=1)
+
+        assert [(41, 41), (41, 7)] == [
+            columns(crm, document, "totalamount", "estimatedvalue") for document in (worked_out, given)
+        ]
+
+    def test_shows_the_state_of_its_opportunity_and_is_read_only_once_that_is_closed(self, crm: Client, shop: Shop):
+        """learn.microsoft.com/dynamics365/sales/developer/entities/opportunityproduct: OpportunityStateCode"""
+        opportunity = shop.document("opportunities")
+        line = shop.line(opportunity)
+        activity = {"subject": "Won", "opportunityid@odata.bind": f"/{opportunity}"}
+        crm.post("WinOpportunity", {"OpportunityClose": activity, "Status": 3})
+
+        assert (1,) == columns(crm, line, "opportunitystatecode")
+        assert (400, "0x80043b09") == error_code(crm.patch(line, {"quantity": 5}))
+
+    @pytest.mark.parametrize(
+        ("action", "set_name"),
+        [
+            ("GenerateQuoteFromOpportunity", "quotes"),
+            ("GenerateSalesOrderFromOpportunity", "salesorders"),
+            ("GenerateInvoiceFromOpportunity", "invoices"),
+        ],
+    )
+    def test_is_a_line_of_what_is_generated(self, crm: Client, shop: Shop, action, set_name):
+        """learn.microsoft.com/dynamics365/sales/create-edit-quote-sales: products of the opportunity are copied"""
+        opportunity = shop.document("opportunities")
+        shop.line(opportunity, quantity=3, manualdiscountamount=2)
+        shop.write_in(opportunity, quantity=1, priceperunit=7)
+        made_id = crm.post(action, {"OpportunityId": key(opportunity)}).json()[f"{TABLES[set_name]}id"]
+        lines = crm.rows(f"{lines_of(set_name)}?$filter=_{TABLES[set_name]}id_value eq {made_id}&$orderby=quantity")
+
+        assert [(1, 7, "Freight forwarding"), (3, 28, None)] == [
+            (line["quantity"], line["extendedamount"], line["productdescription"]) for line in lines
+        ]
+        assert (35,) == columns(crm, f"{set_name}({made_id})", "totalamount")
+
+
 class TestDelete:
-    @pytest.mark.parametrize("set_name", DOCUMENTS)
+    @pytest.mark.parametrize("set_name", WITH_LINES)
     def test_takes_the_lines_of_a_document(self, crm: Client, shop: Shop, set_name):
         """learn.microsoft.com/dynamics365/sales/developer/entities/salesorder: order_details, Delete: Cascade"""
         document = shop.document(set_name)
@@ -491,7 +536,12 @@ class TestDelete:
 class TestTable:
     @pytest.mark.parametrize(
         ("set_name", "collection"),
-        [("quotes", "quote_details"), ("salesorders", "order_details"), ("invoices", "invoice_details")],
+        [
+            ("quotes", "quote_details"),
+            ("salesorders", "order_details"),
+            ("invoices", "invoice_details"),
+            ("opportunities", "product_opportunities"),
+        ],
     )
     def test_shows_lines_with_their_document(self, crm: Client, shop: Shop, set_name, collection):
         """learn.microsoft.com/dynamics365/sales/developer/entities/salesorder: order_details"""
@@ -500,7 +550,7 @@ class TestTable:
         row = crm.get(f"{document}?$select=name&$expand={collection}($select=quantity)").json()
 
         assert [2] == [shown["quantity"] for shown in row[collection]]
-        assert [key(line)] == [shown[f"{TABLES[set_name]}detailid"] for shown in crm.rows(f"{document}/{collection}")]
+        assert [key(line)] == [shown[f"{lines_of(document)[:-1]}id"] for shown in crm.rows(f"{document}/{collection}")]
 
     @pytest.mark.parametrize("set_name", [*DOCUMENTS, "opportunities"])
     def test_takes_bulk_messages(self, crm: Client, set_name):
@@ -563,7 +613,8 @@ class TestTable:
     )
     def test_describes_its_states(self, crm: Client, table, states):
         """learn.microsoft.com/dynamics365/sales/developer/entities/salesorder: StatusCode, and so for the others"""
-        row = crm.get(f"EntityDefinitions(LogicalName='{table}')/Attributes(LogicalName='statuscode')").json()
+        path = f"EntityDefinitions(LogicalName='{table}')/Attributes(LogicalName='statuscode')"
+        row = crm.get(f"{path}/Microsoft.Dynamics.CRM.StatusAttributeMetadata?$expand=OptionSet").json()
 
         assert states == {option["Value"]: option["State"] for option in row["OptionSet"]["Options"]}
 

@@ -137,6 +137,78 @@ class TestClosing:
         assert (when,) == columns(crm, order, "datefulfilled")
         assert (when[:10],) == columns(crm, opportunity, "actualclosedate")
 
+    @pytest.mark.parametrize(
+        ("action", "set_name", "collection"),
+        [
+            ("WinOpportunity", "opportunities", "Opportunity_OpportunityClose"),
+            ("WinQuote", "quotes", "Quote_QuoteClose"),
+            ("CancelSalesOrder", "salesorders", "SalesOrder_OrderClose"),
+        ],
+    )
+    def test_is_kept_as_an_activity(self, crm: Client, shop: Shop, quote, action, set_name, collection):
+        """learn.microsoft.com/dynamics365/sales/developer/entities/orderclose, …/quoteclose, …/opportunityclose"""
+        document = quote if set_name == "quotes" else shop.document(set_name)
+        close(crm, action, document, description="By phone", actualend="2026-03-02T09:15:27Z")
+        kept = crm.rows(f"{document}/{collection}")
+
+        assert [("Done", "By phone", "2026-03-02T09:15:27Z", 1, 2)] == [
+            tuple(row[name] for name in ("subject", "description", "actualend", "statecode", "statuscode"))
+            for row in kept
+        ]
+        table = ACTIVITIES[set_name].lower()
+        assert table == kept[0]["activitytypecode"]
+        assert kept[0].items() <= crm.get(f"{table}s({kept[0]['activityid']})").json().items()
+
+    def test_tells_of_its_document(self, crm: Client, shop: Shop, quote, order):
+        """learn.microsoft.com/dynamics365/sales/developer/entities/orderclose: OrderNumber; …/opportunityclose"""
+        opportunity = shop.document("opportunities", estimatedvalue=100)
+        for action, document in (("WinQuote", quote), ("FulfillSalesOrder", order), ("WinOpportunity", opportunity)):
+            close(crm, action, document)
+        of_quote = crm.rows(f"{quote}/Quote_QuoteClose")[0]
+        of_order = crm.rows(f"{order}/SalesOrder_OrderClose")[0]
+        of_opportunity = crm.rows(f"{opportunity}/Opportunity_OpportunityClose")[0]
+
+        assert columns(crm, quote, "quotenumber", "revisionnumber") == (of_quote["quotenumber"], of_quote["revision"])
+        assert columns(crm, order, "ordernumber") == (of_order["ordernumber"],)
+        assert (100, 1, 3) == tuple(
+            of_opportunity[name] for name in ("actualrevenue", "opportunitystatecode", "opportunitystatuscode")
+        )
+        assert columns(crm, opportunity, "_transactioncurrencyid_value", "exchangerate") == tuple(
+            of_opportunity[name] for name in ("_transactioncurrencyid_value", "exchangerate")
+        )
+
+    def test_of_an_opportunity_that_is_open_again_is_canceled(self, crm: Client, shop: Shop):
+        """learn.microsoft.com/dynamics365/sales/developer/entities/opportunityclose: StateCode"""
+        opportunity = shop.document("opportunities")
+        close(crm, "LoseOpportunity", opportunity)
+        crm.patch(opportunity, {"statecode": 0})
+
+        assert [2] == [row["statecode"] for row in crm.rows(f"{opportunity}/Opportunity_OpportunityClose")]
+
+    @pytest.mark.parametrize("wrong", [{"nothing": 1}, {"subject": "s" * 201}, {"actualend": "soon"}])
+    def test_that_cannot_be_kept_changes_nothing(self, crm: Client, order, wrong):
+        """learn.microsoft.com/power-apps/…/web-service-error-codes: payload errors"""
+        assert 400 == close(crm, "CancelSalesOrder", order, **wrong).status_code
+        assert (0,) == columns(crm, order, "statecode")
+
+    def test_goes_with_its_document(self, crm: Client, order):
+        """learn.microsoft.com/dynamics365/sales/developer/entities/salesorder: SalesOrder_OrderClose, delete: cascade"""
+        close(crm, "CancelSalesOrder", order)
+        activity = crm.rows(f"{order}/SalesOrder_OrderClose")[0]["activityid"]
+        crm.delete(order)
+
+        assert 404 == crm.get(f"ordercloses({activity})").status_code
+
+    def test_of_a_quote_that_becomes_an_order_says_what_the_action_was_told(self, crm: Client, quote):
+        """learn.microsoft.com/…/mt592955: ConvertQuoteToSalesOrder, QuoteCloseSubject, QuoteCloseDescription"""
+        more = {"QuoteCloseSubject": "Won", "QuoteCloseDescription": "D", "QuoteCloseDate": "2026-03-02T00:00:00Z"}
+        convert(crm, "ConvertQuoteToSalesOrder", "QuoteId", quote, **more)
+
+        assert [("Won", "D", "2026-03-02T00:00:00Z")] == [
+            tuple(row[name] for name in ("subject", "description", "actualend"))
+            for row in crm.rows(f"{quote}/Quote_QuoteClose")
+        ]
+
     def test_of_an_opportunity_says_what_it_came_to(self, crm: Client, shop: Shop):
         """learn.microsoft.com/dynamics365/sales/close-opportunity-won-lost-sales: actual revenue"""
         said, expected, lost = (shop.document("opportunities", estimatedvalue=100) for _ in range(3))

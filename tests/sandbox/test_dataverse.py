@@ -59,6 +59,14 @@ class TestCreate:
         currency = crm.get(f"transactioncurrencies({account['_transactioncurrencyid_value']})").json()
         assert "USD" == currency["isocurrencycode"]
 
+    def test_is_dated_back_to_the_day_of_a_migration(self, crm: Client):
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/entities/account: OverriddenCreatedOn"""
+        body = {"name": "Old", "overriddencreatedon": "2019-05-04T10:00:00Z"}
+        row = crm.post("accounts", body, prefer="return=representation").json()
+
+        assert "2019-05-04T00:00:00Z" == row["createdon"]
+        assert row["modifiedon"][:10] == row["overriddencreatedon"]
+
 
 class TestPatch:
     """The matrix of update, upsert and their conditions."""
@@ -209,6 +217,26 @@ class TestLookups:
         assert account["accountid"] == contact["_parentcustomerid_value"]
         assert "account" == contact["_parentcustomerid_value@Microsoft.Dynamics.CRM.lookuplogicalname"]
 
+    def test_one_that_leads_to_several_tables_is_bound_once(self, crm: Client, account):
+        """learn.microsoft.com/power-apps/developer/data-platform/webapi/web-api-navigation-properties: multi-table"""
+        contact = crm.post("contacts", {"lastname": "L"}).headers["OData-EntityId"]
+        binds = {
+            "parentcustomerid_account@odata.bind": f"/{address(account)}",
+            "parentcustomerid_contact@odata.bind": contact,
+        }
+        cleared = {**binds, "parentcustomerid_contact@odata.bind": None}
+
+        assert (400, "0x80048d19") == error_code(crm.post("contacts", {"lastname": "M", **binds}))
+        made = crm.post("contacts", {"lastname": "M", **cleared}, prefer="return=representation").json()
+        assert account["accountid"] == made["_parentcustomerid_value"]
+
+    def test_the_key_of_a_user_cannot_be_named(self, crm: Client):
+        """learn.microsoft.com/…/webapi/web-api-entitytypes: users and teams inherit from principal"""
+        me = crm.get("WhoAmI").json()["UserId"]
+
+        assert (400, "0x80060888") == error_code(crm.get(f"systemusers(systemuserid={me})"))
+        assert [200, 200] == [crm.get(path).status_code for path in (f"systemusers({me})", "accounts?$top=1")]
+
     def test_a_reference_is_set_and_cleared_by_itself(self, crm: Client, account):
         contact = crm.post("contacts", {"lastname": "Lee"}).headers["OData-EntityId"]
         path = f"{address(account)}/primarycontactid/$ref"
@@ -271,9 +299,9 @@ class TestQueries:
         assert 404 == crm.get("nosuchset").status_code
 
     def test_expand_follows_a_lookup(self, crm: Client):
-        row = crm.get("accounts?$top=1&$select=name&$expand=ownerid($select=createdon)").json()["value"][0]
+        row = crm.get("accounts?$top=1&$select=name&$expand=owningbusinessunit($select=createdon)").json()["value"][0]
 
-        assert "createdon" in row["ownerid"]
+        assert "createdon" in row["owningbusinessunit"]
 
 
 class TestChangeTracking:
@@ -285,7 +313,7 @@ class TestChangeTracking:
             assert "@odata.deltaLink" not in pages[-1]
             pages.append(crm.get(pages[-1]["@odata.nextLink"], prefer=prefer).json())
 
-        assert "odata.track-changes" == reply.headers["Preference-Applied"]
+        assert prefer == reply.headers["Preference-Applied"]
         assert "@odata.deltaLink" in pages[-1]
         assert int(crm.get("accounts/$count").text) == sum(len(page["value"]) for page in pages)
 

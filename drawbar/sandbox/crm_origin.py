@@ -1,0 +1,71 @@
+"""What the headers of a Dataverse request say of whom it comes from and what it must not set going. Pure.
+
+Sources: https://learn.microsoft.com/power-apps/developer/data-platform/bypass-custom-business-logic,
+https://learn.microsoft.com/power-apps/developer/data-platform/add-shared-variable
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from drawbar.sandbox.crm_model import CrmError
+from drawbar.sandbox.odata import GUID
+
+MAX_STEPS = 3  # that may be named one by one
+LOGIC, PLUGINS = "prvBypassCustomBusinessLogic", "prvBypassCustomPlugins"
+_MODES = {"customsync": 0, "customasync": 1}  # as the column `mode` of a step has it
+
+
+def _new() -> str:
+    return str(uuid.uuid4())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """One request. The modes and the steps are those that it does not set going."""
+
+    request_id: str = field(default_factory=_new)
+    correlation_id: str = field(default_factory=_new)
+    tag: str | None = None
+    modes: frozenset[int] = frozenset()
+    steps: frozenset[str] = frozenset()
+
+    def bypasses(self, step_id: str, mode: int) -> bool:
+        return mode in self.modes or step_id in self.steps
+
+
+def read_origin(headers: Mapping[str, str], options: Mapping[str, str], *, require: Callable[[str], None]) -> Origin:
+    """`require` raises CrmError when the caller lacks a privilege. Raises CrmError for a value that is none."""
+    modes: set[int] = set()
+    for word in _words(headers.get("mscrm.bypassbusinesslogicexecution", "")):
+        if word.lower() not in _MODES:
+            raise CrmError(
+                400, "0x80040203", f"'{word}' is no value of BypassBusinessLogicExecution: CustomSync, CustomAsync."
+            )
+        modes.add(_MODES[word.lower()])
+    steps = _words(headers.get("mscrm.bypassbusinesslogicexecutionstepids", ""))
+    if len(steps) > MAX_STEPS or not all(GUID.match(step) for step in steps):
+        raise CrmError(400, "0x80040203", f"BypassBusinessLogicExecutionStepIds names up to {MAX_STEPS} steps by id.")
+    if modes or steps:
+        require(LOGIC)
+    if headers.get("mscrm.bypasscustompluginexecution", "").strip().lower() == "true":
+        require(PLUGINS)
+        modes.add(_MODES["customsync"])
+    return Origin(
+        request_id=_id(headers.get("x-ms-client-request-id", "")),
+        correlation_id=_id(headers.get("x-ms-correlation-id", "")),
+        tag=options.get("tag"),
+        modes=frozenset(modes),
+        steps=frozenset(step.lower() for step in steps),
+    )
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.strip().strip('"').split(",") if word.strip()]
+
+
+def _id(text: str) -> str:
+    """An id that the client gives, or one of the service's."""
+    return text.strip().lower() if GUID.match(text.strip()) else _new()
