@@ -14,8 +14,8 @@ from typing import Any
 from drawbar.sandbox.crm_model import LOOKUPS, Attribute, CrmError, Entity, to_stored
 from drawbar.sandbox.odata import GUID, unquote_key
 from drawbar.sandbox.store import Store, Values
+from drawbar.sandbox.switches import Switches
 
-MAX_KEYS = 10  # of one table
 MAX_COLUMNS = 16  # of one key
 _ALLOWED = frozenset(("Decimal", "Integer", "String", "DateTime", "Picklist", *LOOKUPS))
 _PART = re.compile(r"\s*(\w+)\s*=\s*('(?:[^']|'')*'|[^,']*)\s*(?:,|\Z)")
@@ -34,7 +34,8 @@ class Key:
 
 
 class AlternateKeys:
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, switches: Switches) -> None:
+        self._switches = switches
         self._store = store
 
     def of(self, entity: Entity) -> list[Key]:
@@ -48,8 +49,9 @@ class AlternateKeys:
             raise CrmError(400, "0x80040203", f"A key has a SchemaName and up to {MAX_COLUMNS} columns that exist.")
         if any(entity.attributes[name].type not in _ALLOWED for name in columns):
             raise CrmError(400, "0x80040203", "A column of this type cannot be part of a key.")
-        if len(keys) >= MAX_KEYS or any(schema.lower() == key.schema.lower() for key in keys):
-            raise CrmError(400, "0x80040203", f"A table has up to {MAX_KEYS} keys, each with a name of its own.")
+        most = self._switches["crm_keys_per_table"]
+        if len(keys) >= most or any(schema.lower() == key.schema.lower() for key in keys):
+            raise CrmError(400, "0x80040203", f"A table has up to {most} keys, each with a name of its own.")
         wanted = tuple(sorted(columns))
         seen = [_folded(stored.values, wanted) for stored in self._store.table(entity.logical).rows.values()]
         whole = [values for values in seen if values is not None]

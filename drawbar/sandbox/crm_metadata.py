@@ -21,6 +21,7 @@ from drawbar.sandbox.odata import (
     split_list,
     unquote_key,
 )
+from drawbar.sandbox.switches import Switches
 
 _REQUIRED = {"S": "SystemRequired", "A": "ApplicationRequired", "R": "Recommended", "": "None"}
 _OWNERSHIP = {"user": "UserOwned", "organization": "OrganizationOwned", "businessunit": "BusinessOwned", "none": "None"}
@@ -61,7 +62,14 @@ class _AnyShape:
 
 
 class EntityDefinitions:
-    def __init__(self, entities: Mapping[str, Entity], base_url: str, keys_of: Callable[[Entity], list[Key]]) -> None:
+    def __init__(
+        self,
+        entities: Mapping[str, Entity],
+        base_url: str,
+        keys_of: Callable[[Entity], list[Key]],
+        switches: Switches,
+    ) -> None:
+        self._switches = switches
         self._entities = entities
         self._keys_of = keys_of
         self._base_url = base_url
@@ -95,9 +103,9 @@ class EntityDefinitions:
             attribute = entity.attributes.get(name)
             if attribute is None or (kind is not None and attribute.type != kind):
                 raise CrmError(404, "0x80060888", f"There is no such attribute '{name}' of '{entity.logical}'.")
-            return self._one("Attributes", _attribute(entity, attribute, options), options)
+            return self._one("Attributes", _attribute(entity, attribute, options, self._switches), options)
         rows = [
-            _attribute(entity, attribute, options)
+            _attribute(entity, attribute, options, self._switches)
             for attribute in entity.attributes.values()
             if kind is None or attribute.type == kind
         ]
@@ -175,7 +183,7 @@ def _entity(entity: Entity) -> Described:
     }
 
 
-def _attribute(entity: Entity, attribute: Attribute, options: Mapping[str, str]) -> Described:
+def _attribute(entity: Entity, attribute: Attribute, options: Mapping[str, str], switches: Switches) -> Described:
     described: Described = {
         "@odata.type": f"#Microsoft.Dynamics.CRM.{attribute.type}AttributeMetadata",
         "MetadataId": _metadata_id(entity.logical, attribute.name),
@@ -214,7 +222,8 @@ def _attribute(entity: Entity, attribute: Attribute, options: Mapping[str, str])
         case "Decimal" | "Double":
             described |= {"MinValue": attribute.min, "MaxValue": attribute.max, "Precision": 10}
         case "DateTime":
-            behavior = "DateOnly" if attribute.date_only else "UserLocal"
+            is_date = attribute.date_only and switches["crm_date_columns"] == "Edm.Date"
+            behavior = "DateOnly" if is_date else "UserLocal"
             described |= {
                 "DateTimeBehavior": {"Value": behavior},
                 "Format": "DateOnly" if attribute.date_only else "DateAndTime",
@@ -288,7 +297,7 @@ def _collections(entity: Entity) -> list[Described]:
     ]
 
 
-def csdl(entities: Mapping[str, Entity]) -> bytes:
+def csdl(entities: Mapping[str, Entity], switches: Switches) -> bytes:
     """Entity types with properties and single-valued navigations; no actions."""
     lines = [
         '<?xml version="1.0" encoding="utf-8"?>',
@@ -303,7 +312,7 @@ def csdl(entities: Mapping[str, Entity]) -> bytes:
             elif attribute.type in CHOICES:
                 edm = "Edm.Int32"
             elif attribute.date_only:
-                edm = "Edm.Date"
+                edm = switches["crm_date_columns"]
             else:
                 edm = _EDM[attribute.type]
             lines.append(f"<Property Name={quoteattr(attribute.wire_name)} Type={quoteattr(edm)}/>")

@@ -26,8 +26,10 @@ class CrmError(ApiError):
     """`code` is Dataverse's platform code, in hexadecimal."""
 
 
-def key_taken() -> CrmError:
-    return CrmError(412, "0x80040237", "A record with matching key values already exists.")
+def key_taken(answer: str) -> CrmError:
+    """`answer`: status and code, as the switches `crm_taken_answer` and `crm_create_only_code` have it."""
+    status, code = answer.split()
+    return CrmError(int(status), code, "A record with matching key values already exists.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +86,7 @@ class Entity:
     by_wire_name: Mapping[str, Attribute]
     navigations: Mapping[str, tuple[Attribute, tuple[str, ...]]]  # name -> attribute, tables it may point to
     collections: Mapping[str, tuple[str, str]]  # name -> table and the lookup of it that points here
+    dates: tuple[str, ...]  # columns without a time of day
 
     def navigation_of(self, attribute: Attribute, target: str) -> str:
         """The name by which a lookup that points to `target` is written."""
@@ -117,6 +120,7 @@ def entities() -> Mapping[str, Entity]:
             attributes=attributes,
             by_wire_name={attribute.wire_name: attribute for attribute in attributes.values()},
             navigations=navigations,
+            dates=tuple(attribute.name for attribute in attributes.values() if attribute.date_only),
             collections={name: (table, lookup) for name, (table, lookup) in given.get("collections", {}).items()},
         )
     return found
@@ -278,6 +282,8 @@ class CrmSchema:
                     f" 'Microsoft.Dynamics.CRM.{self._entity.logical}'."
                 )
             name = path[0]
+            if attribute.date_only:
+                return lambda row: row[name] and row[name][:10], attribute.kind
             return lambda row: row[name], attribute.kind
         navigation = path[0]
         if navigation not in self._entity.navigations:

@@ -23,20 +23,14 @@ from drawbar.sandbox.crm_model import (
     payload_error,
     to_stored,
 )
-from drawbar.sandbox.crm_rules import NameOrder, check_currency, check_delete, full_name, mirror_customer, on_delete
+from drawbar.sandbox.crm_rules import check_currency, check_delete, full_name, mirror_customer, on_delete
 from drawbar.sandbox.crm_webhooks import CrmNote
 from drawbar.sandbox.odata import GUID
 from drawbar.sandbox.store import Store, Stored, Values
+from drawbar.sandbox.switches import Switches
 
 PATH = "/api/data/v9.2"
 _REFERENCE = re.compile(r"/?(\w+)\(((?:'(?:[^']|'')*'|[^()'])*)\)\Z")
-
-
-@dataclass(slots=True)
-class CrmSwitches:
-    """How an organization is set up."""
-
-    full_name: NameOrder = "first_middle_last"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +65,14 @@ _NO_RULES = TableRules()
 
 
 class CrmRecords:
-    def __init__(self, store: Store, rules: Mapping[str, TableRules]) -> None:
+    def __init__(self, store: Store, rules: Mapping[str, TableRules], switches: Switches) -> None:
         self.store = store
         self._rules = rules
-        self.switches = CrmSwitches()
+        self.switches = switches
+        self.bypasses = False  # whether the running request wants no asynchronous steps
         self.entities = entities()
         self.by_set = {entity.set: entity for entity in self.entities.values()}
-        self.keys = AlternateKeys(store)
+        self.keys = AlternateKeys(store, switches)
         store.table("systemuser").index("applicationid")
 
     def locate(self, entity: Entity, key: str) -> Located:
@@ -147,7 +142,7 @@ class CrmRecords:
             raise CrmError(400, "0x80040203", "The key of the address and the key of the payload differ.")
         new_id: str = row_id or given or self.store.new_id()
         if new_id in self.store.table(entity.logical).rows:
-            raise key_taken()
+            raise key_taken(self.switches["crm_taken_answer"])
         self._complete(entity, new_id, row, written, user, before=None)
         self.keys.check(entity, new_id, row)
         now = self.store.clock.whole_seconds()
@@ -155,7 +150,7 @@ class CrmRecords:
         row["modifiedon"], row["modifiedby"] = now, user["systemuserid"]
         row = {name: value for name, value in row.items() if value is not None}
         row[entity.id] = new_id
-        note = CrmNote("Create", user, tuple(sorted(row)), tag)
+        note = CrmNote("Create", user, tuple(sorted(row)), tag, self.bypasses)
         self.store.put(entity.logical, new_id, row, note=note)
         self.rules_of(entity).after(self, new_id, None, row, user=user)
         return new_id, self.find(entity, new_id)
@@ -170,6 +165,8 @@ class CrmRecords:
         if not written:
             return before
         self._settle_state(entity, row, written)
+        if not self.switches["crm_equal_values_move"] and not _differs(row, before.values):
+            return before
         self.rules_of(entity).admit(self, row, before.values, written)
         self._keep_changed(entity, row_id, row, before.values, written, user=user, tag=tag)
         self.rules_of(entity).after(self, row_id, before.values, self.find(entity, row_id).values, user=user)
@@ -202,7 +199,7 @@ class CrmRecords:
         """Put a row that is complete in the place of one."""
         row["modifiedon"], row["modifiedby"] = self.store.clock.whole_seconds(), user["systemuserid"]
         row = {name: value for name, value in row.items() if value is not None}
-        note = CrmNote("Update", user, tuple(sorted(written)), tag)
+        note = CrmNote("Update", user, tuple(sorted(written)), tag, self.bypasses)
         return self.store.put(entity.logical, row_id, row, note=note)
 
     def rules_of(self, entity: Entity) -> TableRules:
@@ -222,7 +219,7 @@ class CrmRecords:
                     "0x80040227",
                     "The object you tried to delete is associated with another object and cannot be deleted.",
                 )
-        self.store.remove(entity.logical, row_id, note=CrmNote("Delete", user, (), None))
+        self.store.remove(entity.logical, row_id, note=CrmNote("Delete", user, (), None, self.bypasses))
         for other, attribute, other_id in pointing:
             if other_id not in self.store.table(other.logical).rows:
                 continue
@@ -261,6 +258,8 @@ class CrmRecords:
                 if name == entity.id or right in attribute.write:
                     row[name] = stored
                     written.add(name)
+                elif self.switches["crm_read_only_columns"] == "refused":
+                    raise payload_error(entity, f"The property '{name}' cannot be written.")
             elif name in entity.navigations and value is None:
                 written |= self._bind(entity, row, name, None, right)
             else:
@@ -282,6 +281,8 @@ class CrmRecords:
             raise payload_error(entity, f"An undeclared property '{name}' was found in the payload.")
         attribute, targets = entity.navigations[navigation]
         if right not in attribute.write:
+            if self.switches["crm_read_only_columns"] == "refused":
+                raise payload_error(entity, f"The property '{name}' cannot be written.")
             return set()
         if value is None:
             row[attribute.name] = None
@@ -342,7 +343,7 @@ class CrmRecords:
             if f"{prefix}composite" in entity.attributes:
                 row[f"{prefix}composite"] = _composite(row, prefix)
         if "fullname" in entity.attributes:
-            row["fullname"] = full_name(row, self.switches.full_name)
+            row["fullname"] = full_name(row, self.switches["full_name"])
         if entity.logical == "contact":
             mirror_customer(row, "parentcustomerid", "parentcontactid")
         for attribute in entity.attributes.values():
@@ -410,6 +411,10 @@ class CrmRecords:
         if entity is None:
             raise CrmError(404, "0x80060888", f"There is no set '{set_name}'.")
         return entity
+
+
+def _differs(row: Values, other: Values) -> bool:
+    return any(row.get(name) != other.get(name) for name in {*row, *other})
 
 
 def no_row(entity: Entity, row_id: str) -> CrmError:

@@ -16,11 +16,13 @@ from xml.etree import ElementTree as ET
 from drawbar.sandbox.crm_model import CHOICES, LOOKUPS, Entity, entities, label
 from drawbar.sandbox.notify import Notifier
 from drawbar.sandbox.store import Change, Store, Values
+from drawbar.sandbox.switches import Switches
 from drawbar.sandbox.wire import to_json
 
 DELAY_S = 0.05
 TIMEOUT_S = 60.0
 MAX_BODY_BYTES = 256 * 1024
+AUTOMATIC_IMAGE = "AsynchronousStepPrimaryName"
 _CONTRACTS = "http://schemas.microsoft.com/xrm/2011/Contracts"
 _TRIMMED = ("ParentContext", "InputParameters", "PreEntityImages", "PostEntityImages")
 
@@ -33,6 +35,7 @@ class CrmNote:
     user: Values
     columns: tuple[str, ...]
     tag: str | None
+    bypasses: bool = False  # the request wants no asynchronous steps
 
 
 @dataclass(slots=True)
@@ -43,7 +46,8 @@ class CrmWebhookSettings:
 
 
 class CrmWebhooks:
-    def __init__(self, store: Store, notifier: Notifier) -> None:
+    def __init__(self, store: Store, notifier: Notifier, switches: Switches) -> None:
+        self._switches = switches
         self.settings = CrmWebhookSettings()
         self.host = ""
         self._store = store
@@ -59,6 +63,8 @@ class CrmWebhooks:
         for change in changes:
             note = change.note
             if not isinstance(note, CrmNote) or self.settings.drop:
+                continue
+            if note.bypasses and self._switches["crm_bypass_skips_webhooks"]:
                 continue
             for step_id, step in steps.items():
                 if self._fires(step.values, change.table, note):
@@ -109,10 +115,11 @@ class CrmWebhooks:
             target: Any = _reference(change.table, change.id)
         else:
             names = (*note.columns, entity.id, "modifiedon", "modifiedby")
-            target = {"__type": f"Entity:{_CONTRACTS}", **self._image(entity, change.id, change.after, names)}
+            target = {"__type": f"Entity:{_CONTRACTS}", **self._image(entity, change.id, change.after, names, None)}
         pre, post = self._images(step_id, entity, change)
+        extension = step.get("name") if self._switches["crm_owning_extension_name"] else None
         shared = [{"key": "tag", "value": note.tag}] if note.tag else []
-        return {
+        context = {
             "BusinessUnitId": note.user.get("businessunitid"),
             "CorrelationId": str(uuid.uuid4()),
             "Depth": 1,
@@ -133,7 +140,7 @@ class CrmWebhooks:
             "OrganizationId": self._store.fact("organization_id"),
             "OrganizationName": "unq" + str(self._store.fact("organization_id", "")).replace("-", "")[:25],
             "OutputParameters": [{"key": "id", "value": change.id}] if note.message == "Create" else [],
-            "OwningExtension": _reference("sdkmessageprocessingstep", step_id, step.get("name")),
+            "OwningExtension": _reference("sdkmessageprocessingstep", step_id, extension),
             "ParentContext": None,
             "PostEntityImages": post,
             "PreEntityImages": pre,
@@ -146,6 +153,9 @@ class CrmWebhooks:
             "UserAzureActiveDirectoryObjectId": object_id,
             "UserId": user_id,
         }
+        if self._switches["crm_object_ids"]:
+            return context
+        return {name: value for name, value in context.items() if "AzureActiveDirectory" not in name}
 
     def _images(
         self, step_id: str, entity: Entity, change: Change
@@ -160,12 +170,20 @@ class CrmWebhooks:
             names = (entity.id, *(columns or sorted(entity.attributes)))
             alias = image.get("entityalias") or image.get("name")
             if image["imagetype"] in (0, 2) and change.before is not None:
-                pre.append({"key": alias, "value": self._image(entity, change.id, change.before, names)})
+                pre.append({"key": alias, "value": self._image(entity, change.id, change.before, names, None)})
             if image["imagetype"] in (1, 2) and change.after is not None:
-                post.append({"key": alias, "value": self._image(entity, change.id, change.after, names)})
+                image = self._image(entity, change.id, change.after, names, change.version)
+                post.append({"key": alias, "value": image})
+        if change.after is not None and self._switches["crm_automatic_post_image"]:
+            image = self._image(entity, change.id, change.after, (entity.id, entity.name), change.version)
+            post.append({"key": AUTOMATIC_IMAGE, "value": image})
         return pre, post
 
-    def _image(self, entity: Entity, row_id: str, row: Values, names: tuple[str, ...]) -> dict[str, Any]:
+    def _image(
+        self, entity: Entity, row_id: str, row: Values, names: tuple[str, ...], version: int | None
+    ) -> dict[str, Any]:
+        """`version`: of the row in this state, where it is known."""
+        is_told = version is not None and self._switches["crm_image_row_version"]
         attributes: list[dict[str, Any]] = []
         formatted: list[dict[str, Any]] = []
         for name in dict.fromkeys(names):
@@ -184,7 +202,7 @@ class CrmWebhooks:
             "KeyAttributes": [],
             "LogicalName": entity.logical,
             "RelatedEntities": [],
-            "RowVersion": None,
+            "RowVersion": str(version) if is_told else None,
         }
 
     def close(self) -> None:

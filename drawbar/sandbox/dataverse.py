@@ -51,6 +51,7 @@ from drawbar.sandbox.odata import (
 )
 from drawbar.sandbox.sign_in import SignIn
 from drawbar.sandbox.store import Store, Stored, Values
+from drawbar.sandbox.switches import Switches
 from drawbar.sandbox.wire import Reply, Request, from_json, to_json
 
 PAGE = 5000
@@ -84,19 +85,30 @@ class _Call:
 class Dataverse:
     system = "crm"
 
-    def __init__(self, store: Store, *, sign_in: SignIn, grants: Grants, origin: str, webhooks: CrmWebhooks) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        sign_in: SignIn,
+        grants: Grants,
+        origin: str,
+        webhooks: CrmWebhooks,
+        switches: Switches,
+    ) -> None:
         self.store = store
+        self._switches = switches
+        switches.listeners.append(store.forget_shown)
         self.webhooks = webhooks
         self.origin = origin
         self.base_url = origin + PATH
         self._sign_in = sign_in
         self._grants = grants
-        self.records = CrmRecords(store, {**CATALOG_RULES, **SALES_RULES})
+        self.records = CrmRecords(store, {**CATALOG_RULES, **SALES_RULES}, switches)
         self.sets = {entity.logical: entity.set for entity in self.records.entities.values()}
         self._reader = CrmReader(self.records)
         self._listings: Listings[Values] = Listings(store)
         self._actions = CrmActions(self.records)
-        self._definitions = EntityDefinitions(self.records.entities, self.base_url, self.records.keys.of)
+        self._definitions = EntityDefinitions(self.records.entities, self.base_url, self.records.keys.of, switches)
 
     # ------------------------------------------------------------ as a service
 
@@ -105,6 +117,9 @@ class Dataverse:
 
     def target(self, request: Request) -> str:
         return request.path.removeprefix(PATH).strip("/").partition("/")[0].partition("(")[0]
+
+    def weight(self, request: Request) -> int:  # noqa: ARG002
+        return 1
 
     def refused(self, request: Request, refusal: Refusal) -> Reply:  # noqa: ARG002
         code, text = _THROTTLED[refusal.facet]
@@ -140,13 +155,15 @@ class Dataverse:
         return self._route(call, segments)
 
     def _route(self, call: _Call, segments: list[Segment]) -> Reply:
+        bypassed = call.request.headers.get("mscrm.bypassbusinesslogicexecution", "").lower()
+        self.records.bypasses = "customasync" in bypassed
         if not segments:
             return self._service_document()
         first = segments[0]
         match first.name:
             case "$metadata":
                 headers = {"Content-Type": "application/xml", "OData-Version": "4.0"}
-                return Reply(200, csdl(self.records.entities), headers)
+                return Reply(200, csdl(self.records.entities, self._switches), headers)
             case "WhoAmI":
                 return self._who_am_i(call)
             case "EntityDefinitions":
@@ -389,7 +406,8 @@ class Dataverse:
             self._reader.shown(entity, row_id, stored)
         )
         reply = self._ok({"@odata.context": f"{context}/$entity", **shown}, status)
-        reply.headers["ETag"] = etag(stored.version)
+        if self._switches["crm_etag_header"]:
+            reply.headers["ETag"] = etag(stored.version)
         return reply
 
     def _part(self, call: _Call, entity: Entity, row_id: str, rest: list[Segment]) -> Reply:
@@ -572,7 +590,7 @@ class Dataverse:
         row_id = str(located.row_id)
         self.records.with_key(entity, body, located.key)
         if none_tag == "*":
-            raise key_taken()
+            raise key_taken(f"412 {self._switches['crm_create_only_code']}")
         self._allow(call, entity, "write")
         _match(match_tag, stored)
         stored = self.records.update(entity, row_id, body, user=call.user, tag=call.options.get("tag"))
@@ -607,8 +625,9 @@ class Dataverse:
             if kind != _NAMESPACE + entity.logical:
                 raise payload_error(entity, f"A target does not say '@odata.type': '{_NAMESPACE}{entity.logical}'.")
             row_id = self._bulk_one(call, entity, message, {n: v for n, v in target.items() if n != "@odata.type"})
-            if message == "UpsertMultiple" and row_id in written:
-                raise key_taken()
+            in_order = message == "UpdateMultiple" and self._switches["crm_repeated_targets"] == "in_order"
+            if row_id in written and not in_order:
+                raise key_taken(self._switches["crm_taken_answer"])
             written.append(row_id)
         if message != "CreateMultiple":
             return Reply(204, b"", {"OData-Version": "4.0"})
@@ -712,6 +731,7 @@ class Dataverse:
     def edit(self, change: Values, *, user: Values) -> Values:
         """One edit outside the API: `set`, `id`, and `values` (as a body) or `delete`."""
         entity = self.records.entity_of(str(change["set"]))
+        self.records.bypasses = False
         with self.store.transaction():
             rows = self.store.table(entity.logical).rows
             row_id = change.get("id")
@@ -739,11 +759,18 @@ class Dataverse:
     def _ok(body: Values, status: int = 200) -> Reply:
         return Reply(status, to_json(body), {"Content-Type": _JSON, "OData-Version": "4.0"})
 
-    @staticmethod
-    def _error(error: CrmError) -> Reply:
+    def _shown_code(self, code: str, status: int) -> str:
+        empty = self._switches["crm_error_code_empty"]
+        if empty == "always" or (empty == "conditional" and status == 412):
+            return ""
+        is_unknown = (status, code) == (404, "0x80060888")
+        return str(self._switches["crm_unknown_resource_code"]) if is_unknown else code
+
+    def _error(self, error: CrmError) -> Reply:
+        status = self._switches.status(error.code, error.status)
         return Reply(
-            error.status,
-            to_json({"error": {"code": error.code, "message": error.message}}),
+            status,
+            to_json({"error": {"code": self._shown_code(error.code, status), "message": error.message}}),
             {
                 "Content-Type": _JSON,
                 "OData-Version": "4.0",

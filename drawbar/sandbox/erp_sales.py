@@ -182,7 +182,7 @@ class DocumentLineRules(SetRules):
             if not row["taxCode"] and row["itemId"] != EMPTY_GUID:
                 customer = records.rows(company, "customers").get(document.values["customerId"])
                 row["taxCode"] = TAXABLE if customer and customer.values["taxLiable"] else ""
-        row["taxPercent"] = plain(Decimal(str(records.switches.tax_rates.get(row["taxCode"], 0))))
+        row["taxPercent"] = plain(Decimal(str(records.switches["tax_rates"].get(row["taxCode"], 0))))
         calculate(row, prices_include_tax=document.values.get("pricesIncludeTax", False))
 
     def after(self, records: ErpRecords, company: str, before: Values | None, after: Values | None, app: str) -> None:

@@ -44,7 +44,7 @@ class Limits(Protocol):
     @property
     def on(self) -> bool: ...
 
-    async def admit(self, app: str) -> Refusal | None: ...
+    async def admit(self, app: str, *, weight: int = 1) -> Refusal | None: ...
 
     def release(self, app: str, seconds: float) -> None: ...
 
@@ -94,7 +94,7 @@ class _Counted:
 class BusinessCentralLimits(_Counted):
     """6,000 requests in five minutes; five run, 95 wait, the next is refused."""
 
-    async def admit(self, app: str) -> Refusal | None:
+    async def admit(self, app: str, *, weight: int = 1) -> Refusal | None:
         now = time.monotonic()
         load = self._load(app, now)
         limit = self.settings.scaled(REQUESTS)
@@ -109,7 +109,7 @@ class BusinessCentralLimits(_Counted):
             await turn
         else:
             load.running += 1
-        load.requests.append(now)
+        load.requests.extend([now] * weight)
         return None
 
     def release(self, app: str, seconds: float) -> None:  # noqa: ARG002 - Business Central does not count time
@@ -126,7 +126,7 @@ class BusinessCentralLimits(_Counted):
 class DataverseLimits(_Counted):
     """6,000 requests and 20 minutes of execution in five minutes, 52 at once."""
 
-    async def admit(self, app: str) -> Refusal | None:
+    async def admit(self, app: str, *, weight: int = 1) -> Refusal | None:
         now = time.monotonic()
         load = self._load(app, now)
         at_once = self.settings.scaled(CRM_CONCURRENT)
@@ -139,7 +139,7 @@ class DataverseLimits(_Counted):
         if load.executed_s >= execution_s:
             return Refusal("execution", execution_s * 1000, self._until_free(load, now))
         load.running += 1
-        load.requests.append(now)
+        load.requests.extend([now] * weight)
         return None
 
     def release(self, app: str, seconds: float) -> None:

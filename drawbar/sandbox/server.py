@@ -18,8 +18,8 @@ import signal
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ from drawbar.sandbox.notify import Notifier
 from drawbar.sandbox.seed import Identities, Kind, plant, plant_environment
 from drawbar.sandbox.sign_in import Application, SignIn
 from drawbar.sandbox.store import Database, Store
+from drawbar.sandbox.switches import SwitchError, Switches, checked
 from drawbar.sandbox.wire import EXEMPT, CuttableProtocol, Endpoint, Latency, Reply, Request, Traffic
 
 ENVIRONMENT = "sandbox"  # of the ERP, the one that is always there
@@ -76,6 +77,7 @@ class SandboxOptions:
     control: bool = True
     erp_webhook_delay_s: float = ERP_WEBHOOK_DELAY_S
     crm_webhook_delay_s: float = CRM_WEBHOOK_DELAY_S
+    switches: Mapping[str, Any] = field(default_factory=dict)  # by name; those left out have their defaults
 
 
 class SandboxError(Exception):
@@ -126,6 +128,10 @@ async def _serve(
     *,
     signals: bool,
 ) -> None:
+    try:
+        checked(options.switches)
+    except SwitchError as error:
+        raise SandboxError(str(error)) from error
     certificates = ensure_certificates(options.state_dir)
     kept = _read_kept(options.state_dir)
     sockets = _bind(options, kept)
@@ -180,9 +186,10 @@ class _Machine:
             Store(name, database, clock, random_seed=options.random_seed) for name in ("erp", "crm")
         )
         is_new = erp_store.is_empty() and crm_store.is_empty()
-        self.erp_webhooks = ErpWebhooks(erp_store, notifier)
+        switches = Switches()
+        self.erp_webhooks = ErpWebhooks(erp_store, notifier, switches)
         self.erp_webhooks.settings.delay_s = options.erp_webhook_delay_s
-        self.crm_webhooks = CrmWebhooks(crm_store, notifier)
+        self.crm_webhooks = CrmWebhooks(crm_store, notifier, switches)
         self.crm_webhooks.settings.delay_s = options.crm_webhook_delay_s
         self.crm_webhooks.host = origins["crm"].partition("://")[2]
         sign_in = SignIn(
@@ -201,8 +208,16 @@ class _Machine:
             origin=origins["erp"],
             environment=ENVIRONMENT,
             webhooks=self.erp_webhooks,
+            switches=switches,
         )
-        crm = Dataverse(crm_store, sign_in=sign_in, grants=grants, origin=origins["crm"], webhooks=self.crm_webhooks)
+        crm = Dataverse(
+            crm_store,
+            sign_in=sign_in,
+            grants=grants,
+            origin=origins["crm"],
+            webhooks=self.crm_webhooks,
+            switches=switches,
+        )
         if is_new:
             plant(erp, crm, identities, options.seed, scale=options.scale, folder=options.data)
         environments = {ENVIRONMENT: erp}
@@ -217,11 +232,12 @@ class _Machine:
                 grants=grants,
                 origin=origins["erp"],
                 environment=name,
-                webhooks=ErpWebhooks(store, notifier, self.erp_webhooks.settings),
+                webhooks=ErpWebhooks(store, notifier, switches, self.erp_webhooks.settings),
+                switches=switches,
             )
-            environments[name].records.switches = erp.records.switches
             if not is_set_up:
                 plant_environment(environments[name], crm, identities, name)
+        switches.set(options.switches)  # after planting: what a seed holds does not depend on them
         self._environments = environments
         latencies = {name: Latency(options.latency_ms / 1000) for name in ("erp", "crm")}
         limits: dict[str, BusinessCentralLimits | DataverseLimits] = {
@@ -239,6 +255,7 @@ class _Machine:
             limits=limits,
             grants=grants,
             clock=clock,
+            switches=switches,
         )
         front = _Front(sign_in, control if options.control else None)
         self.endpoints = {
@@ -299,6 +316,9 @@ class _Front:
         self.caller = sign_in.caller
         self.refused = sign_in.refused
         self.failed = sign_in.failed
+
+    def weight(self, request: Request) -> int:  # noqa: ARG002 - the sign-in has no limits
+        return 1
 
     def target(self, request: Request) -> str:
         return EXEMPT if self._is_control(request) else self._sign_in.target(request)

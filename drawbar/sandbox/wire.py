@@ -93,6 +93,9 @@ class Service(Protocol):
     def handle(self, request: Request) -> Reply | Awaitable[Reply]:
         """Awaitable only where the service must itself ask somebody (a webhook's handshake)."""
 
+    def weight(self, request: Request) -> int:
+        """How many requests it counts for against the service's limits."""
+
     def refused(self, request: Request, refusal: Refusal) -> Reply:
         """The service's own way to say that a limit was reached."""
 
@@ -207,7 +210,7 @@ class Endpoint:
             if self._latency.seconds:
                 await asyncio.sleep(self._latency.seconds)
             return await self._handle(request)
-        ticket = await limits.admit(request.app)
+        ticket = await limits.admit(request.app, weight=service.weight(request))
         if isinstance(ticket, Refusal):
             return service.refused(request, ticket)
         started = time.monotonic()
