@@ -574,6 +574,7 @@ def parsed(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def turned_over(names: Iterable[str] = SWITCHES) -> dict[str, Answer]:
-    """Another value than the default for each of these switches that has a list of them: the first one there is."""
-    return {name: SWITCHES[name].others[0] for name in names if SWITCHES[name].others}
+def turned_over(names: Iterable[str] = SWITCHES, *, by: int = 1) -> dict[str, Answer]:
+    """Of each of these switches that lists its values another than the default: so many places on, or the last."""
+    chosen = ((name, SWITCHES[name].others) for name in names)
+    return {name: others[min(by, len(others)) - 1] for name, others in chosen if others}
