@@ -379,6 +379,14 @@ def sandbox(
             show_default="as here",
         ),
     ] = None,
+    switch: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--switch",
+            metavar="NAME=VALUE",
+            help="An answer to what the references leave open, see docs/sandbox.md; may be given several times.",
+        ),
+    ] = None,
     limits: Annotated[bool, typer.Option("--limits/--no-limits", help="Throttle as the services do.")] = True,
     latency_ms: Annotated[float, typer.Option("--latency-ms", min=0, help="Added to every request.")] = 0.0,
     control: Annotated[bool, typer.Option("--control/--no-control", help="Offer the control endpoint.")] = True,
@@ -408,7 +416,12 @@ def sandbox(
     from drawbar.sandbox.crm_webhooks import DELAY_S
     from drawbar.sandbox.seed_folder import FolderError
     from drawbar.sandbox.server import SandboxError, SandboxOptions, run
+    from drawbar.sandbox.switches import SwitchError, checked, parsed
 
+    try:
+        switches = checked(dict(parsed(text) for text in switch or ()))
+    except SwitchError as fault:
+        raise UsageError(f"--switch: {fault}") from fault
     kind = _check_seed(seed, scale)
     settings = open_settings()
     set_up_log(settings.log, stage="sandbox")
@@ -428,6 +441,7 @@ def sandbox(
         plain_http=plain_http,
         environments=tuple(environment or ()),
         clock=parse_when(clock, now=utc_now()) if clock is not None else None,
+        switches=switches,
         limits=limits,
         latency_ms=latency_ms,
         control=control,

@@ -588,6 +588,9 @@ class BusinessCentral:
         if len(requests) > BATCH:
             status = self._switches["erp_batch_too_long_status"]
             raise ErpError(status, "Internal_ServerError", f"The batch exceeds the maximum of {BATCH} operations.")
+        grouped = any({"atomicityGroup", "dependsOn"} & set(part) for part in requests if isinstance(part, dict))
+        if grouped and self._switches["erp_batch_groups"] == "refused":
+            raise ErpError(400, "BadRequest", "The members 'atomicityGroup' and 'dependsOn' are not supported.")
         preferences = call.request.preferences()
         snapshot = call.request.headers.get("isolation", "").lower() == "snapshot"
         go_on = preferences.get("odata.continue-on-error", "false") != "false"

@@ -18,6 +18,8 @@ from drawbar.sandbox.odata import (
     Segment,
     compile_filter,
     parse_filter,
+    parse_order,
+    sort_rows,
     split_list,
     unquote_key,
 )
@@ -132,10 +134,22 @@ class EntityDefinitions:
         if "$filter" in options:
             predicate = compile_filter(parse_filter(options["$filter"]), _AnyShape())
             rows = [row for row in rows if predicate(row)]
+        if {"$orderby", "$top"} & set(options):
+            rows = self._some(rows, options)
         return {
             "@odata.context": f"{self._base_url}/$metadata#{name}",
             "value": [_chosen(row, options) for row in rows],
         }
+
+    def _some(self, rows: list[Described], options: Mapping[str, str]) -> list[Described]:
+        if self._switches["crm_metadata_options"] == "refused":
+            raise CrmError(400, "0x80060888", "Metadata is queried without $orderby and $top.")
+        if "$orderby" in options:
+            sort_rows(rows, parse_order(options["$orderby"], _AnyShape()), row_of=lambda row: row)
+        top = options.get("$top", str(len(rows)))
+        if not top.isdigit():
+            raise CrmError(400, "0x80060888", "The value of $top is not a whole number.")
+        return rows[: int(top)]
 
     def _one(self, name: str, row: Described, options: Mapping[str, str]) -> Described:
         return {"@odata.context": f"{self._base_url}/$metadata#{name}/$entity", **_chosen(row, options)}

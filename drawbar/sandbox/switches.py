@@ -380,6 +380,13 @@ _ERP_BEHAVIOUR = (
         f"{_ERP}/developer/devenv-connect-apps-tips",
     ),
     _open(
+        "erp_batch_groups",
+        "erp",
+        "What of `atomicityGroup` and `dependsOn` in a `$batch`?",
+        {"ignored": "ignored", "refused": "400 `BadRequest`"},
+        f"{_ERP}/developer/devenv-connect-apps-tips",
+    ),
+    _open(
         "erp_snapshot_first_failure",
         "erp",
         "What responses has a snapshot batch of which the first request failed?",
@@ -475,6 +482,13 @@ _CRM_BEHAVIOUR = (
         "Are numbers of quotes, orders and invoices unique?",
         {"unique": "yes", "free": "no"},
         f"{_CRM}/autonumber-fields",
+    ),
+    _open(
+        "crm_metadata_options",
+        "crm",
+        "Do lists of `EntityDefinitions` take `$top` and `$orderby`?",
+        {"refused": "400 `0x80060888`", "honoured": "yes"},
+        f"{_CRM}/webapi/query-metadata-web-api",
     ),
     _open(
         "crm_bypass_skips_webhooks",

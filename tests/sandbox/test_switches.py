@@ -404,6 +404,15 @@ def a_batch_with_a_failure(both: Both) -> Any:
     return [response["status"] for response in both.batch(*parts).json()["responses"]]
 
 
+@shows("erp_batch_groups", 200, 400)
+def a_batch_with_a_dependency(both: Both) -> Any:
+    parts = [
+        {"method": "GET", "url": "companies", "id": "1"},
+        {"method": "GET", "url": "companies", "dependsOn": ["1"]},
+    ]
+    return both.batch(*parts).status_code
+
+
 @shows("erp_snapshot_first_failure", [404], [404, 201])
 def a_snapshot_batch_whose_first_request_fails(both: Both) -> Any:
     base, name = f"companies({both.info['erp']['company_id']})", f"Snapshot {uuid.uuid4()}"
@@ -522,6 +531,15 @@ def an_order_of_a_number_that_there_is(both: Both) -> Any:
     customer = f"/accounts({both.account()['accountid']})"
     order = {"name": "Again", "ordernumber": number, "customerid_account@odata.bind": customer}
     return both.crm.post("salesorders", order).status_code
+
+
+@shows("crm_metadata_options", None, ["uomschedule", "uom"])
+def a_part_of_the_metadata(both: Both) -> Any:
+    uoms = "LogicalName eq 'uomschedule' or LogicalName eq 'uom' or LogicalName eq 'team'"
+    path = f"EntityDefinitions?$select=LogicalName&$filter={uoms}&$orderby=LogicalName desc"
+    replies = [both.crm.get(f"{path}&$top=2"), both.crm.get(f"{path}&$top=many")]
+    assert (400, "0x80060888") == error_code(replies[1])
+    return [row["LogicalName"] for row in replies[0].json()["value"]] if replies[0].status_code == 200 else None
 
 
 @shows("crm_bypass_skips_webhooks", ["Second"], ["First", "Second"])
