@@ -23,6 +23,7 @@ from drawbar.sandbox.store import Values
 
 Allow = Callable[[Entity, Operation], None]
 WON, CLOSED, REVISED = 2, 3, 7  # states of a quote, and the status of one that was revised
+INVOICED = 4  # state of an order
 _NOT_COPIED = frozenset(
     (
         "importsequencenumber",
@@ -100,6 +101,13 @@ BOUND = {"PublishProductHierarchy": "product", **{name: table for name, (table, 
 class CrmActions:
     def __init__(self, records: CrmRecords) -> None:
         self._records = records
+
+    def is_unbound(self, name: str) -> bool:
+        return name in UNBOUND and not (name in _LOCKS and self._records.switches["crm_lock_pricing"] == "bound")
+
+    def is_bound_to(self, name: str, entity: Entity) -> bool:
+        is_unbound_alone = name in _LOCKS and self._records.switches["crm_lock_pricing"] == "unbound"
+        return BOUND.get(name) == entity.logical and not is_unbound_alone
 
     def run(self, name: str, body: Values, *, user: Values, allow: Allow) -> Made | None:
         """An action that is bound to nothing. Raises CrmError when it may not be carried out."""
@@ -186,8 +194,9 @@ class CrmActions:
         match entity.logical, state:
             case "opportunity", _:
                 changes["actualclosedate"] = when[:10]
+                is_estimated = state == 1 and self._records.switches["crm_actual_value"] == "estimated"
                 changes["actualvalue"] = activity.get(
-                    "actualrevenue", before.get("estimatedvalue") if state == 1 else 0
+                    "actualrevenue", before.get("estimatedvalue") if is_estimated else 0
                 )
             case "quote", _:
                 changes["closedon"] = when
@@ -226,6 +235,9 @@ class CrmActions:
         elif source.table == "quote":
             self._win(entity, row_id, body, user=user, allow=allow)
             more = {"ispricelocked": True, "ordercreationmethod": 776160001}
+        elif name == "ConvertSalesOrderToInvoice" and self._records.switches["crm_invoiced_order"] == "invoiced":
+            allow(entity, "write")
+            self._alter(entity, row_id, {"statecode": INVOICED, "statuscode": 100003}, user=user)
         return Made(other, self._copy(source, target, row_id, more, user=user), columns)
 
     def _win(self, entity: Entity, row_id: str, body: Values, *, user: Values, allow: Allow) -> None:

@@ -18,6 +18,7 @@ from drawbar.sandbox.switches import Switches
 
 MAX_COLUMNS = 16  # of one key
 _ALLOWED = frozenset(("Decimal", "Integer", "String", "DateTime", "Picklist", *LOOKUPS))
+_RESERVED = re.compile(r"[/<>*%&:\\?+]")  # characters that the documentation says do not work in an address
 _PART = re.compile(r"\s*(\w+)\s*=\s*('(?:[^']|'')*'|[^,']*)\s*(?:,|\Z)")
 _NAMESPACE = uuid.UUID("2f4c1a5e-7d0b-4c39-9a41-5b8f6f0f3d27")
 
@@ -82,6 +83,8 @@ class AlternateKeys:
             if attribute is None:
                 raise _not_defined(entity)
             given[attribute.name] = _literal(entity, attribute, value)
+            if _RESERVED.search(value) and self._switches["crm_key_characters"] == "refused":
+                raise CrmError(400, "0x80060888", f"Error in query syntax: the key '{text}' has a reserved character.")
             position = match.end()
         wanted = tuple(sorted(given))
         if not any(key.columns == wanted and key.active for key in self.of(entity)):

@@ -12,7 +12,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlsplit
 
-from drawbar.sandbox.crm_actions import BOUND, UNBOUND, CrmActions
+from drawbar.sandbox.crm_actions import CrmActions
 from drawbar.sandbox.crm_batch import (
     BatchOperation,
     ChangeSet,
@@ -168,7 +168,7 @@ class Dataverse:
                 return self._who_am_i(call)
             case "EntityDefinitions":
                 return self._definition(call, segments)
-        if first.name in UNBOUND and len(segments) == 1 and first.key is None:
+        if self._actions.is_unbound(first.name) and len(segments) == 1 and first.key is None:
             return self._act(call, first.name)
         entity = self.records.by_set.get(first.name)
         if entity is None:
@@ -235,7 +235,7 @@ class Dataverse:
 
     def _act_on(self, call: _Call, entity: Entity, row_id: str, name: str) -> Reply:
         """An action that is bound to a row."""
-        if BOUND.get(name) != entity.logical:
+        if not self._actions.is_bound_to(name, entity):
             raise CrmError(404, "0x80060888", f"Resource not found for the segment '{_NAMESPACE}{name}'.")
         self._actions.run_on(
             name, entity, row_id, user=call.user, allow=lambda table, right: self._allow(call, table, right)

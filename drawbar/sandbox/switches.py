@@ -226,6 +226,13 @@ _STATUSES_AND_CODES = (
         f"{_CRM}/webapi/compose-http-requests-handle-errors",
     ),
     _open(
+        "crm_currency_code_status",
+        "crm",
+        "Status of a currency code that another currency has, `0x80048cf3`?",
+        {400: "a bad request", 412: "a condition that fails, as of other keys"},
+        f"{_CRM}/reference/web-service-error-codes",
+    ),
+    _open(
         "crm_taken_answer",
         "crm",
         "What answers an id or a number that another row has?",
@@ -425,6 +432,20 @@ _ERP_BEHAVIOUR = (
         f"{_ERP}/api-reference/v2.0/resources/dynamics_contact",
     ),
     _open(
+        "erp_customer_contact_type",
+        "erp",
+        "Of which `type` is the contact of a customer?",
+        {"customer": "the customer's own", "Company": "always a company"},
+        f"{_ERP}/api-reference/v2.0/resources/dynamics_contact",
+    ),
+    _open(
+        "erp_posted_due_date",
+        "erp",
+        "Can `dueDate` of a posted invoice be written?",
+        {"refused": "no, nothing of it", "written": "yes, it alone"},
+        f"{_ERP}/api-reference/v2.0/api/dynamics_salesinvoice_update",
+    ),
+    _open(
         "erp_opportunity_delete",
         "erp",
         "Which opportunities can be deleted?",
@@ -475,6 +496,41 @@ _CRM_BEHAVIOUR = (
         "How many alternate keys can a table have?",
         {10: "as in current releases", 5: "as in older ones"},
         f"{_CRM}/define-alternate-keys-entity",
+    ),
+    _open(
+        "crm_key_characters",
+        "crm",
+        "Are characters such as `/`, `&`, `+` taken in the value of an alternate key in an address?",
+        {"taken": "yes, percent-encoded", "refused": "400 `0x80060888`"},
+        f"{_CRM}/define-alternate-keys-entity",
+    ),
+    _open(
+        "crm_price_list_names",
+        "crm",
+        "Are names of price lists unique?",
+        {"unique": "yes, 400 `0x80043b0f`", "free": "no"},
+        f"{_CRM}/reference/entities/pricelevel",
+    ),
+    _open(
+        "crm_actual_value",
+        "crm",
+        "What is `actualvalue` of a won opportunity whose closing says nothing?",
+        {"estimated": "its estimated value", "zero": "0"},
+        "learn.microsoft.com/dynamics365/sales/developer/entities/opportunity",
+    ),
+    _open(
+        "crm_invoiced_order",
+        "crm",
+        "What state has an order after `ConvertSalesOrderToInvoice`?",
+        {"as_before": "that of before", "invoiced": "invoiced"},
+        "learn.microsoft.com/dynamics365/customerengagement/on-premises/developer/order-entity",
+    ),
+    _open(
+        "crm_lock_pricing",
+        "crm",
+        "To what are `Lock…Pricing` and `Unlock…Pricing` bound?",
+        {"both": "to a row, or to nothing", "unbound": "to nothing", "bound": "to a row"},
+        "learn.microsoft.com/dynamics365/customerengagement/web-api/locksalesorderpricing",
     ),
     _open(
         "crm_document_numbers",
@@ -541,6 +597,7 @@ _STATUS_OF: Mapping[str, str] = {
     "0x80072560": "crm_not_a_member_status",
     "0x80040225": "crm_disabled_owner_status",
     "0x80040227": "crm_delete_blocked_status",
+    "0x80048cf3": "crm_currency_code_status",
 }
 
 

@@ -17,7 +17,7 @@ import pytest
 from drawbar.sandbox.server import SandboxError, SandboxOptions, start_in_thread
 from drawbar.sandbox.switches import SWITCHES, UNDOCUMENTED, Answer, parsed, turned_over
 from drawbar.sandbox.switches import SwitchError as NoSuchSwitch
-from tests.sandbox.catalogue import Shop
+from tests.sandbox.catalogue import Shop, key, made
 from tests.sandbox.client import Client, Control, Info, error_code, eventually
 from tests.sandbox.conftest import Receiver
 
@@ -237,6 +237,12 @@ def a_currency_that_is_in_use(both: Both) -> Any:
     return error_code(both.crm.delete(f"transactioncurrencies({currency})"))
 
 
+@shows("crm_currency_code_status", (400, "0x80048cf3"), (412, "0x80048cf3"))
+def a_currency_code_that_is_taken(both: Both) -> Any:
+    body = {"isocurrencycode": "EUR", "currencyname": "Euro", "currencysymbol": "e", "exchangerate": 2}
+    return error_code(both.crm.post("transactioncurrencies", {**body, "currencyprecision": 2}))
+
+
 @shows("crm_taken_answer", (412, "0x80040237"), (412, "0x80073002"), (400, "0x80073002"))
 def a_number_and_an_id_that_are_taken(both: Both) -> Any:
     shop = Shop(both.crm)
@@ -449,6 +455,24 @@ def a_contact_of_no_type(both: Both) -> Any:
     return tuple(both.erp.post("contacts", body).json()["type"] for body in bodies)
 
 
+@shows("erp_customer_contact_type", "Person", "Company")
+def the_contact_of_a_person_who_buys(both: Both) -> Any:
+    customer = both.customer(type="Person")
+    contacts = both.erp.rows(f"customers({customer['id']})/contactsInformation")
+    return both.erp.get(f"contacts({contacts[0]['contactId']})").json()["type"]
+
+
+@shows("erp_posted_due_date", (400, 400), (200, 400))
+def an_invoice_that_is_posted(both: Both) -> Any:
+    item = both.erp.rows("items?$filter=type eq 'Service'&$top=1")[0]["id"]
+    lines = [{"lineType": "Item", "itemId": item, "quantity": 1, "unitPrice": 5}]
+    body = {"customerId": both.customer()["id"], "salesInvoiceLines": lines}
+    path = f"salesInvoices({both.erp.post('salesInvoices', body).json()['id']})"
+    assert 204 == both.erp.post(f"{path}/Microsoft.NAV.post", {}).status_code
+    changes = ({"dueDate": "2031-01-02"}, {"dueDate": "2031-01-03", "email": "a@example.com"})
+    return tuple(both.erp.patch(path, change, tag="*").status_code for change in changes)
+
+
 @shows("erp_opportunity_delete", 204, 400)
 def an_opportunity_not_yet_begun(both: Both) -> Any:
     contact = both.erp.post("contacts", {"displayName": "Chance"}).json()
@@ -523,6 +547,54 @@ def many_alternate_keys(both: Both) -> Any:
     for reply in made:
         both.crm.delete(reply.headers["OData-EntityId"])
     return len(made)
+
+
+@shows("crm_key_characters", 200, 400)
+def a_key_with_a_slash(both: Both) -> Any:
+    body = {"SchemaName": "s_number", "KeyAttributes": ["accountnumber"]}
+    key = both.crm.post("EntityDefinitions(LogicalName='account')/Keys", body).headers["OData-EntityId"]
+    number = uuid.uuid4().hex[:8]
+    for accountnumber in (number, f"{number}/1"):
+        both.account(accountnumber=accountnumber)
+    assert 200 == both.crm.get(f"accounts(accountnumber='{number}')").status_code
+    status = both.crm.get(f"accounts(accountnumber='{number}%2F1')").status_code
+    both.crm.delete(key)
+    return status
+
+
+@shows("crm_price_list_names", [204, 400], [204, 204])
+def a_price_list_of_a_name_that_there_is(both: Both) -> Any:
+    name = f"List {uuid.uuid4().hex[:8]}"
+    return [both.crm.post("pricelevels", {"name": name}).status_code for _ in range(2)]
+
+
+@shows("crm_actual_value", 70, 0)
+def a_won_opportunity(both: Both) -> Any:
+    customer = f"/accounts({both.account()['accountid']})"
+    body = {"name": "Chance", "estimatedvalue": 70, "isrevenuesystemcalculated": False}
+    path = made(both.crm, "opportunities", {**body, "customerid_account@odata.bind": customer})
+    closing = {"subject": "Won", "opportunityid@odata.bind": f"/{path}"}
+    assert 204 == both.crm.post("WinOpportunity", {"OpportunityClose": closing, "Status": 3}).status_code
+    return both.crm.get(path).json()["actualvalue"]
+
+
+@shows("crm_invoiced_order", 0, 4)
+def an_order_that_became_an_invoice(both: Both) -> Any:
+    order = Shop(both.crm).document("salesorders")
+    body = {"SalesOrderId": key(order), "ColumnSet": {"AllColumns": True}}
+    assert 200 == both.crm.post("ConvertSalesOrderToInvoice", body).status_code
+    return both.crm.get(order).json()["statecode"]
+
+
+@shows("crm_lock_pricing", (204, 204), (404, 204), (204, 404))
+def prices_that_are_locked(both: Both) -> Any:
+    """By the action of a row, and by that of none."""
+    bound, unbound = (Shop(both.crm).document("salesorders") for _ in range(2))
+    replies = (
+        both.crm.post(f"{bound}/Microsoft.Dynamics.CRM.LockSalesOrderPricing", {}),
+        both.crm.post("LockSalesOrderPricing", {"SalesOrderId": key(unbound)}),
+    )
+    return tuple(reply.status_code for reply in replies)
 
 
 @shows("crm_document_numbers", 412, 204)
