@@ -560,7 +560,8 @@ class BusinessCentral:
         if method == "GET":
             return self._ok({"@odata.context": f"{context}/$entity", **self.webhooks.shown(stored)})
         tag = call.request.headers.get("if-match")
-        if not tag and method == "PATCH":
+        needs_tag = method == "PATCH" or (method == "DELETE" and not self._switches["erp_delete_without_if_match"])
+        if not tag and needs_tag:
             raise ErpError(400, "BadRequest_InvalidToken", "The If-Match header is required for this request.")
         if tag and tag.strip() != "*" and not is_etag_of(tag.strip(), stored.version):
             raise ErpError(409, "Request_EntityChanged", "Another user has already changed the record.")

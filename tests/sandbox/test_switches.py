@@ -20,6 +20,7 @@ from drawbar.sandbox.switches import SwitchError as NoSuchSwitch
 from tests.sandbox.catalogue import Shop, key, made
 from tests.sandbox.client import Client, Control, Info, error_code, eventually
 from tests.sandbox.conftest import Receiver
+from tests.sandbox.rounds import ROUNDS
 
 NOBODY = "00000000-0000-4000-8000-00000000dead"
 
@@ -387,6 +388,9 @@ def a_delete_without_if_match(both: Both) -> Any:
     path = f"customers({both.customer()['id']})"
     reply = both.erp.delete(path)
     assert (404 if reply.status_code == 204 else 204) == both.erp.delete(path, tag="*").status_code
+    subscription = f"{both.erp.root}/subscriptions('{both.subscribe('customers').json()['subscriptionId']}')"
+    assert reply.status_code == both.erp.delete(subscription).status_code
+    both.erp.delete(subscription, tag="*")
     return reply.status_code
 
 
@@ -651,7 +655,7 @@ def both(info: Info, erp: Client, crm: Client, control: Control, receiver: Recei
     yield Both(info=info, erp=erp, crm=crm, control=control, receiver=receiver)
     control("DELETE", "switches")
     for row in erp.get(f"{erp.root}/subscriptions").json()["value"]:
-        erp.delete(f"{erp.root}/subscriptions('{row['subscriptionId']}')")
+        erp.delete(f"{erp.root}/subscriptions('{row['subscriptionId']}')", tag="*")
 
 
 class TestSwitch:
@@ -668,6 +672,11 @@ class TestSwitch:
 
     def test_is_seen_for_every_value_of_every_one(self):
         assert {name for name, switch in SWITCHES.items() if switch.does} == set(PROBES)
+
+    def test_has_each_of_its_values_in_one_of_the_rounds(self):
+        """Which the clients are run under."""
+        for switch in (switch for switch in SWITCHES.values() if switch.does):
+            assert set(switch.does) <= {values.get(switch.name, switch.default) for values in ROUNDS.values()}
 
     def test_says_where_its_question_is_left_open(self):
         for switch in SWITCHES.values():
