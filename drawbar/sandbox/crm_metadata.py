@@ -274,7 +274,7 @@ def _key(entity: Entity, key: Key) -> Described:
         "SchemaName": key.schema,
         "EntityLogicalName": entity.logical,
         "KeyAttributes": list(key.columns),
-        "EntityKeyIndexStatus": "Active" if key.active else "Failed",
+        "EntityKeyIndexStatus": key.status,
         "IsCustomizable": _managed(value=True),
         "IsManaged": False,
         "DisplayName": _label(key.schema),

@@ -498,6 +498,13 @@ _CRM_BEHAVIOUR = (
         f"{_CRM}/define-alternate-keys-entity",
     ),
     _open(
+        "crm_key_index",
+        "crm",
+        "When is the index of a new alternate key built?",
+        {"at_once": "with the key", "in_background": "`Pending` for 2 seconds"},
+        f"{_CRM}/define-alternate-keys-entity",
+    ),
+    _open(
         "crm_key_characters",
         "crm",
         "Are characters such as `/`, `&`, `+` taken in the value of an alternate key in an address?",

@@ -553,6 +553,30 @@ def many_alternate_keys(both: Both) -> Any:
     return len(made)
 
 
+@shows("crm_key_index", ["Active", "Active", "Failed"], ["Pending", "Active", "Failed"])
+def the_index_of_a_new_key(both: Both) -> Any:
+    """A key identifies nothing, and forbids nothing, while it is built."""
+    kind, numbers = "EntityDefinitions(LogicalName='account')/Keys", {"SchemaName": "s_number", "KeyAttributes": []}
+    for number in ("one", "two", "two"):
+        both.account(telephone3=number, fax=None if number == "two" else number)
+    made = [
+        both.crm.post(kind, {**numbers, "SchemaName": f"s_{name}", "KeyAttributes": [name]}).headers["OData-EntityId"]
+        for name in ("fax", "telephone3")
+    ]
+    first = both.crm.get(made[0]).json()["EntityKeyIndexStatus"]
+    used = both.crm.get("accounts(fax='one')").status_code
+    assert (200 if first == "Active" else 400) == used
+    both.control("POST", "clock", {"advance_s": 2})
+    later = [both.crm.get(path).json()["EntityKeyIndexStatus"] for path in made]
+    assert 200 == both.crm.get("accounts(fax='one')").status_code
+    for path in made:
+        both.crm.delete(path)
+    both.control("POST", "clock", {"reset": True})
+    for row in both.crm.rows("accounts?$filter=telephone3 ne null"):
+        both.crm.delete(f"accounts({row['accountid']})")
+    return [first, *later]
+
+
 @shows("crm_key_characters", 200, 400)
 def a_key_with_a_slash(both: Both) -> Any:
     body = {"SchemaName": "s_number", "KeyAttributes": ["accountnumber"]}
