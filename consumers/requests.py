@@ -105,6 +105,7 @@ def _on(
 
 _ERP, _CRM = System.ERP, System.CRM
 _KEYED = "update delete read"
+_DENIED = ("Authorization_RequestDenied", "Authorization_RequestForbidden")
 _DEADLOCK = r"deadlock|locked by another|try again"
 
 STATUS_TABLE: tuple[Row, ...] = (
@@ -112,6 +113,7 @@ STATUS_TABLE: tuple[Row, ...] = (
     _on((200, 299), Meaning.UNSURE, is_json=False),
     _on((200, 299), Meaning.DONE),
     _on((300, 399), Meaning.SHUT),
+    _on(401, Meaning.FORBIDDEN, *_DENIED, system=_ERP),
     _on(401, Meaning.SHUT),
     _on(407, Meaning.SHUT),
     _on(408, Meaning.UNSURE),
@@ -128,7 +130,7 @@ STATUS_TABLE: tuple[Row, ...] = (
     _on(412, Meaning.CHANGED, system=_ERP, verbs="update delete"),
     _on(400, Meaning.TAKEN, "Internal_EntityWithSameKeyExists", system=_ERP, verbs="create update"),
     _on(409, Meaning.TAKEN, "Internal_EntityWithSameKeyExists", system=_ERP, verbs="create update"),
-    _on(404, Meaning.SHUT, "Internal_CompanyNotFound", system=_ERP),
+    _on((400, 404), Meaning.SHUT, "Internal_CompanyNotFound", system=_ERP),
     _on(
         404,
         Meaning.MISSING,
@@ -143,14 +145,9 @@ STATUS_TABLE: tuple[Row, ...] = (
     _on(400, Meaning.MISSING, "Application_FilterErrorException", system=_ERP, verbs="find"),
     _on(400, Meaning.FAULT, "Application_DialogException", system=_ERP, text=_DEADLOCK),
     _on(409, Meaning.FAULT, "Internal_ServerError", system=_ERP),
-    _on(
-        (400, 401),
-        Meaning.FORBIDDEN,
-        "Authorization_RequestDenied",
-        "Authorization_RequestForbidden",
-        system=_ERP,
-    ),
-    # The CRM. Some builds leave the code of a failed precondition empty; what was asked says which one it was.
+    _on(400, Meaning.FORBIDDEN, *_DENIED, system=_ERP),
+    # The CRM. Some builds leave codes empty; what was asked, or the text, says which one it was.
+    _on(412, Meaning.TAKEN, "", system=_CRM, verbs="update", text=r"already exists"),
     _on(412, Meaning.CHANGED, "0x80060882", "", system=_CRM, verbs="update delete"),
     _on(412, Meaning.TAKEN, "0x80060882", "", system=_CRM, verbs="create"),
     _on(
@@ -163,7 +160,9 @@ STATUS_TABLE: tuple[Row, ...] = (
         system=_CRM,
         verbs="create update",
     ),
+    _on(400, Meaning.TAKEN, "0x80073002", system=_CRM, verbs="create update"),
     _on(404, Meaning.MISSING, "0x80040217", system=_CRM, verbs=_KEYED),
+    _on(404, Meaning.MISSING, "", system=_CRM, verbs=_KEYED, text=r"does not exist"),
     _on(400, Meaning.FORBIDDEN, "0x80040220", "0x80040231", "0x80048306", "0x80048405", system=_CRM),
 )
 

@@ -17,6 +17,13 @@ from schemas.records import System
 
 _PRIVILEGE = re.compile(r"\bprv\w+|\bTableData [^():]+")
 _CODE = re.compile(r"[A-Za-z0-9_]{1,80}")
+_DOES_NOT_EXIST = re.compile(r"does not exist", re.IGNORECASE)
+# The ERP's documentation gives no status for these; other ones than here were seen.
+_STATUS_OF_CODE = {
+    "Authorization_RequestDenied": 403,
+    "Authorization_RequestForbidden": 403,
+    "Internal_CompanyNotFound": 404,
+}
 TIMEOUT_S = 60.0
 _PASSES = frozenset({408, 429, 500, 502, 503, 504})  # the same request may be answered a moment later
 
@@ -76,20 +83,32 @@ class Asker:
 
     def refusal(self, what: str, reply: Reply) -> DrawbarError:
         """The coded error that a refusal stands for."""
-        system, code = self.system, error_code(reply)
+        system, code, status = self.system, error_code(reply), known_status(reply)
         text = f"the {system.upper()} refuses {what}: status {reply.status}" + (f", {code}" if code else "")
-        if reply.status == 401:
+        if status == 401:
             return TokenRefused(text, where=f"{system}.scope, {system}.client_id")
-        if reply.status == 403:
+        if status == 403:
             named = _PRIVILEGE.search(str(error_of(reply).get("message", "")))
             privilege = f", missing {named[0].strip()}" if named else ""
             where, next_step = f"application {system}.client_id", self.when_forbidden or PrivilegeMissing.next_step
             return PrivilegeMissing(text + privilege, where=where, next_step=next_step)
-        if reply.status in _PASSES:
+        if status in _PASSES:
             return Unreachable(text, where=f"{system}.base_url", next_step="try again later")
-        if reply.status == 404:
+        if status == 404:
             return SettingsError(text, where=f"{system}.base_url", next_step="check the service root")
         return self.refused(text, where=f"{system}.base_url")
+
+
+def known_status(reply: Reply) -> int:
+    """The status of a refusal, or the one that its code stands for where services differ in it."""
+    return _STATUS_OF_CODE.get(error_code(reply), reply.status)
+
+
+def says_missing(reply: Reply) -> bool:
+    """Whether a service itself says that there is no such record; older builds of the CRM say it without a code."""
+    if reply.status != 404 or not reply.is_json:
+        return False
+    return bool(error_code(reply)) or _DOES_NOT_EXIST.search(str(error_of(reply).get("message", ""))) is not None
 
 
 def error_code(reply: Reply) -> str:

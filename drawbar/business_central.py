@@ -69,6 +69,10 @@ class BusinessCentral:
     def collection_path(self, entity: Entity) -> str:
         return f"companies({self.company_id})/{entity.entity_set}"
 
+    def webhook_catalogue_path(self) -> str:
+        """Of the sets that can be subscribed: another API of the environment, beside that of the service root."""
+        return f"../microsoft/runtime/beta/companies({self.company_id})/webhookSupportedResources"
+
     def key_path(self, entity: Entity, record_id: str) -> str:
         return f"{self.collection_path(entity)}({record_id})"
 

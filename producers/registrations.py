@@ -48,7 +48,7 @@ class Deed(str, Enum):
     REMOVED = "removed"
     MISSING = "missing"
     DIFFERS = "differs"
-    NOT_OFFERED = "not offered"  # the CRM has no such message for the entity
+    NOT_OFFERED = "not offered"  # the ERP does not tell of the entity, the CRM has no such message for it
     FOREIGN = "another address"  # somebody else is told of the same records, or we were once, elsewhere
     FAILED = "failed"
 
@@ -134,7 +134,7 @@ class ErpSubscriptions:
 
         def judge(entity: str, ours: Sequence[Subscription]) -> Found:
             if not ours:
-                return self._found(entity, Deed.MISSING)
+                return self._found(entity, Deed.MISSING if self._is_offered(entity) else Deed.NOT_OFFERED)
             why = self._fault_of(entity, ours[0])
             return self._found(entity, Deed.DIFFERS if why else Deed.KEPT, why or f"ends {_when(ours[0].expires)}")
 
@@ -193,9 +193,21 @@ class ErpSubscriptions:
         try:
             self._asker.ask("POST", "subscriptions", body=self._body(entity))
         except WebhookRefused:
-            if not any(there.url == self._address_of(entity) for there in self._listed()):
-                raise
+            if any(there.url == self._address_of(entity) for there in self._listed()):
+                return self._found(entity, Deed.MADE)
+            if not self._is_offered(entity):
+                return self._found(entity, Deed.NOT_OFFERED)
+            raise
         return self._found(entity, Deed.MADE)
+
+    def _is_offered(self, entity: str) -> bool:
+        """Whether the ERP's catalogue names the entity, or cannot be read."""
+        resource = f"v2.0/{entity_of(System.ERP, entity).entity_set}"
+        query = {"$filter": f"resource eq '{resource}'"}
+        try:
+            return bool(self._asker.rows(with_query(self._adapter.webhook_catalogue_path(), query)))
+        except DrawbarError:
+            return True
 
     def _renew(self, entity: str, there: Subscription, why: str) -> Found:
         """Under the version that was read. A subscription that is gone meanwhile is made anew."""

@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Any, ClassVar, Protocol
 
-from drawbar.asking import error_code
+from drawbar.asking import error_code, known_status, says_missing
 from drawbar.business_central import BusinessCentral
 from drawbar.dataverse import Dataverse
 from drawbar.entities import Entity, Joined, SystemAdapter, with_query
@@ -183,7 +183,7 @@ class _ODataSource:
     def record(self, record_id: str) -> Observed | Unreadable | None:
         path = with_query(self._adapter.key_path(self._entity, record_id), self._query)
         reply = self._ask(path, {})
-        if reply.status == 404 and reply.is_json and error_code(reply):
+        if says_missing(reply):
             return None
         return self._read(self._answer(reply))
 
@@ -387,7 +387,7 @@ def to_fault(reply: Reply, now: datetime) -> SourceFault:
     """What a reply that is not the answer hoped for means."""
     code = error_code(reply)
     detail = f"status {reply.status}" + (f", {code}" if code else "") + ("" if reply.is_json else ", not JSON")
-    failure = FAILURES_BY_CODE.get(code) or FAILURES.get(reply.status)
+    failure = FAILURES_BY_CODE.get(code) or FAILURES.get(known_status(reply))
     if failure is None:
         failure = _DOWN if reply.status >= 500 else _NONSENSE
     if not reply.is_json and failure.next is Next.STOP and reply.status not in (401, 403):

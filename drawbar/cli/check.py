@@ -229,9 +229,11 @@ def probe_api(
 
 
 def _company(http: Http, company_id: str) -> Finding:
+    from drawbar.asking import known_status
+
     reply = _asker(http, System.ERP).answer("GET", f"companies({company_id})")
     fault: DrawbarError | None = None
-    if reply.status == 404:
+    if known_status(reply) == 404:
         fault = SettingsError(
             "erp.company_id names no company of this service",
             where="DRAWBAR_ERP__COMPANY_ID, DRAWBAR_ERP__BASE_URL",
@@ -251,6 +253,8 @@ def _default_fields(mappings: Iterable[EntityMapping], system: System, entity: s
 
 def _entity(http: Http, adapter: SystemAdapter, entity: Entity, fields: Iterable[str], where: str) -> Iterator[Finding]:
     """Whether the records can be read, and whether every field of the mappings is there."""
+    from drawbar.asking import known_status
+
     names = sorted(fields)
     what = f"{adapter.system} {entity.name}"
     if adapter.system is System.CRM:
@@ -262,7 +266,7 @@ def _entity(http: Http, adapter: SystemAdapter, entity: Entity, fields: Iterable
         reply = _read(http, adapter, entity, [name for name in names if name in known])
     else:
         reply = _read(http, adapter, entity, names)
-        refused = reply.status == 400
+        refused = known_status(reply) == 400
         missing = [name for name in names if refused and _read(http, adapter, entity, [name]).status == 400]
         if missing:
             reply = _read(http, adapter, entity, [name for name in names if name not in missing])

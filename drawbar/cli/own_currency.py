@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 RATE_DECIMALS = 10  # as the CRM keeps them
 PRECISION = 2  # decimals of an amount, where nobody says otherwise (R321)
-TAKEN = "0x80048cf3"  # the CRM has a currency of this code already
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +77,6 @@ def own_currency(system: Running) -> OwnCurrency:
 
 def settle(asker: Asker, wanted: OwnCurrency, *, may_write: bool) -> Done:
     """Make the row, or put its rate right. A row made by somebody else meanwhile is as good. Raises DrawbarError."""
-    from drawbar.asking import error_code
-
     there = row_of(asker, wanted.code)
     if there is None and not may_write:
         return Done(currency=wanted, state="missing")
@@ -87,7 +84,7 @@ def settle(asker: Asker, wanted: OwnCurrency, *, may_write: bool) -> Done:
         reply = asker.answer("POST", "transactioncurrencies", body=wanted.body())
         if 200 <= reply.status < 300:
             return Done(currency=wanted, state="made")
-        there = row_of(asker, wanted.code) if error_code(reply) == TAKEN else None
+        there = row_of(asker, wanted.code)
         if there is None:
             raise asker.refusal("a new currency", reply)
     rate = Decimal(str(there["exchangerate"]))

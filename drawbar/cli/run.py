@@ -379,6 +379,14 @@ def sandbox(
             show_default="as here",
         ),
     ] = None,
+    switch: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--switch",
+            metavar="NAME=VALUE",
+            help="An answer to what the references leave open, see docs/sandbox.md; may be given several times.",
+        ),
+    ] = None,
     limits: Annotated[bool, typer.Option("--limits/--no-limits", help="Throttle as the services do.")] = True,
     servers: Annotated[
         int, typer.Option("--servers", min=1, help="Web servers of the CRM; each throttles for itself.")
@@ -411,7 +419,12 @@ def sandbox(
     from drawbar.sandbox.crm_webhooks import DELAY_S
     from drawbar.sandbox.seed_folder import FolderError
     from drawbar.sandbox.server import SandboxError, SandboxOptions, run
+    from drawbar.sandbox.switches import SwitchError, checked, parsed
 
+    try:
+        switches = checked(dict(parsed(text) for text in switch or ()))
+    except SwitchError as fault:
+        raise UsageError(f"--switch: {fault}") from fault
     kind = _check_seed(seed, scale)
     settings = open_settings()
     set_up_log(settings.log, stage="sandbox")
@@ -431,6 +444,7 @@ def sandbox(
         plain_http=plain_http,
         environments=tuple(environment or ()),
         clock=parse_when(clock, now=utc_now()) if clock is not None else None,
+        switches=switches,
         limits=limits,
         servers=servers,
         latency_ms=latency_ms,

@@ -22,9 +22,10 @@ from drawbar.sandbox.erp_model import (
     EntitySet,
     ErpError,
     etag,
-    etag_version,
+    is_etag,
+    is_etag_of,
 )
-from drawbar.sandbox.erp_posting import ACTIONS
+from drawbar.sandbox.erp_posting import ACTIONS, action_of
 from drawbar.sandbox.erp_reading import ErpReader, Within, read_token, values_of, whole, write_token
 from drawbar.sandbox.erp_records import ErpRecords
 from drawbar.sandbox.erp_rules import RULES
@@ -45,6 +46,7 @@ from drawbar.sandbox.odata import (
 )
 from drawbar.sandbox.sign_in import SignIn
 from drawbar.sandbox.store import Store, Stored, Values
+from drawbar.sandbox.switches import Switches
 from drawbar.sandbox.wire import Reply, Request, from_json, to_json
 
 AUDIENCE = "https://api.businesscentral.dynamics.com"
@@ -97,12 +99,15 @@ class BusinessCentral:
         origin: str,
         environment: str,
         webhooks: ErpWebhooks,
+        switches: Switches,
     ) -> None:
         self.store = store
+        self._switches = switches
+        switches.listeners.append(store.forget_shown)
         self.webhooks = webhooks
         self._sign_in = sign_in
         self._grants = grants
-        self.records = ErpRecords(store, RULES)
+        self.records = ErpRecords(store, RULES, switches)
         self._sets = self.records.sets
         self._apis = [
             _Api(
@@ -131,33 +136,34 @@ class BusinessCentral:
         return segments[0] if segments else ""
 
     def refused(self, request: Request, refusal: Refusal) -> Reply:  # noqa: ARG002
-        return self._error(
-            ErpError(
-                429,
-                "Application_TooManyRequests",
-                f"Too many requests reached. Actual ({refusal.limit + 1}). Maximum ({refusal.limit}).",
-            )
-        )
+        text = f"Too many requests reached. Actual ({refusal.limit + 1}). Maximum ({refusal.limit})."
+        is_told = self._switches["erp_retry_after_on_429"] == "seconds"
+        headers = {"Retry-After": str(refusal.retry_after_s)} if is_told else {}
+        return self._error(ErpError(429, self._switches["erp_429_code"], text, headers=headers))
 
     def failed(self, request: Request) -> Reply:  # noqa: ARG002
         return self._error(ErpError(500, "Internal_ServerError", "An unexpected error occurred."))
 
     def handle(self, request: Request) -> Reply | Awaitable[Reply]:
-        if request.app is None or not self._grants.is_member("erp", request.app):
-            return self._error(
-                ErpError(
-                    401,
-                    "Authentication_InvalidCredentials",
-                    "The server has rejected the client credentials.",
-                    headers={"WWW-Authenticate": "Bearer"},
-                )
-            )
+        if request.app is None:
+            return self._unauthenticated(401)
+        if not self._grants.is_member("erp", request.app):
+            return self._unauthenticated(self._switches["erp_unknown_application_status"])
         try:
             return self._dispatch(request, request.app)
         except ErpError as error:
             return self._error(error)
         except QueryError as error:
             return self._error(ErpError(400, "BadRequest", str(error)))
+
+    def weight(self, request: Request) -> int:
+        """How many requests this one counts for against the rate limit."""
+        if self._switches["erp_batch_counts"] == "once" or self.target(request) != "$batch":
+            return 1
+        try:
+            return max(1, len(from_json(request.body)["requests"]))
+        except (ValueError, TypeError, KeyError):
+            return 1
 
     def serves(self, path: str) -> bool:
         """Whether a path leads into this environment."""
@@ -245,11 +251,11 @@ class BusinessCentral:
             case _:
                 raise ErpError(405, "BadRequest_MethodNotAllowed", f"'{method}' is not allowed on an entity.")
 
-    @staticmethod
-    def _row_id(key: str) -> str:
+    def _row_id(self, key: str) -> str:
         text = key.strip().removeprefix("id=")
         if not GUID.match(text):
-            raise ErpError(400, "BadRequest_NotFound", f"Bad Request - Error in query syntax: '{key}'.")
+            status = self._switches["erp_bad_key_status"]
+            raise ErpError(status, "BadRequest_NotFound", f"Bad Request - Error in query syntax: '{key}'.")
         return text.lower()
 
     def _company_by_id(self, key: str) -> dict[str, Any]:
@@ -261,7 +267,10 @@ class BusinessCentral:
 
     def _named_company(self, call: _Call) -> str:
         """The company of a path without one: by query, by header, or the only one there is."""
-        given = call.options.get("company") or call.request.headers.get("company")
+        given = call.options.get("company")
+        if given and not GUID.match(given) and not self._switches["erp_company_by_name_in_query"]:
+            raise ErpError(404, "Internal_CompanyNotFound", f"The company '{given}' does not exist.")
+        given = given or call.request.headers.get("company")
         if given:
             return str(self._company_by_id(given)["id"])
         companies = self.records.companies()
@@ -314,12 +323,12 @@ class BusinessCentral:
     def _must_find(self, company: str, entity_set: EntitySet, row_id: str) -> Stored:
         stored = self.records.find(company, entity_set, row_id)
         if stored is None:
-            raise ErpError(
-                404,
-                "BadRequest_ResourceNotFound",
-                f"The {entity_set.source} does not exist. Identification fields and values: SystemId='{row_id}'",
-            )
+            raise self._missing(entity_set.source, f"SystemId='{row_id}'")
         return stored
+
+    def _missing(self, source: str, key: str) -> ErpError:
+        text = f"The {source} does not exist. Identification fields and values: {key}"
+        return ErpError(404, self._switches["erp_missing_record_code"], text)
 
     def _count(self, call: _Call, entity_set: EntitySet, within: Within | None = None) -> Reply:
         self._allow(call, entity_set, "read")
@@ -377,7 +386,8 @@ class BusinessCentral:
                 if part and not part.startswith(("$skiptoken=", "%24skiptoken=", "aid=", "$skip=", "%24skip="))
             )
             body["@odata.nextLink"] = (
-                f"{call.api.url}/companies({company})/{address}?{kept + '&' if kept else ''}aid=FIN&$skiptoken={token}"
+                f"{call.api.url}/companies({company})/{address}?{kept + '&' if kept else ''}"
+                f"{'aid=FIN&' if self._switches['erp_next_link'] == 'aid_and_skiptoken' else ''}$skiptoken={token}"
             )
         return self._ok(body)
 
@@ -394,8 +404,9 @@ class BusinessCentral:
         )
         context = f"{call.api.url}/$metadata#companies({company})/{entity_set.name}/$entity"
         reply = self._ok({"@odata.context": context, **shown}, status)
-        reply.headers["ETag"] = etag(stored.version)
-        if status == 201:
+        if self._switches["erp_etag_header"]:
+            reply.headers["ETag"] = etag(stored.version, self._switches["erp_etag_form"])
+        if status == 201 and self._switches["erp_location_header"]:
             reply.headers["Location"] = f"{call.api.url}/companies({company})/{entity_set.name}({stored.values['id']})"
         return reply
 
@@ -466,8 +477,11 @@ class BusinessCentral:
         self._allow(call, entity_set, "create")
         body = {**(given or {}), **self._body(call), **(given or {})}
         stored = self.records.insert(_given(call.company), entity_set.name, body, app=call.app)
-        if "return-no-content" in call.request.preferences():
+        if "return-no-content" in call.request.preferences() and self._switches["erp_return_no_content"]:
             return Reply(204, b"", {"OData-Version": "4.0", "Preference-Applied": "return-no-content"})
+        nested = [name for name in entity_set.collections if name in body]
+        if nested and self._switches["erp_deep_insert_echoes"]:
+            call.options.setdefault("$expand", ",".join(nested))
         return self._entity(call, entity_set, stored, 201)
 
     def _update(self, call: _Call, entity_set: EntitySet, row_id: str) -> Reply:
@@ -485,10 +499,9 @@ class BusinessCentral:
     def _match(tag: str, stored: Stored, entity_set: EntitySet) -> None:
         if tag.strip() == "*":
             return
-        version = etag_version(tag.strip())
-        if version is None:
+        if not is_etag(tag.strip()):
             raise ErpError(400, "BadRequest_InvalidToken", "The If-Match header is not a valid entity tag.")
-        if version != stored.version:
+        if not is_etag_of(tag.strip(), stored.version):
             raise ErpError(
                 409,
                 "Request_EntityChanged",
@@ -503,14 +516,17 @@ class BusinessCentral:
         tag = call.request.headers.get("if-match")
         if tag:
             self._match(tag, stored, entity_set)
+        elif not self._switches["erp_delete_without_if_match"]:
+            raise ErpError(400, "BadRequest_InvalidToken", "The If-Match header is required for this request.")
         self.records.remove(company, entity_set.name, row_id, app=call.app)
         return Reply(204, b"", {"OData-Version": "4.0"})
 
     def _act(self, call: _Call, entity_set: EntitySet, row_id: str, name: str) -> Reply:
         """A bound action. The reply tells where the document is that it made."""
-        action = ACTIONS.get((entity_set.name, name))
+        action = action_of(entity_set.name, name, any_case=self._switches["erp_action_names_any_case"])
         if action is None:
-            raise ErpError(404, "BadRequest_NotFound", f"No HTTP resource was found that matches '{name}'.")
+            status, code = self._switches["erp_unknown_action"].split()
+            raise ErpError(int(status), code, f"No HTTP resource was found that matches '{name}'.")
         if call.request.method != "POST":
             raise ErpError(405, "BadRequest_MethodNotAllowed", f"'{call.request.method}' is not allowed on an action.")
         self._allow(call, entity_set, "write")
@@ -518,7 +534,7 @@ class BusinessCentral:
         self._must_find(company, entity_set, row_id)
         made = action(self.records, company, row_id, call.app)
         headers = {"OData-Version": "4.0"}
-        if made is not None:
+        if made is not None and self._switches["erp_action_location_header"]:
             headers["Location"] = f"{call.api.url}/companies({company})/{made[0]}({made[1]})"
         return Reply(204, b"", headers)
 
@@ -540,13 +556,14 @@ class BusinessCentral:
             raise ErpError(405, "BadRequest_MethodNotAllowed", f"'{method}' is not allowed on a set.")
         stored = table.rows.get(unquote_key(key))
         if stored is None:
-            raise ErpError(404, "BadRequest_ResourceNotFound", "The subscription does not exist.")
+            raise self._missing("API Webhook Subscription", f"Subscription Id='{unquote_key(key)}'")
         if method == "GET":
             return self._ok({"@odata.context": f"{context}/$entity", **self.webhooks.shown(stored)})
         tag = call.request.headers.get("if-match")
-        if not tag and method == "PATCH":
+        needs_tag = method == "PATCH" or (method == "DELETE" and not self._switches["erp_delete_without_if_match"])
+        if not tag and needs_tag:
             raise ErpError(400, "BadRequest_InvalidToken", "The If-Match header is required for this request.")
-        if tag and tag.strip() != "*" and etag_version(tag.strip()) != stored.version:
+        if tag and tag.strip() != "*" and not is_etag_of(tag.strip(), stored.version):
             raise ErpError(409, "Request_EntityChanged", "Another user has already changed the record.")
         if method == "PATCH":
             return self._subscribe(call, {**stored.values, **self._body(call)}, stored)
@@ -570,10 +587,15 @@ class BusinessCentral:
         if not isinstance(requests, list):
             raise ErpError(400, "BadRequest", "The batch has no list of requests.")
         if len(requests) > BATCH:
-            raise ErpError(500, "Internal_ServerError", f"The batch exceeds the maximum of {BATCH} operations.")
+            status = self._switches["erp_batch_too_long_status"]
+            raise ErpError(status, "Internal_ServerError", f"The batch exceeds the maximum of {BATCH} operations.")
+        grouped = any({"atomicityGroup", "dependsOn"} & set(part) for part in requests if isinstance(part, dict))
+        if grouped and self._switches["erp_batch_groups"] == "refused":
+            raise ErpError(400, "BadRequest", "The members 'atomicityGroup' and 'dependsOn' are not supported.")
         preferences = call.request.preferences()
         snapshot = call.request.headers.get("isolation", "").lower() == "snapshot"
         go_on = preferences.get("odata.continue-on-error", "false") != "false"
+        go_on = go_on or not self._switches["erp_batch_stops_at_failure"]
         responses: list[dict[str, Any]] = []
 
         def run(part: Any) -> bool:
@@ -593,7 +615,7 @@ class BusinessCentral:
             for index, part in enumerate(requests):
                 if not run(part):
                     fine = False
-                    if index == 0:
+                    if index == 0 and self._switches["erp_snapshot_first_failure"] == "alone":
                         break
             if not fine:
                 roll_back()
@@ -697,12 +719,16 @@ class BusinessCentral:
     def _ok(body: Values, status: int = 200) -> Reply:
         return Reply(status, to_json(body), {"Content-Type": _JSON, "OData-Version": "4.0"})
 
-    @staticmethod
-    def _error(error: ErpError) -> Reply:
+    def _unauthenticated(self, status: int) -> Reply:
+        headers = {"WWW-Authenticate": "Bearer"} if self._switches["erp_challenge_header"] else {}
+        text = "The server has rejected the client credentials."
+        return self._error(ErpError(status, "Authentication_InvalidCredentials", text, headers=headers))
+
+    def _error(self, error: ErpError) -> Reply:
         correlation = str(uuid.uuid4())
         text = f"{error.message}  CorrelationId:  {correlation}."
         return Reply(
-            error.status,
+            self._switches.status(error.code, error.status),
             to_json({"error": {"code": error.code, "message": text}}),
             {"Content-Type": _JSON, "OData-Version": "4.0", "request-id": correlation, **error.headers},
         )

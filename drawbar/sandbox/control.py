@@ -14,7 +14,6 @@ from typing import Any
 
 from drawbar.sandbox.business_central import BusinessCentral
 from drawbar.sandbox.crm_model import CrmError
-from drawbar.sandbox.crm_rules import NAME_ORDERS
 from drawbar.sandbox.crm_webhooks import CrmWebhookSettings
 from drawbar.sandbox.dataverse import Dataverse
 from drawbar.sandbox.erp_model import ErpError, milliseconds, parse_time, shown_time, time_text
@@ -26,6 +25,7 @@ from drawbar.sandbox.selection import RuleError
 from drawbar.sandbox.servers import Servers
 from drawbar.sandbox.sign_in import SignIn
 from drawbar.sandbox.store import Change, Values
+from drawbar.sandbox.switches import SwitchError, Switches
 from drawbar.sandbox.wire import Reply, Request, Surroundings, to_json
 
 PATH = "/control"
@@ -64,7 +64,9 @@ class Control:
         limits: dict[str, BusinessCentralLimits | DataverseLimits],
         servers: Servers,
         grants: Grants,
+        switches: Switches,
     ) -> None:
+        self._switches = switches
         self._clock = surroundings.clock
         self._token = token
         self._sign_in = sign_in
@@ -100,6 +102,8 @@ class Control:
             ("GET", "grants"): lambda _: self._grants.rows(),
             ("POST", "webhooks"): self._set_webhooks,
             ("POST", "switches"): self._set_switches,
+            ("GET", "switches"): lambda _: self._switches.values,
+            ("DELETE", "switches"): lambda _: self._switches.reset(),
             ("POST", "clock"): self._set_clock,
             ("GET", "clock"): lambda _: self._time(),
             ("POST", "edit"): self._edit,
@@ -119,7 +123,7 @@ class Control:
             if route is None:
                 return _json(404, {"error": "there is no such control call"})
             answer = route(_body(request, may_be_list=parts[0] in _LISTS))
-        except (ControlError, RuleError, QueryError) as error:
+        except (ControlError, RuleError, QueryError, SwitchError) as error:
             return _json(400, {"error": str(error)})
         except (ErpError, CrmError) as error:
             return _json(error.status, {"error": {"code": error.code, "message": error.message}})
@@ -185,6 +189,9 @@ class Control:
             "erp": self._erp.webhooks.settings,
             "crm": self._crm.webhooks.settings,
         }
+        unknown = set(body) - {"system"}.union(*(asdict(chosen) for chosen in settings.values()))
+        if unknown:
+            raise ControlError(f"webhooks have no {', '.join(sorted(unknown))}")
         for system in self._systems(body):
             for name in asdict(settings[system]):
                 if name in body:
@@ -192,17 +199,8 @@ class Control:
         return {system: asdict(chosen) for system, chosen in settings.items()}
 
     def _set_switches(self, body: Any) -> Any:
-        erp, crm = self._erp.records.switches, self._crm.records.switches
-        unknown = set(body) - {"post_codes", "customer_template", "tax_rates", "full_name"}
-        if unknown:
-            raise ControlError(f"there is no switch {', '.join(sorted(unknown))}")
-        if body.get("full_name", crm.full_name) not in NAME_ORDERS:
-            raise ControlError(f"full_name is one of {', '.join(NAME_ORDERS)}")
-        erp.post_codes = bool(body.get("post_codes", erp.post_codes))
-        erp.customer_template = dict(body.get("customer_template", erp.customer_template))
-        erp.tax_rates = {str(code): float(rate) for code, rate in body.get("tax_rates", erp.tax_rates).items()}
-        crm.full_name = body.get("full_name", crm.full_name)
-        return {**asdict(erp), **asdict(crm)}
+        self._switches.set(body)
+        return self._switches.values
 
     def _set_clock(self, body: Any) -> Any:
         unknown = set(body) - {"set", "advance_s", "rate", "reset"}

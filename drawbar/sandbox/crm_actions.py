@@ -14,7 +14,18 @@ from typing import Any, Protocol
 
 from drawbar.sandbox.crm_catalog import publish
 from drawbar.sandbox.crm_model import CrmError, Entity, Right, payload_error, whole_seconds
-from drawbar.sandbox.crm_operations import CLOSED, CLOSINGS, CONVERSIONS, ID_OF, LOCKS, WON, Closing, check_parameters
+from drawbar.sandbox.crm_operations import (
+    BOUND,
+    CLOSED,
+    CLOSINGS,
+    CONVERSIONS,
+    ID_OF,
+    LOCKS,
+    UNBOUND,
+    WON,
+    Closing,
+    check_parameters,
+)
 from drawbar.sandbox.crm_records import CrmRecords, no_row
 from drawbar.sandbox.crm_sales import DOCUMENTS, TOTALS, Document, add_up_anew, lines_of, show_in_lines
 from drawbar.sandbox.crm_states import DEFAULT_STATUS, no_move, status_for
@@ -22,6 +33,7 @@ from drawbar.sandbox.odata import GUID
 from drawbar.sandbox.store import Values
 
 REVISED = 7  # status of a quote that was revised
+INVOICED = 4  # state of an order
 _NOT_COPIED = frozenset(
     (
         "importsequencenumber",
@@ -81,6 +93,13 @@ _OF_CONVERSION: Mapping[str, str] = {
 class CrmActions:
     def __init__(self, records: CrmRecords) -> None:
         self._records = records
+
+    def is_unbound(self, name: str) -> bool:
+        return name in UNBOUND and not (name in LOCKS and self._records.switches["crm_lock_pricing"] == "bound")
+
+    def is_bound_to(self, name: str, entity: Entity) -> bool:
+        is_unbound_alone = name in LOCKS and self._records.switches["crm_lock_pricing"] == "unbound"
+        return BOUND.get(name) == entity.logical and not is_unbound_alone
 
     def run(self, name: str, body: Values, *, user: Values, allow: Allow) -> Made | None:
         """An action that is bound to nothing. Raises CrmError when it may not be carried out."""
@@ -169,8 +188,9 @@ class CrmActions:
         match entity.logical, state:
             case "opportunity", _:
                 changes["actualclosedate"] = when[:10]
+                is_estimated = state == 1 and self._records.switches["crm_actual_value"] == "estimated"
                 changes["actualvalue"] = activity.get(
-                    "actualrevenue", before.get("estimatedvalue") if state == 1 else 0
+                    "actualrevenue", before.get("estimatedvalue") if is_estimated else 0
                 )
             case "quote", _:
                 changes["closedon"] = when
@@ -224,6 +244,9 @@ class CrmActions:
         elif source.table == "quote":
             self._win(entity, row_id, body, user=user, allow=allow)
             more = {"ispricelocked": True, "ordercreationmethod": 776160001}
+        elif name == "ConvertSalesOrderToInvoice" and self._records.switches["crm_invoiced_order"] == "invoiced":
+            allow(entity, "write")
+            self._alter(entity, row_id, {"statecode": INVOICED, "statuscode": 100003}, user=user)
         return Made(other, self._copy(source, target, row_id, more, user=user), columns)
 
     def _win(self, entity: Entity, row_id: str, body: Values, *, user: Values, allow: Allow) -> None:

@@ -49,7 +49,7 @@ def join(records: CrmRecords, association: Association, row_id: str, other_id: s
     entity = records.entities[association.intersect]
     new_id = pair_id(association, row_id, other_id)
     if new_id in records.store.table(entity.logical).rows:
-        raise key_taken()
+        raise key_taken(records.switches["crm_taken_answer"])
     pair: Values = {entity.id: new_id, association.mine: row_id, association.theirs: other_id, **more}
     records.store.put(entity.logical, new_id, pair)
 

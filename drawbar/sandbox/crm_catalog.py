@@ -169,7 +169,8 @@ class PriceListRules(TableRules):
         *,
         user: Values,  # noqa: ARG002
     ) -> None:
-        if stands_elsewhere(records, "pricelevel", "name", row_id, row):
+        is_taken = stands_elsewhere(records, "pricelevel", "name", row_id, row)
+        if is_taken and records.switches["crm_price_list_names"] == "unique":
             raise refused("0x80043b0f", "The name already exists.")
 
 

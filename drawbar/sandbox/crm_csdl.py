@@ -10,6 +10,7 @@ from xml.sax.saxutils import quoteattr
 
 from drawbar.sandbox.crm_model import CHOICES, LOOKUPS, Attribute, Entity
 from drawbar.sandbox.crm_operations import Operation, actions_of, functions
+from drawbar.sandbox.switches import Switches
 
 _EDM = {
     "String": "Edm.String",
@@ -37,7 +38,7 @@ _COMPLEX: Mapping[str, Mapping[str, str]] = {
 }
 
 
-def csdl(entities: Mapping[str, Entity]) -> bytes:
+def csdl(entities: Mapping[str, Entity], switches: Switches) -> bytes:
     operations = [*actions_of([name for name, entity in entities.items() if entity.bulk]), *functions()]
     lines = [
         '<?xml version="1.0" encoding="utf-8"?>',
@@ -46,7 +47,7 @@ def csdl(entities: Mapping[str, Entity]) -> bytes:
         '<EntityType Name="crmbaseentity" Abstract="true"/>',
     ]
     for entity in entities.values():
-        lines += _entity_type(entity, entities)
+        lines += _entity_type(entity, entities, switches["crm_date_columns"])
     for name, members in _COMPLEX.items():
         lines.append(f'<ComplexType Name="{name}">')
         lines += [f'<Property Name="{member}" Type="{kind}"/>' for member, kind in members.items()]
@@ -63,11 +64,11 @@ def csdl(entities: Mapping[str, Entity]) -> bytes:
     return "".join(lines).encode()
 
 
-def _entity_type(entity: Entity, entities: Mapping[str, Entity]) -> Iterator[str]:
+def _entity_type(entity: Entity, entities: Mapping[str, Entity], date: str) -> Iterator[str]:
     yield f'<EntityType Name="{entity.logical}" BaseType="mscrm.crmbaseentity">'
     yield f'<Key><PropertyRef Name="{entity.id}"/></Key>'
     for attribute in entity.attributes.values():
-        yield f"<Property Name={quoteattr(attribute.wire_name)} Type={quoteattr(_edm(attribute))}/>"
+        yield f"<Property Name={quoteattr(attribute.wire_name)} Type={quoteattr(_edm(attribute, date))}/>"
     for name, (_, targets) in entity.navigations.items():
         target = targets[0] if len(targets) == 1 and targets[0] in entities else "crmbaseentity"
         yield f'<NavigationProperty Name="{name}" Type="mscrm.{target}" Nullable="true"/>'
@@ -76,12 +77,13 @@ def _entity_type(entity: Entity, entities: Mapping[str, Entity]) -> Iterator[str
     yield "</EntityType>"
 
 
-def _edm(attribute: Attribute) -> str:
+def _edm(attribute: Attribute, date: str) -> str:
+    """`date`: the type of a column without a time of day."""
     if attribute.type in LOOKUPS:
         return "Edm.Guid"
     if attribute.type in CHOICES:
         return "Edm.Int32"
-    return "Edm.Date" if attribute.date_only else _EDM[attribute.type]
+    return date if attribute.date_only else _EDM[attribute.type]
 
 
 def _operation(operation: Operation) -> Iterator[str]:

@@ -1,23 +1,25 @@
 """Dataverse's alternate keys: columns that identify a row as its id does.
 
-Definitions are facts of the store, so they survive a restart. Their index is built at once: a new key is `Active`, or
-`Failed` when rows break it already, and then identifies nothing.
+Definitions are facts of the store, so they survive a restart. A key whose index is built is `Active`, or `Failed` when
+rows break it already; until then, and when it failed, it identifies nothing.
 """
 
 from __future__ import annotations
 
 import re
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from drawbar.sandbox.crm_model import LOOKUPS, Attribute, CrmError, Entity, to_stored
 from drawbar.sandbox.odata import GUID, unquote_key
 from drawbar.sandbox.store import Store, Values
+from drawbar.sandbox.switches import Switches
 
-MAX_KEYS = 10  # of one table
 MAX_COLUMNS = 16  # of one key
+BUILD_MS = 2000  # by the clock of the service
 _ALLOWED = frozenset(("Decimal", "Integer", "String", "DateTime", "Picklist", *LOOKUPS))
+_RESERVED = re.compile(r"[/<>*%&:\\?+]")  # characters that the documentation says do not work in an address
 _PART = re.compile(r"\s*(\w+)\s*=\s*('(?:[^']|'')*'|[^,']*)\s*(?:,|\Z)")
 _NAMESPACE = uuid.UUID("2f4c1a5e-7d0b-4c39-9a41-5b8f6f0f3d27")
 
@@ -27,6 +29,11 @@ class Key:
     schema: str
     columns: tuple[str, ...]  # logical names, sorted
     active: bool
+    ready_ms: int = 0  # when its index will be built; 0: it is
+
+    @property
+    def status(self) -> str:
+        return "Pending" if self.ready_ms else "Active" if self.active else "Failed"
 
     @property
     def metadata_id(self) -> str:
@@ -34,12 +41,27 @@ class Key:
 
 
 class AlternateKeys:
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, switches: Switches) -> None:
+        self._switches = switches
         self._store = store
 
     def of(self, entity: Entity) -> list[Key]:
         kept = self._store.fact(f"keys/{entity.logical}", [])
-        return [Key(schema=schema, columns=tuple(columns), active=active) for schema, columns, active in kept]
+        keys = [
+            Key(schema=schema, columns=tuple(columns), active=active, ready_ms=ready[0] if ready else 0)
+            for schema, columns, active, *ready in kept
+        ]
+        now_ms = self._store.clock.now_ms()
+        if not any(0 < key.ready_ms <= now_ms for key in keys):
+            return keys
+        keys = [self._built(entity, key) if 0 < key.ready_ms <= now_ms else key for key in keys]
+        self._keep(entity, keys)
+        return keys
+
+    def _built(self, entity: Entity, key: Key) -> Key:
+        seen = [_folded(stored.values, key.columns) for stored in self._store.table(entity.logical).rows.values()]
+        whole = [values for values in seen if values is not None]
+        return replace(key, active=len(whole) == len(set(whole)), ready_ms=0)
 
     def add(self, entity: Entity, schema: str, columns: list[str]) -> Key:
         keys = self.of(entity)
@@ -48,12 +70,13 @@ class AlternateKeys:
             raise CrmError(400, "0x80040203", f"A key has a SchemaName and up to {MAX_COLUMNS} columns that exist.")
         if any(entity.attributes[name].type not in _ALLOWED for name in columns):
             raise CrmError(400, "0x80040203", "A column of this type cannot be part of a key.")
-        if len(keys) >= MAX_KEYS or any(schema.lower() == key.schema.lower() for key in keys):
-            raise CrmError(400, "0x80040203", f"A table has up to {MAX_KEYS} keys, each with a name of its own.")
-        wanted = tuple(sorted(columns))
-        seen = [_folded(stored.values, wanted) for stored in self._store.table(entity.logical).rows.values()]
-        whole = [values for values in seen if values is not None]
-        key = Key(schema=schema, columns=wanted, active=len(whole) == len(set(whole)))
+        most = self._switches["crm_keys_per_table"]
+        if len(keys) >= most or any(schema.lower() == key.schema.lower() for key in keys):
+            raise CrmError(400, "0x80040203", f"A table has up to {most} keys, each with a name of its own.")
+        is_later = self._switches["crm_key_index"] == "in_background"
+        ready_ms = self._store.clock.now_ms() + BUILD_MS if is_later else 0
+        key = Key(schema=schema, columns=tuple(sorted(columns)), active=False, ready_ms=ready_ms)
+        key = key if is_later else self._built(entity, key)
         self._keep(entity, [*keys, key])
         return key
 
@@ -65,7 +88,7 @@ class AlternateKeys:
         self._keep(entity, left)
 
     def _keep(self, entity: Entity, keys: list[Key]) -> None:
-        self._store.set_fact(f"keys/{entity.logical}", [[key.schema, key.columns, key.active] for key in keys])
+        self._store.set_fact(f"keys/{entity.logical}", [[k.schema, k.columns, k.active, k.ready_ms] for k in keys])
 
     def named(self, entity: Entity, text: str) -> Values:
         """The columns and values that stand in an address in place of an id. Raises CrmError where they are no key."""
@@ -80,6 +103,8 @@ class AlternateKeys:
             if attribute is None:
                 raise _not_defined(entity)
             given[attribute.name] = _literal(entity, attribute, value)
+            if _RESERVED.search(value) and self._switches["crm_key_characters"] == "refused":
+                raise CrmError(400, "0x80060888", f"Error in query syntax: the key '{text}' has a reserved character.")
             position = match.end()
         wanted = tuple(sorted(given))
         if not any(key.columns == wanted and key.active for key in self.of(entity)):

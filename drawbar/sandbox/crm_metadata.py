@@ -21,15 +21,18 @@ from drawbar.sandbox.odata import (
     compile_filter,
     parse_expand,
     parse_filter,
+    parse_order,
     plain_text_test,
+    sort_rows,
     split_list,
     unquote_key,
 )
+from drawbar.sandbox.switches import Switches
 
 _REQUIRED = {"S": "SystemRequired", "A": "ApplicationRequired", "R": "Recommended", "": "None"}
 _OWNERSHIP = {"user": "UserOwned", "organization": "OrganizationOwned", "businessunit": "BusinessOwned", "none": "None"}
 _NAMESPACE = uuid.UUID("6d2f9a34-0c57-4a5e-9d0e-6a1f3b0c7e11")  # metadata ids are names, not state
-_OPTIONS = frozenset(("$select", "$filter", "$expand"))
+_OPTIONS = frozenset(("$select", "$filter", "$expand", "$orderby", "$top"))
 
 Described = dict[str, Any]
 
@@ -60,7 +63,14 @@ class _AnyShape:
 
 
 class EntityDefinitions:
-    def __init__(self, entities: Mapping[str, Entity], base_url: str, keys_of: Callable[[Entity], list[Key]]) -> None:
+    def __init__(
+        self,
+        entities: Mapping[str, Entity],
+        base_url: str,
+        keys_of: Callable[[Entity], list[Key]],
+        switches: Switches,
+    ) -> None:
+        self._switches = switches
         self._entities = entities
         self._keys_of = keys_of
         self._base_url = base_url
@@ -70,6 +80,8 @@ class EntityDefinitions:
         for option in options:
             if option.startswith("$") and option not in _OPTIONS:
                 raise CrmError(400, "0x80060888", f"The query parameter {option} is not supported on metadata.")
+        if {"$orderby", "$top"} & set(options) and self._switches["crm_metadata_options"] == "refused":
+            raise CrmError(400, "0x80060888", "Metadata is queried without $orderby and $top.")
         key = segments[0].key
         if key is None:
             rows = [self._entity(entity, options) for entity in self._entities.values()]
@@ -94,14 +106,14 @@ class EntityDefinitions:
     def _entity(self, entity: Entity, options: Mapping[str, str]) -> Described:
         row = _entity(entity)
         for name, inner in parse_expand(options.get("$expand", "")):
-            row[name] = _picked(self._members(entity, name, inner), inner)
+            row[name] = _picked(_matching(self._members(entity, name, inner), inner), inner)
         return row
 
     def _members(self, entity: Entity, name: str, options: Mapping[str, str]) -> list[Described]:
         """What a table consists of, by the name of the collection."""
         match name:
             case "Attributes":
-                return [_attribute(entity, attribute, options) for attribute in entity.attributes.values()]
+                return [_attribute(entity, one, options, self._switches) for one in entity.attributes.values()]
             case "Keys":
                 return [_key(entity, key) for key in self._keys_of(entity)]
             case "OneToManyRelationships":
@@ -120,9 +132,9 @@ class EntityDefinitions:
             attribute = entity.attributes.get(name)
             if attribute is None or (kind is not None and _class_of(attribute) != kind):
                 raise CrmError(404, "0x80060888", f"There is no such attribute '{name}' of '{entity.logical}'.")
-            return self._one("Attributes", _attribute(entity, attribute, options), options)
+            return self._one("Attributes", _attribute(entity, attribute, options, self._switches), options)
         rows = [
-            _attribute(entity, attribute, options)
+            _attribute(entity, attribute, options, self._switches)
             for attribute in entity.attributes.values()
             if kind is None or _class_of(attribute) == kind
         ]
@@ -146,17 +158,32 @@ class EntityDefinitions:
         raise CrmError(404, "0x80060888", f"Could not find an entity with the name '{name}'.")
 
     def _list(self, name: str, rows: list[Described], options: Mapping[str, str]) -> Described:
+        rows = _matching(rows, options)
+        if {"$orderby", "$top"} & set(options):
+            rows = self._some(rows, options)
         return {"@odata.context": f"{self._base_url}/$metadata#{name}", "value": _picked(rows, options)}
+
+    def _some(self, rows: list[Described], options: Mapping[str, str]) -> list[Described]:
+        if "$orderby" in options:
+            sort_rows(rows, parse_order(options["$orderby"], _AnyShape()), row_of=lambda row: row)
+        top = options.get("$top", str(len(rows)))
+        if not top.isdigit():
+            raise CrmError(400, "0x80060888", "The value of $top is not a whole number.")
+        return rows[: int(top)]
 
     def _one(self, name: str, row: Described, options: Mapping[str, str]) -> Described:
         return {"@odata.context": f"{self._base_url}/$metadata#{name}/$entity", **_picked([row], options)[0]}
 
 
+def _matching(rows: list[Described], options: Mapping[str, str]) -> list[Described]:
+    if "$filter" not in options:
+        return rows
+    predicate = compile_filter(parse_filter(options["$filter"]), _AnyShape())
+    return [row for row in rows if predicate(row)]
+
+
 def _picked(rows: list[Described], options: Mapping[str, str]) -> list[Described]:
-    """The rows that are asked for, with the members that are."""
-    if "$filter" in options:
-        predicate = compile_filter(parse_filter(options["$filter"]), _AnyShape())
-        rows = [row for row in rows if predicate(row)]
+    """The rows with the members that are asked for."""
     names = split_list(options.get("$select", ""))
     known = set().union(*rows) if rows else set(names)
     unknown = [name for name in names if name not in known]
@@ -228,7 +255,7 @@ def _privileges(entity: Entity) -> list[Described]:
     ]
 
 
-def _attribute(entity: Entity, attribute: Attribute, options: Mapping[str, str]) -> Described:
+def _attribute(entity: Entity, attribute: Attribute, options: Mapping[str, str], switches: Switches) -> Described:
     described: Described = {
         "@odata.type": f"#Microsoft.Dynamics.CRM.{_class_of(attribute)}AttributeMetadata",
         "MetadataId": _metadata_id(entity.logical, attribute.name),
@@ -267,7 +294,8 @@ def _attribute(entity: Entity, attribute: Attribute, options: Mapping[str, str])
         case "Decimal" | "Double":
             described |= {"MinValue": attribute.min, "MaxValue": attribute.max, "Precision": 10}
         case "DateTime":
-            behavior = "DateOnly" if attribute.date_only else "UserLocal"
+            is_date = attribute.date_only and switches["crm_date_columns"] == "Edm.Date"
+            behavior = "DateOnly" if is_date else "UserLocal"
             described |= {
                 "DateTimeBehavior": {"Value": behavior},
                 "Format": "DateOnly" if attribute.date_only else "DateAndTime",
@@ -309,7 +337,7 @@ def _key(entity: Entity, key: Key) -> Described:
         "SchemaName": key.schema,
         "EntityLogicalName": entity.logical,
         "KeyAttributes": list(key.columns),
-        "EntityKeyIndexStatus": "Active" if key.active else "Failed",
+        "EntityKeyIndexStatus": key.status,
         "IsCustomizable": _managed(value=True),
         "IsManaged": False,
         "DisplayName": _label(key.schema),

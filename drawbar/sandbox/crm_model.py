@@ -49,8 +49,10 @@ def not_supported(entity: Entity, message: str) -> CrmError:
     )
 
 
-def key_taken() -> CrmError:
-    return CrmError(412, "0x80040237", "A record with matching key values already exists.")
+def key_taken(answer: str) -> CrmError:
+    """`answer`: status and code, as the switches `crm_taken_answer` and `crm_create_only_code` have it."""
+    status, code = answer.split()
+    return CrmError(int(status), code, "A record with matching key values already exists.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +123,7 @@ class Entity:
     collections: Mapping[str, tuple[str, str]]  # name -> table and the lookup of it that points here
     associations: Mapping[str, Association]
     read_only: bool  # its rows are the platform's alone
+    dates: tuple[str, ...]  # columns without a time of day
 
     @property
     def many(self) -> Mapping[str, str]:
@@ -165,6 +168,7 @@ def entities() -> Mapping[str, Entity]:
             attributes=attributes,
             by_wire_name={attribute.wire_name: attribute for attribute in attributes.values()},
             navigations=navigations,
+            dates=tuple(attribute.name for attribute in attributes.values() if attribute.date_only),
             collections={name: (table, lookup) for name, (table, lookup) in given.get("collections", {}).items()},
             associations=associations.get(logical, {}),
             read_only=given.get("read_only", False),
@@ -351,6 +355,8 @@ class CrmSchema:
                     f" 'Microsoft.Dynamics.CRM.{self._entity.logical}'."
                 )
             name = path[0]
+            if attribute.date_only:
+                return lambda row: row[name] and row[name][:10], attribute.kind
             return lambda row: row[name], attribute.kind
         navigation = path[0]
         if navigation not in self._entity.navigations:

@@ -32,8 +32,11 @@ class Origin:
     modes: frozenset[int] = frozenset()
     steps: frozenset[str] = frozenset()
 
-    def bypasses(self, step_id: str, mode: int) -> bool:
-        return mode in self.modes or step_id in self.steps
+    def skips_kind(self, mode: int) -> bool:
+        return mode in self.modes
+
+    def skips_step(self, step_id: str) -> bool:
+        return step_id in self.steps
 
 
 def read_origin(headers: Mapping[str, str], options: Mapping[str, str], *, require: Callable[[str], None]) -> Origin:

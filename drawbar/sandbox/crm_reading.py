@@ -68,6 +68,8 @@ class CrmReader:
             for attribute in entity.attributes.values():
                 if not attribute.secret and not attribute.name.endswith("@type"):
                     shown[attribute.wire_name] = values.get(attribute.name)
+            if self._records.switches["crm_date_columns"] == "Edm.DateTimeOffset":
+                shown |= {name: f"{shown[name]}T00:00:00Z" for name in entity.dates if shown[name] is not None}
             if "versionnumber" in entity.attributes:
                 shown["versionnumber"] = stored.version
             stored.wire = shown

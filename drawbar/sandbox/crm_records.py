@@ -26,7 +26,6 @@ from drawbar.sandbox.crm_model import (
 )
 from drawbar.sandbox.crm_origin import Origin
 from drawbar.sandbox.crm_rules import (
-    NameOrder,
     backdate,
     check_currency,
     check_delete,
@@ -37,19 +36,13 @@ from drawbar.sandbox.crm_rules import (
 from drawbar.sandbox.crm_webhooks import CrmNote
 from drawbar.sandbox.odata import GUID
 from drawbar.sandbox.store import Store, Stored, Values
+from drawbar.sandbox.switches import Switches
 
 PATH = "/api/data/v9.2"
 SHARES = "principalobjectaccess"  # rows that are shared; no set of the API
 VERSIONED = re.compile(r"^/api/data/v9\.[012]")  # earlier versions are this one under another address
 _PRINCIPALS = frozenset(("systemuser", "team"))  # their types derive from one, whose key is `ownerid`
 _REFERENCE = re.compile(r"/?(\w+)\(((?:'(?:[^']|'')*'|[^()'])*)\)\Z")
-
-
-@dataclass(slots=True)
-class CrmSwitches:
-    """How an organization is set up."""
-
-    full_name: NameOrder = "first_middle_last"
 
 
 # Looks at a row that a client makes (no row before) or changes, once it is complete and before it is kept; may refuse
@@ -99,14 +92,14 @@ _NO_RULES = TableRules()
 
 
 class CrmRecords:
-    def __init__(self, store: Store, rules: Mapping[str, TableRules]) -> None:
+    def __init__(self, store: Store, rules: Mapping[str, TableRules], switches: Switches) -> None:
         self.store = store
         self._rules = rules
-        self.switches = CrmSwitches()
+        self.switches = switches
         self.terms = Terms()
         self.entities = entities()
         self.by_set = {entity.set: entity for entity in self.entities.values()}
-        self.keys = AlternateKeys(store)
+        self.keys = AlternateKeys(store, switches)
         store.table("systemuser").index("applicationid")
 
     @contextmanager
@@ -208,7 +201,7 @@ class CrmRecords:
             raise CrmError(400, "0x80040203", "The key of the address and the key of the payload differ.")
         new_id: str = row_id or given or self.store.new_id()
         if new_id in self.store.table(entity.logical).rows:
-            raise key_taken()
+            raise key_taken(self.switches["crm_taken_answer"])
         self._complete(entity, new_id, row, written, user, before=None)
         self.keys.check(entity, new_id, row)
         for check in self.terms.checks if by_client else ():
@@ -232,6 +225,8 @@ class CrmRecords:
         if not written:
             return before
         self._settle_state(entity, row, written)
+        if not self.switches["crm_equal_values_move"] and not _differs(row, before.values):
+            return before
         self.rules_of(entity).admit(self, row, before.values, written)
         self._keep_changed(entity, row_id, row, before.values, written, user=user, by_client=True)
         self.rules_of(entity).after(self, row_id, before.values, self.find(entity, row_id).values, user=user)
@@ -330,6 +325,8 @@ class CrmRecords:
                 if name == entity.id or right in attribute.write:
                     row[name] = stored
                     written.add(name)
+                elif self.switches["crm_read_only_columns"] == "refused":
+                    raise payload_error(entity, f"The property '{name}' cannot be written.")
             elif name in entity.navigations and value is None:
                 written |= self._bind(entity, row, name, None, right)
             else:
@@ -369,6 +366,8 @@ class CrmRecords:
             raise payload_error(entity, f"An undeclared property '{name}' was found in the payload.")
         attribute, targets = entity.navigations[navigation]
         if right not in attribute.write:
+            if self.switches["crm_read_only_columns"] == "refused":
+                raise payload_error(entity, f"The property '{name}' cannot be written.")
             return set()
         if value is None:
             row[attribute.name] = None
@@ -429,7 +428,7 @@ class CrmRecords:
             if f"{prefix}composite" in entity.attributes:
                 row[f"{prefix}composite"] = _composite(row, prefix)
         if "fullname" in entity.attributes:
-            row["fullname"] = full_name(row, self.switches.full_name)
+            row["fullname"] = full_name(row, self.switches["full_name"])
         if entity.logical == "contact":
             mirror_customer(row, "parentcustomerid", "parentcontactid")
         for attribute in entity.attributes.values():
@@ -497,6 +496,10 @@ class CrmRecords:
         if entity is None:
             raise CrmError(404, "0x80060888", f"There is no set '{set_name}'.")
         return entity
+
+
+def _differs(row: Values, other: Values) -> bool:
+    return any(row.get(name) != other.get(name) for name in {*row, *other})
 
 
 def no_row(entity: Entity, row_id: str) -> CrmError:

@@ -147,8 +147,9 @@ class DocumentRules(TableRules):
             row[name] = _next_number(records, self._kind, row_id)
         table = records.store.table(self._kind.table)
         same = [table.rows[other].values for other in table.having(name, row[name]) if other != row_id]
-        if any(other.get("revisionnumber") == row.get("revisionnumber") for other in same):
-            raise key_taken()
+        is_taken = any(other.get("revisionnumber") == row.get("revisionnumber") for other in same)
+        if is_taken and records.switches["crm_document_numbers"] == "unique":
+            raise key_taken(records.switches["crm_taken_answer"])
 
     def _reprice(self, records: CrmRecords, row_id: str, row: Values, *, user: Values) -> None:
         """Lines follow the price list and the currency of their document, as these are from now on."""

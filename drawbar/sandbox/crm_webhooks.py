@@ -20,11 +20,13 @@ from drawbar.sandbox.crm_model import CHOICES, LOOKUPS, Entity, entities, label
 from drawbar.sandbox.crm_origin import Origin
 from drawbar.sandbox.notify import Answer, Notifier
 from drawbar.sandbox.store import Change, Store, Values
+from drawbar.sandbox.switches import Switches
 from drawbar.sandbox.wire import to_json
 
 DELAY_S = 0.05
 TIMEOUT_S = 60.0
 MAX_BODY_BYTES = 256 * 1024
+AUTOMATIC_IMAGE = "AsynchronousStepPrimaryName"
 _CONTRACTS = "http://schemas.microsoft.com/xrm/2011/Contracts"
 _TRIMMED = ("ParentContext", "InputParameters", "PreEntityImages", "PostEntityImages")
 
@@ -92,7 +94,8 @@ class CrmWebhookSettings:
 
 
 class CrmWebhooks:
-    def __init__(self, store: Store, notifier: Notifier) -> None:
+    def __init__(self, store: Store, notifier: Notifier, switches: Switches) -> None:
+        self._switches = switches
         self.settings = CrmWebhookSettings()
         self.jobs = CrmJobs(store)
         self.host = ""
@@ -109,12 +112,15 @@ class CrmWebhooks:
         if self.settings.drop:
             return
         for several in _events(changes):
-            note = several.note
             for step_id, step in steps.items():
-                if not note.origin.bypasses(step_id, step.values["mode"]) and self._fires(step.values, several):
+                if not self._is_bypassed(several, step_id, step.values) and self._fires(step.values, several):
                     task = asyncio.get_running_loop().create_task(self._post(step_id, step.values, several))
                     self._tasks.add(task)
                     task.add_done_callback(self._tasks.discard)
+
+    def _is_bypassed(self, event: _Event, step_id: str, step: Values) -> bool:
+        by_kind = event.note.origin.skips_kind(step["mode"]) and self._switches["crm_bypass_skips_webhooks"]
+        return bool(by_kind) or event.note.origin.skips_step(step_id)
 
     def _fires(self, step: Values, event: _Event) -> bool:
         message = self._store.table("sdkmessage").rows.get(step.get("sdkmessageid", ""))
@@ -192,8 +198,9 @@ class CrmWebhooks:
         user_id = note.user["systemuserid"]
         initiating = note.initiating or note.user
         pre, post = ([], []) if event.is_multiple else self._images(step_id, entity, event.changes[0])
+        extension = step.get("name") if self._switches["crm_owning_extension_name"] else None
         shared = [{"key": "tag", "value": note.origin.tag}] if note.origin.tag and note.by_client else []
-        return {
+        context = {
             "BusinessUnitId": note.user.get("businessunitid"),
             "CorrelationId": note.origin.correlation_id,
             "Depth": 1,
@@ -211,7 +218,7 @@ class CrmWebhooks:
             "OrganizationId": self._store.fact("organization_id"),
             "OrganizationName": "unq" + str(self._store.fact("organization_id", "")).replace("-", "")[:25],
             "OutputParameters": _outputs(event),
-            "OwningExtension": _reference("sdkmessageprocessingstep", step_id, step.get("name")),
+            "OwningExtension": _reference("sdkmessageprocessingstep", step_id, extension),
             "ParentContext": None,
             "PostEntityImages": post,
             "PreEntityImages": pre,
@@ -224,6 +231,9 @@ class CrmWebhooks:
             "UserAzureActiveDirectoryObjectId": note.user.get("azureactivedirectoryobjectid") or _EMPTY,
             "UserId": user_id,
         }
+        if self._switches["crm_object_ids"]:
+            return context
+        return {name: value for name, value in context.items() if "AzureActiveDirectory" not in name}
 
     def _inputs(self, entity: Entity, event: _Event) -> list[dict[str, Any]]:
         if event.message == "Delete":
@@ -249,7 +259,7 @@ class CrmWebhooks:
 
     def _target(self, entity: Entity, change: Change) -> dict[str, Any]:
         names = (*change.note.columns, entity.id, "modifiedon", "modifiedby", "modifiedonbehalfby")
-        return {"__type": f"Entity:{_CONTRACTS}", **self._image(entity, change.id, change.after or {}, names)}
+        return {"__type": f"Entity:{_CONTRACTS}", **self._image(entity, change.id, change.after or {}, names, None)}
 
     def _images(
         self, step_id: str, entity: Entity, change: Change
@@ -264,12 +274,20 @@ class CrmWebhooks:
             names = (entity.id, *(columns or sorted(entity.attributes)))
             alias = image.get("entityalias") or image.get("name")
             if image["imagetype"] in (0, 2) and change.before is not None:
-                pre.append({"key": alias, "value": self._image(entity, change.id, change.before, names)})
+                pre.append({"key": alias, "value": self._image(entity, change.id, change.before, names, None)})
             if image["imagetype"] in (1, 2) and change.after is not None:
-                post.append({"key": alias, "value": self._image(entity, change.id, change.after, names)})
+                image = self._image(entity, change.id, change.after, names, change.version)
+                post.append({"key": alias, "value": image})
+        if change.after is not None and self._switches["crm_automatic_post_image"]:
+            image = self._image(entity, change.id, change.after, (entity.id, entity.name), change.version)
+            post.append({"key": AUTOMATIC_IMAGE, "value": image})
         return pre, post
 
-    def _image(self, entity: Entity, row_id: str, row: Values, names: tuple[str, ...]) -> dict[str, Any]:
+    def _image(
+        self, entity: Entity, row_id: str, row: Values, names: tuple[str, ...], version: int | None
+    ) -> dict[str, Any]:
+        """`version`: of the row in this state, where it is known."""
+        is_told = version is not None and self._switches["crm_image_row_version"]
         attributes: list[dict[str, Any]] = []
         formatted: list[dict[str, Any]] = []
         for name in dict.fromkeys(names):
@@ -288,7 +306,7 @@ class CrmWebhooks:
             "KeyAttributes": [],
             "LogicalName": entity.logical,
             "RelatedEntities": [],
-            "RowVersion": None,
+            "RowVersion": str(version) if is_told else None,
         }
 
     def close(self) -> None:

@@ -45,7 +45,7 @@ from drawbar.sandbox.crm_model import (
     not_supported,
     payload_error,
 )
-from drawbar.sandbox.crm_operations import BOUND, BULK, UNBOUND
+from drawbar.sandbox.crm_operations import BOUND, BULK
 from drawbar.sandbox.crm_organization import ORGANIZATION_RULES, setting
 from drawbar.sandbox.crm_paging import PAGE, read_cookie, write_cookie
 from drawbar.sandbox.crm_reading import CrmReader, Within, itself, wanted_annotations
@@ -70,6 +70,7 @@ from drawbar.sandbox.odata import (
 )
 from drawbar.sandbox.sign_in import SignIn
 from drawbar.sandbox.store import Store, Stored, Values
+from drawbar.sandbox.switches import Switches
 from drawbar.sandbox.wire import Reply, Request, from_json, to_json
 
 COUNT_CAP = 5000
@@ -108,8 +109,19 @@ class _Call:
 class Dataverse:
     system = "crm"
 
-    def __init__(self, store: Store, *, sign_in: SignIn, grants: Grants, origin: str, webhooks: CrmWebhooks) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        sign_in: SignIn,
+        grants: Grants,
+        origin: str,
+        webhooks: CrmWebhooks,
+        switches: Switches,
+    ) -> None:
         self.store = store
+        self._switches = switches
+        switches.listeners.append(store.forget_shown)
         self.webhooks = webhooks
         self.origin = origin
         self.base_url = origin + PATH
@@ -124,7 +136,7 @@ class Dataverse:
             **DUPLICATE_RULES,
             "asyncoperation": JobRules(),
         }
-        self.records = CrmRecords(store, rules)
+        self.records = CrmRecords(store, rules, switches)
         self.sets = {entity.logical: entity.set for entity in self.records.entities.values()}
         self._reader = CrmReader(self.records, self.base_url)
         self._listings: Listings[Values] = Listings(store)
@@ -136,7 +148,7 @@ class Dataverse:
             **Duplicates(self.records, webhooks.jobs).messages,
             **Sharing(self.records).messages,
         }
-        self._definitions = EntityDefinitions(self.records.entities, self.base_url, self.records.keys.of)
+        self._definitions = EntityDefinitions(self.records.entities, self.base_url, self.records.keys.of, switches)
 
     # ------------------------------------------------------------ as a service
 
@@ -145,6 +157,9 @@ class Dataverse:
 
     def target(self, request: Request) -> str:
         return VERSIONED.sub("", request.path).strip("/").partition("/")[0].partition("(")[0]
+
+    def weight(self, request: Request) -> int:  # noqa: ARG002
+        return 1
 
     def refused(self, request: Request, refusal: Refusal) -> Reply:  # noqa: ARG002
         code, text = _THROTTLED[refusal.facet]
@@ -203,14 +218,14 @@ class Dataverse:
         match first.name:
             case "$metadata":
                 headers = {"Content-Type": "application/xml", "OData-Version": "4.0"}
-                return Reply(200, csdl(self.records.entities), headers)
+                return Reply(200, csdl(self.records.entities, self._switches), headers)
             case "WhoAmI":
                 return self._who_am_i(call)
             case "RetrieveTotalRecordCount":
                 return self._record_counts(call, first)
             case "EntityDefinitions":
                 return self._definition(call, segments)
-        if first.name in UNBOUND and len(segments) == 1 and first.key is None:
+        if self._actions.is_unbound(first.name) and len(segments) == 1 and first.key is None:
             return self._act(call, first.name)
         if first.name in self._messages and len(segments) == 1:
             return self._ask(call, first)
@@ -316,7 +331,7 @@ class Dataverse:
 
     def _act_on(self, call: _Call, entity: Entity, row_id: str, name: str) -> Reply:
         """An action that is bound to a row."""
-        if BOUND.get(name) != entity.logical:
+        if not self._actions.is_bound_to(name, entity):
             raise CrmError(404, "0x80060888", f"Resource not found for the segment '{_NAMESPACE}{name}'.")
         self._actions.run_on(name, entity, row_id, user=call.user, allow=self._allowing(call))
         return Reply(204, b"", {"OData-Version": "4.0"})
@@ -513,7 +528,8 @@ class Dataverse:
             call.reader.shown(entity, row_id, stored)
         )
         reply = self._ok({"@odata.context": f"{self._context(call, entity)}/$entity", **shown}, status)
-        reply.headers["ETag"] = etag(stored.version)
+        if self._switches["crm_etag_header"]:
+            reply.headers["ETag"] = etag(stored.version)
         return reply
 
     def _part(self, call: _Call, entity: Entity, row_id: str, rest: list[Segment]) -> Reply:
@@ -782,7 +798,7 @@ class Dataverse:
         row_id = str(located.row_id)
         self.records.with_key(entity, body, located.key)
         if none_tag == "*":
-            raise key_taken()
+            raise key_taken(f"412 {self._switches['crm_create_only_code']}")
         self._allow(call, entity, "write", row_id)
         _match(match_tag, stored)
         stored = self.records.update(entity, row_id, body, user=call.user)
@@ -814,8 +830,9 @@ class Dataverse:
             if kind != _NAMESPACE + entity.logical:
                 raise payload_error(entity, f"A target does not say '@odata.type': '{_NAMESPACE}{entity.logical}'.")
             row_id = self._bulk_one(call, entity, message, {n: v for n, v in target.items() if n != "@odata.type"})
-            if message == "UpsertMultiple" and row_id in written:
-                raise key_taken()
+            in_order = message == "UpdateMultiple" and self._switches["crm_repeated_targets"] == "in_order"
+            if row_id in written and not in_order:
+                raise key_taken(self._switches["crm_taken_answer"])
             written.append(row_id)
         if message != "CreateMultiple":
             return Reply(204, b"", {"OData-Version": "4.0"})
@@ -943,11 +960,20 @@ class Dataverse:
     def _ok(body: Values, status: int = 200) -> Reply:
         return Reply(status, to_json(body), {"Content-Type": _JSON, "OData-Version": "4.0"})
 
-    @staticmethod
-    def _error(error: CrmError, details: Mapping[str, str] | None = None) -> Reply:
+    def _shown_code(self, code: str, status: int) -> str:
+        empty = self._switches["crm_error_code_empty"]
+        if empty == "always" or (empty == "conditional" and status == 412):
+            return ""
+        is_unknown = (status, code) == (404, "0x80060888")
+        return str(self._switches["crm_unknown_resource_code"]) if is_unknown else code
+
+    def _error(self, error: CrmError, details: Mapping[str, str] | None = None) -> Reply:
+        status = self._switches.status(error.code, error.status)
         return Reply(
-            error.status,
-            to_json({"error": {"code": error.code, "message": error.message, **(details or {})}}),
+            status,
+            to_json(
+                {"error": {"code": self._shown_code(error.code, status), "message": error.message, **(details or {})}}
+            ),
             {
                 "Content-Type": _JSON,
                 "OData-Version": "4.0",

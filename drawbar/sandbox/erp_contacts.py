@@ -251,7 +251,7 @@ def _add_contact(records: ErpRecords, company: str, customer: Values, app: str) 
         **entity_set.blank(),
         **_shared(customer),
         "id": customer["contactId"],
-        "type": customer["type"],
+        "type": customer["type"] if records.switches["erp_customer_contact_type"] == "customer" else "Company",
         "number": records.next_number(company, entity_set),
         "lastModifiedDateTime": records.now,
     }

@@ -29,6 +29,9 @@ class Environments:
     def handle(self, request: Request) -> Reply | Awaitable[Reply]:
         return self._asked(request).handle(request)
 
+    def weight(self, request: Request) -> int:
+        return self._asked(request).weight(request)
+
     def refused(self, request: Request, refusal: Refusal) -> Reply:
         return self._services[0].refused(request, refusal)
 

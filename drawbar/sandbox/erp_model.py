@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -112,17 +113,24 @@ class EntitySet:
     navigations: Mapping[str, tuple[str, str]]  # name -> set and the property that holds its id
     collections: Mapping[str, tuple[str, str]]  # name -> set and the property of it that holds our id
 
-    @property
-    def is_subscribable(self) -> bool:
-        """Whether webhooks tell of it: a page over a table that is not temporary."""
-        return self.kept and self.view_of is None and not self.parents
-
     def blank(self) -> dict[str, Any]:
         return {
             column.name: column.empty if column.initial is None else column.initial
             for column in self.columns.values()
             if column.type != "Stream"
         }
+
+
+# Those of the standard API that fit the rule and that the list of the documentation leaves out.
+_NOT_LISTED = frozenset(
+    ("contacts", "currencyExchangeRates", "itemVariants", "opportunities", "salesShipments", "salespeoplePurchasers")
+)
+
+
+def is_subscribable(entity_set: EntitySet, which: str) -> bool:
+    """Whether webhooks tell of a set: a page over a table that is not temporary. `which`: see `erp_webhook_sets`."""
+    fits = entity_set.kept and entity_set.view_of is None and not entity_set.parents
+    return fits and (which == "by_rule" or entity_set.name not in _NOT_LISTED)
 
 
 @lru_cache(maxsize=1)
@@ -285,22 +293,31 @@ def _seven_to_six(text: str) -> str:
     return f"{match.group(1)}{fraction}{match.group(3)}"
 
 
-def etag(version: int) -> str:
-    text = f"'20;{version:020d}1;00;'"
-    return f'W/"{base64.b64encode(text.encode()).decode()}"'
+def etag(version: int, form: str = "newer") -> str:
+    """The tag of a version, in the form of newer or of older builds."""
+    if form == "newer":
+        inside = f"'20;{version:020d}1;00;'"
+    else:
+        digest = hashlib.sha256(str(version).encode()).digest()
+        inside = f"'44;{base64.b64encode(digest).decode()}1;00;'"
+    return f'W/"{base64.b64encode(inside.encode()).decode()}"'
 
 
-def etag_version(tag: str) -> int | None:
-    """None when it is no tag of ours."""
+def is_etag(tag: str) -> bool:
+    """Whether it could be a tag of this service, of any version."""
     match = re.match(r'W/"([A-Za-z0-9+/=]+)"\Z', tag)
     if match is None:
-        return None
+        return False
     try:
-        text = base64.b64decode(match.group(1), validate=True).decode()
+        inside = base64.b64decode(match.group(1), validate=True).decode()
     except ValueError:
-        return None
-    inner = re.match(r"'20;(\d{20})1;00;'\Z", text)
-    return int(inner.group(1)) if inner else None
+        return False
+    return re.match(r"'(20;\d{20}|44;[A-Za-z0-9+/]{43}=)1;00;'\Z", inside) is not None
+
+
+def is_etag_of(tag: str, version: int) -> bool:
+    """In either form: whoever got a tag before an update may still send it."""
+    return tag in (etag(version, "newer"), etag(version, "older"))
 
 
 # ---------------------------------------------------------------- filters

@@ -43,7 +43,10 @@ class OpportunityRules(SetRules):
 
     def after(self, records: ErpRecords, company: str, before: Values | None, after: Values | None, app: str) -> None:  # noqa: ARG002
         """One that is being worked on stays."""
-        if before is not None and after is None and before["status"] == _IN_PROGRESS:
+        if before is None or after is not None:
+            return
+        must_be_closed = records.switches["erp_opportunity_delete"] == "closed"
+        if before["status"] == _IN_PROGRESS or (must_be_closed and not before["closed"]):
             raise ErpError(400, "Application_DialogException", "You cannot delete this opportunity while it is active.")
 
 

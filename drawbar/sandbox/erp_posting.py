@@ -124,6 +124,14 @@ ACTIONS: Mapping[tuple[str, str], Action] = {
 }
 
 
+def action_of(set_name: str, name: str, *, any_case: bool) -> Action | None:
+    """The action of a set by its name, in whatever letter case."""
+    if not any_case:
+        return ACTIONS.get((set_name, name))
+    found = (action for (of, each), action in ACTIONS.items() if of == set_name and each.lower() == name.lower())
+    return next(found, None)
+
+
 # --- steps --------------------------------------------------------------------------------------------------------
 
 

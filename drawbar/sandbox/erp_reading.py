@@ -100,7 +100,7 @@ class ErpReader:
     def shown(self, company: str, entity_set: EntitySet, stored: Stored) -> Values:
         """The whole entity as it goes out, kept with the row until it is written again."""
         if stored.wire is None:
-            shown: Values = {"@odata.etag": etag(stored.version)}
+            shown: Values = {"@odata.etag": etag(stored.version, self._records.switches["erp_etag_form"])}
             values = stored.values
             for name, column in entity_set.columns.items():
                 if column.type == "Stream":
@@ -146,6 +146,8 @@ class ErpReader:
         self, company: str, entity_set: EntitySet, name: str, options: Mapping[str, str], allow: Allow
     ) -> Callable[[Stored], Any]:
         """From an entity to what a navigation of it leads to: one entity, None, or a list."""
+        if self._records.switches["erp_expand_options"] == "select_and_expand":
+            _refuse_options(options)
         if name in entity_set.navigations:
             set_name, column = entity_set.navigations[name]
             other = self._records.sets[set_name]
@@ -177,6 +179,12 @@ class ErpReader:
             return [shape(row) for row in by_parent.get(stored.values[entity_set.id], [])[:top]]
 
         return many
+
+
+def _refuse_options(options: Mapping[str, str]) -> None:
+    for name in options:
+        if name not in ("$select", "$expand"):
+            raise ErpError(400, "BadRequest", f"The query option '{name}' is not supported inside '$expand'.")
 
 
 def values_of(stored: Stored) -> Values:

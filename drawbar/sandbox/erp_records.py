@@ -7,7 +7,6 @@ and calls `begin`, which gives the time that every write of it bears.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from drawbar.sandbox.erp_model import (
@@ -22,6 +21,7 @@ from drawbar.sandbox.erp_model import (
     to_stored,
 )
 from drawbar.sandbox.store import Store, Stored, Values
+from drawbar.sandbox.switches import Switches
 
 # What the first number of a series comes after, where nobody set it.
 FIRST_NUMBERS = {
@@ -34,15 +34,6 @@ FIRST_NUMBERS = {
     "postedInvoice": "PS-INV103000",
     "salesShipment": "S-SHPT104000",
 }
-
-
-@dataclass(slots=True)
-class ErpSwitches:
-    """Behaviour the references leave open, or that depends on how a company is set up."""
-
-    post_codes: bool = True  # a post code or city with one match fills the rest of the address
-    customer_template: dict[str, Any] = field(default_factory=dict)  # for fields a POST does not name
-    tax_rates: dict[str, float] = field(default_factory=lambda: {"TAXABLE": 5.0})  # percent by tax code
 
 
 class SetRules:
@@ -75,10 +66,10 @@ class SetRules:
 
 
 class ErpRecords:
-    def __init__(self, store: Store, rules: Mapping[str, SetRules]) -> None:
+    def __init__(self, store: Store, rules: Mapping[str, SetRules], switches: Switches) -> None:
         self.store = store
         self.sets = entity_sets()
-        self.switches = ErpSwitches()
+        self.switches = switches
         self.now = ""  # of the running transaction
         self._rules = rules
         self._plain = SetRules()
@@ -148,15 +139,15 @@ class ErpRecords:
         """One new row, within a transaction that has started. Only outside the API may read-only fields be given."""
         entity_set = self.sets[set_name]
         table = self.store.table(f"{company}/{set_name}")
-        row = entity_set.blank()
+        row = self.blank_row(set_name)
         body = dict(body)
         given_id = body.pop("id", None)
         row_id = self._given_id(entity_set, table.rows, given_id)
         row["id"] = row_id
         children = {name: body.pop(name) for name in entity_set.collections if name in body}
         self._assign(company, entity_set, row, body, by_api=by_api, creating=True)
-        if entity_set.name == "customers" and self.switches.customer_template:
-            template = {name: value for name, value in self.switches.customer_template.items() if name not in body}
+        if entity_set.name == "customers" and self.switches["customer_template"]:
+            template = {name: value for name, value in self.switches["customer_template"].items() if name not in body}
             self._assign(company, entity_set, row, template)
         if entity_set.series is not None and not row[entity_set.key]:
             row[entity_set.key] = self.next_number(company, entity_set)
@@ -219,7 +210,8 @@ class ErpRecords:
             )
 
     def blank_row(self, set_name: str) -> Values:
-        return self.sets[set_name].blank()
+        row = self.sets[set_name].blank()
+        return row | {"type": self.switches["erp_contact_type"]} if set_name == "contacts" else row
 
     def next_number(self, company: str, entity_set: EntitySet, *, series: str | None = None) -> str:
         """The next free one of a series: the set's, or another."""
@@ -334,8 +326,10 @@ class ErpRecords:
     ) -> None:
         """Validate the fields of a body one by one, in the order they came, each into `row`."""
         rules = self.rules_of(entity_set.name)
-        for name, value in body.items():
+        for name, value in self._in_order(entity_set, body):
             if "@odata." in name:
+                continue
+            if value is None and by_api and not self._null_resets(name):
                 continue
             column = entity_set.columns.get(name)
             if column is None:
@@ -364,11 +358,24 @@ class ErpRecords:
             elif name in ("postalCode", "city") and "country" in entity_set.columns:
                 changed = row[name] != stored
                 row[name] = stored
-                if changed and stored and self.switches.post_codes:
+                if changed and stored and self.switches["post_codes"]:
                     self._fill_address(company, row, name)
             else:
                 self._assign_pair(company, entity_set, row, body, name, stored)
                 rules.assign(self, company, row, name, stored)
+
+    def _in_order(self, entity_set: EntitySet, body: Values) -> list[tuple[str, Any]]:
+        """The members of a body as they are validated."""
+        given = list(body.items())
+        if self.switches["erp_validation_order"] == "as_sent":
+            return given
+        declared = {name: at for at, name in enumerate(entity_set.columns)}
+        return sorted(given, key=lambda member: declared.get(member[0], -1))
+
+    def _null_resets(self, name: str) -> bool:
+        if self.switches["erp_null_resets"] == "refused":
+            raise ErpError(400, "BadRequest", f"The property '{name}' cannot be null.")
+        return bool(self.switches["erp_null_resets"] == "yes")
 
     def _assign_pair(
         self, company: str, entity_set: EntitySet, row: Values, body: Values, name: str, value: str

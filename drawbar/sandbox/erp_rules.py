@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from drawbar.sandbox.erp_contacts import ContactInformationRules, ContactRules, CustomerContactRules, CustomerRules
+from drawbar.sandbox.erp_model import is_subscribable
 from drawbar.sandbox.erp_opportunities import OpportunityRules
 from drawbar.sandbox.erp_prices import PriceListLineRules, PriceListRules
 from drawbar.sandbox.erp_records import ErpRecords, SetRules
@@ -58,7 +59,7 @@ class SupportedResourceRules(SetRules):
     def implied(self, records: ErpRecords, company: str) -> Iterable[Stored]:  # noqa: ARG002
         """What can be subscribed, by route and set."""
         for entity_set in records.sets.values():
-            if entity_set.is_subscribable:
+            if is_subscribable(entity_set, records.switches["erp_webhook_sets"]):
                 yield Stored({"resource": f"{entity_set.route}/{entity_set.name}"}, 0)
 
 

@@ -110,7 +110,7 @@ class DocumentRules(SetRules):
             today = records.now[:10]
             for name in (self._kind.day, "postingDate"):
                 row[name] = row[name] if row[name] > EMPTY_DATE else today
-        else:
+        elif not _is_due_date_alone(row, before) or records.switches["erp_posted_due_date"] == "refused":
             refuse_posted(self._kind, before)
         if "dueDate" in row and (before is None or before["paymentTermsId"] != row["paymentTermsId"]):
             is_said = before is None and row["dueDate"] > EMPTY_DATE
@@ -182,7 +182,7 @@ class DocumentLineRules(SetRules):
             if not row["taxCode"] and row["itemId"] != EMPTY_GUID:
                 customer = records.rows(company, "customers").get(document.values["customerId"])
                 row["taxCode"] = TAXABLE if customer and customer.values["taxLiable"] else ""
-        row["taxPercent"] = plain(Decimal(str(records.switches.tax_rates.get(row["taxCode"], 0))))
+        row["taxPercent"] = plain(Decimal(str(records.switches["tax_rates"].get(row["taxCode"], 0))))
         calculate(row, prices_include_tax=document.values.get("pricesIncludeTax", False))
 
     def after(self, records: ErpRecords, company: str, before: Values | None, after: Values | None, app: str) -> None:
@@ -194,6 +194,10 @@ class DocumentLineRules(SetRules):
         if after is None:  # one that stays was looked at before it was kept
             refuse_posted(self._kind, document.values)
         total(records, company, self._kind, document_id, app)
+
+
+def _is_due_date_alone(row: Values, before: Values) -> bool:
+    return all(value == before[name] for name, value in row.items() if name != "dueDate")
 
 
 def refuse_posted(kind: Document, document: Values) -> None:

@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from drawbar.sandbox.erp_model import ErpError, entity_sets, etag, shown_time, time_text
+from drawbar.sandbox.erp_model import ErpError, entity_sets, etag, is_subscribable, shown_time, time_text
 from drawbar.sandbox.notify import Notifier
 from drawbar.sandbox.store import Change, Store, Stored, Values
+from drawbar.sandbox.switches import Switches
 from drawbar.sandbox.wire import to_json
 
 DELAY_S = 30.0
@@ -38,7 +39,6 @@ class ErpWebhookSettings:
     retry_scale: float = 1.0  # on the waits after a failure
     max_notifications: int = MAX_NOTIFICATIONS
     lease_s: float = LEASE_S
-    handshake: str = "POST"  # or GET: the verb is not documented
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +60,11 @@ class _Queue:
 
 
 class ErpWebhooks:
-    def __init__(self, store: Store, notifier: Notifier, settings: ErpWebhookSettings | None = None) -> None:
+    def __init__(
+        self, store: Store, notifier: Notifier, switches: Switches, settings: ErpWebhookSettings | None = None
+    ) -> None:
         self.settings = settings or ErpWebhookSettings()
+        self._switches = switches
         self._store = store
         self._notifier = notifier
         self._queues: dict[str, _Queue] = {}
@@ -71,7 +74,7 @@ class ErpWebhooks:
     # ------------------------------------------------------------ subscriptions
 
     def shown(self, stored: Stored) -> Values:
-        return {"@odata.etag": etag(stored.version), **stored.values}
+        return {"@odata.etag": etag(stored.version, self._switches["erp_etag_form"]), **stored.values}
 
     async def subscribe(self, body: Values, stored: Stored | None, *, user: str, route: str) -> Stored:
         """After a handshake; a new subscription, or a renewal of `stored`. The resource is one of the API asked."""
@@ -88,13 +91,13 @@ class ErpWebhooks:
         entity_set = entity_sets().get(set_name)
         if entity_set is None or (entity_set.route, route) != (of_route, of_route):
             raise ErpError(400, "BadRequest", f"The resource '{set_name}' is not one of this API.")
-        if not entity_set.is_subscribable:
+        if not is_subscribable(entity_set, self._switches["erp_webhook_sets"]):
             raise ErpError(400, "BadRequest", f"The resource '{set_name}' does not support webhooks.")
         rows = self._store.table("subscriptions").rows
         if stored is None:
             if len(rows) >= MAX_SUBSCRIPTIONS:
                 raise ErpError(400, "BadRequest", f"The maximum of {MAX_SUBSCRIPTIONS} subscriptions is reached.")
-            for other in rows.values():
+            for other in rows.values() if self._switches["erp_subscribe_twice"] == "refused" else ():
                 if (other.values["notificationUrl"], _subject(other.values["resource"])) == (url, subject):
                     raise ErpError(400, "BadRequest", "The subscription already exists.")
         await self._handshake(url)
@@ -124,7 +127,8 @@ class ErpWebhooks:
     async def _handshake(self, url: str) -> None:
         token = uuid.uuid4().hex
         target = f"{url}{'&' if urlsplit(url).query else '?'}validationToken={token}"
-        answer = await self._notifier.send(self.settings.handshake, target, b"", {}, timeout_s=HANDSHAKE_TIMEOUT_S)
+        verb = self._switches["erp_handshake_verb"]
+        answer = await self._notifier.send(verb, target, b"", {}, timeout_s=HANDSHAKE_TIMEOUT_S)
         if answer.status != 200 or answer.body.decode("utf-8", "replace").strip() != token:
             raise ErpError(400, "BadRequest", "The notification URL did not return the validation token.")
 

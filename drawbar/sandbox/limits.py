@@ -52,7 +52,7 @@ class Limits(Protocol):
     def who(self, app: str, headers: Mapping[str, str]) -> tuple[str, str | None]:
         """On whose count a request goes, and the cookie its answer is to bring."""
 
-    async def admit(self, who: str) -> Refusal | None: ...
+    async def admit(self, who: str, *, weight: int = 1) -> Refusal | None: ...
 
     def release(self, who: str, seconds: float) -> None: ...
 
@@ -105,7 +105,7 @@ class BusinessCentralLimits(_Counted):
     def who(self, app: str, headers: Mapping[str, str]) -> tuple[str, None]:  # noqa: ARG002 - there is one server
         return app, None
 
-    async def admit(self, who: str) -> Refusal | None:
+    async def admit(self, who: str, *, weight: int = 1) -> Refusal | None:
         now = time.monotonic()
         load = self._load(who, now)
         limit = self.settings.scaled(REQUESTS)
@@ -120,7 +120,7 @@ class BusinessCentralLimits(_Counted):
             await turn
         else:
             load.running += 1
-        load.requests.append(now)
+        load.requests.extend([now] * weight)
         return None
 
     def release(self, who: str, seconds: float) -> None:  # noqa: ARG002 - Business Central does not count time
@@ -145,7 +145,7 @@ class DataverseLimits(_Counted):
         server, cookie = self.servers.reached(headers)
         return f"{app} {server}", cookie
 
-    async def admit(self, who: str) -> Refusal | None:
+    async def admit(self, who: str, *, weight: int = 1) -> Refusal | None:
         now = time.monotonic()
         load = self._load(who, now)
         at_once = self.settings.scaled(CRM_CONCURRENT)
@@ -158,7 +158,7 @@ class DataverseLimits(_Counted):
         if load.executed_s >= execution_s:
             return Refusal("execution", execution_s * 1000, self._until_free(load, now))
         load.running += 1
-        load.requests.append(now)
+        load.requests.extend([now] * weight)
         return None
 
     def release(self, who: str, seconds: float) -> None:

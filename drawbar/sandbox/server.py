@@ -18,8 +18,8 @@ import signal
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ from drawbar.sandbox.seed_roles import plant_roles
 from drawbar.sandbox.servers import Servers
 from drawbar.sandbox.sign_in import Application, SignIn
 from drawbar.sandbox.store import Database, Store
+from drawbar.sandbox.switches import SwitchError, Switches, checked
 from drawbar.sandbox.traffic import Traffic
 from drawbar.sandbox.wire import EXEMPT, CuttableProtocol, Endpoint, Reply, Request, Surroundings
 
@@ -82,6 +83,7 @@ class SandboxOptions:
     control: bool = True
     erp_webhook_delay_s: float = ERP_WEBHOOK_DELAY_S
     crm_webhook_delay_s: float = CRM_WEBHOOK_DELAY_S
+    switches: Mapping[str, Any] = field(default_factory=dict)  # by name; those left out have their defaults
 
 
 class SandboxError(Exception):
@@ -132,6 +134,10 @@ async def _serve(
     *,
     signals: bool,
 ) -> None:
+    try:
+        checked(options.switches)
+    except SwitchError as error:
+        raise SandboxError(str(error)) from error
     certificates = ensure_certificates(options.state_dir)
     kept = _read_kept(options.state_dir)
     sockets = _bind(options, kept)
@@ -189,9 +195,10 @@ class _Machine:
         if options.servers < 1:
             raise SandboxError("there is at least one server")
         servers = Servers(options.servers, secure=not options.plain_http)
-        self.erp_webhooks = ErpWebhooks(erp_store, notifier)
+        switches = Switches()
+        self.erp_webhooks = ErpWebhooks(erp_store, notifier, switches)
         self.erp_webhooks.settings.delay_s = options.erp_webhook_delay_s
-        self.crm_webhooks = CrmWebhooks(crm_store, notifier)
+        self.crm_webhooks = CrmWebhooks(crm_store, notifier, switches)
         self.crm_webhooks.settings.delay_s = options.crm_webhook_delay_s
         self.crm_webhooks.host = origins["crm"].partition("://")[2]
         sign_in = SignIn(
@@ -216,8 +223,16 @@ class _Machine:
             origin=origins["erp"],
             environment=ENVIRONMENT,
             webhooks=self.erp_webhooks,
+            switches=switches,
         )
-        crm = Dataverse(crm_store, sign_in=sign_in, grants=grants, origin=origins["crm"], webhooks=self.crm_webhooks)
+        crm = Dataverse(
+            crm_store,
+            sign_in=sign_in,
+            grants=grants,
+            origin=origins["crm"],
+            webhooks=self.crm_webhooks,
+            switches=switches,
+        )
         if is_new:
             plant(erp, crm, identities, options.seed, scale=options.scale, folder=options.data)
         plant_roles(crm.records)
@@ -235,11 +250,12 @@ class _Machine:
                 grants=grants,
                 origin=origins["erp"],
                 environment=name,
-                webhooks=ErpWebhooks(store, notifier, self.erp_webhooks.settings),
+                webhooks=ErpWebhooks(store, notifier, switches, self.erp_webhooks.settings),
+                switches=switches,
             )
-            environments[name].records.switches = erp.records.switches
             if not is_set_up:
                 plant_environment(environments[name], crm, identities, name)
+        switches.set(options.switches)  # after planting: what a seed holds does not depend on them
         self._environments = environments
         if options.latency_ms:
             surroundings.latencies.add([{"system": system, "ms": options.latency_ms} for system in ("erp", "crm")])
@@ -256,6 +272,7 @@ class _Machine:
             limits=limits,
             servers=servers,
             grants=grants,
+            switches=switches,
         )
         front = _Front(sign_in, control if options.control else None)
         self.endpoints = {
@@ -307,6 +324,9 @@ class _Front:
         self.caller = sign_in.caller
         self.refused = sign_in.refused
         self.failed = sign_in.failed
+
+    def weight(self, request: Request) -> int:  # noqa: ARG002 - the sign-in has no limits
+        return 1
 
     def target(self, request: Request) -> str:
         return EXEMPT if self._is_control(request) else self._sign_in.target(request)

@@ -230,6 +230,12 @@ class Store:
         """Differs once any row of any table was written."""
         return sum(table.writes for table in self._tables.values())
 
+    def forget_shown(self) -> None:
+        """What the API shows of a row is to be made anew."""
+        for table in self._tables.values():
+            for stored in table.rows.values():
+                stored.wire = None
+
     def is_empty(self) -> bool:
         return not self._tables and not self._facts
 

@@ -94,6 +94,9 @@ class Service(Protocol):
     def handle(self, request: Request) -> Reply | Awaitable[Reply]:
         """Awaitable only where the service must itself ask somebody (a webhook's handshake)."""
 
+    def weight(self, request: Request) -> int:
+        """How many requests it counts for against the service's limits."""
+
     def refused(self, request: Request, refusal: Refusal) -> Reply:
         """The service's own way to say that a limit was reached."""
 
@@ -212,7 +215,7 @@ class Endpoint:
         return await self._handle(request)
 
     async def _handle_limited(self, request: Request, limits: Limits, who: str) -> Reply:
-        ticket = await limits.admit(who)
+        ticket = await limits.admit(who, weight=self._service.weight(request))
         if isinstance(ticket, Refusal):
             return self._service.refused(request, ticket)
         started = time.monotonic()

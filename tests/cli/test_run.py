@@ -94,6 +94,20 @@ class TestWriteConnection:
         remove_connection(tmp_path / "c.json")
 
 
+class TestSandbox:
+    @pytest.mark.parametrize(
+        ("given", "fault"),
+        [
+            ("erp_etag_form", "a switch is given as NAME=VALUE"),
+            ("erp_etag=older", "there is no switch erp_etag; there are"),
+            ("erp_etag_form=old", "erp_etag_form is one of newer, older"),
+        ],
+    )
+    def test_refuses_a_switch_that_there_is_not(self, given: str, fault: str, capsys: pytest.CaptureFixture[str]):
+        assert 2 == main(["sandbox", "--switch", given])
+        assert f"DRW-1004 --switch: {fault}" in capsys.readouterr().err
+
+
 class TestUp:
     @pytest.mark.parametrize(
         ("words", "fault"),

@@ -47,6 +47,12 @@ class TestMeaning:
             (CRM, Verb.UPDATE, 401, "", Meaning.SHUT),
             (CRM, Verb.UPDATE, 403, "0x80040220", Meaning.FORBIDDEN),
             (ERP, Verb.UPDATE, 400, "Authorization_RequestDenied", Meaning.FORBIDDEN),
+            (ERP, Verb.UPDATE, 401, "Authorization_RequestDenied", Meaning.FORBIDDEN),  # signed in, without the right
+            (ERP, Verb.UPDATE, 401, "Authentication_InvalidCredentials", Meaning.SHUT),
+            (ERP, Verb.READ, 400, "Internal_CompanyNotFound", Meaning.SHUT),
+            (CRM, Verb.CREATE, 412, "0x80073002", Meaning.TAKEN),
+            (CRM, Verb.UPDATE, 400, "0x80073002", Meaning.TAKEN),
+            (CRM, Verb.READ, 404, "", Meaning.REJECTED),
             (CRM, Verb.UPDATE, 429, "0x80072322", Meaning.THROTTLED),
             (ERP, Verb.UPDATE, 429, HTML, Meaning.THROTTLED),
             (ERP, Verb.UPDATE, 408, "", Meaning.UNSURE),
@@ -67,6 +73,18 @@ class TestMeaning:
         reply = Reply(status=status, is_json=False) if code is HTML else refusal(status, code)
 
         assert expected is meaning_of(system, verb, reply)
+
+    @pytest.mark.parametrize(
+        ("status", "message", "expected"),
+        [
+            (404, "Entity 'account' With Id = 1 Does Not Exist", Meaning.MISSING),
+            (412, "The version of the existing record doesn't match the RowVersion property.", Meaning.CHANGED),
+            (412, "A record with matching key values already exists.", Meaning.TAKEN),
+        ],
+    )
+    def test_without_a_code_is_in_the_text(self, status, message, expected):
+        """Older builds of the CRM leave the code empty."""
+        assert expected is meaning_of(CRM, Verb.UPDATE, refusal(status, "", message))
 
     def test_of_a_deadlock_is_a_passing_fault(self):
         """The ERP reports a deadlock as a business error; only its text tells it from a refusal."""

@@ -16,11 +16,14 @@ from schemas.errors import KeyTaken, Rejected
 from schemas.records import CommandKind, MatchTest, OutcomeStatus, System, Value
 from tests.consumers.twin import FAULTS, Faulty
 from tests.consumers.worlds import World, a_command, carried_out, create, match, steps_until, update, world_of
+from tests.sandbox.rounds import ROUNDS
 
 
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    info, stop = start_in_thread(SandboxOptions(state_dir=tmp_path_factory.mktemp("sandbox"), limits=False))
+@pytest.fixture(scope="module", params=ROUNDS)
+def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """A sandbox for every way in which the services may answer."""
+    folder, switches = tmp_path_factory.mktemp("sandbox"), ROUNDS[request.param]
+    info, stop = start_in_thread(SandboxOptions(state_dir=folder, limits=False, switches=switches))
     connection = {**info, "bootstrap_servers": "nowhere:1"}
     yield Settings(**from_connection(connection))
     stop()

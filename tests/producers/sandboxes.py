@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,8 +69,10 @@ class Hands:
 
 
 @contextmanager
-def sandbox(folder: Path) -> Iterator[Hands]:
-    options = SandboxOptions(state_dir=folder, limits=False, erp_webhook_delay_s=0.1, crm_webhook_delay_s=0.1)
+def sandbox(folder: Path, switches: Mapping[str, Any] | None = None) -> Iterator[Hands]:
+    options = SandboxOptions(
+        state_dir=folder, limits=False, erp_webhook_delay_s=0.1, crm_webhook_delay_s=0.1, switches=switches or {}
+    )
     info, stop = start_in_thread(options)
     with requests.Session() as session:
         session.trust_env = False  # a machine's own certificate bundle would win over ours

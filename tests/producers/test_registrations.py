@@ -32,6 +32,7 @@ from tests.kafka_fixture import until
 from tests.producers.sandboxes import CLOCK, Hands, sandbox
 from tests.producers.worlds import START
 from tests.sandbox.conftest import Receiver
+from tests.sandbox.rounds import ROUNDS
 
 COMPANY = "11111111-0000-4000-8000-000000000001"
 RESOURCE = f"/api/v2.0/companies({COMPANY})/customers"
@@ -39,9 +40,10 @@ SECRET = "s3cret <&\" '>"
 ACCOUNT = {"account": ("telephone1", "name")}
 
 
-@pytest.fixture(scope="module")
-def hands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hands]:
-    with sandbox(tmp_path_factory.mktemp("sandbox")) as hands:
+@pytest.fixture(scope="module", params=ROUNDS)
+def hands(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hands]:
+    """A sandbox for every way in which the services may answer."""
+    with sandbox(tmp_path_factory.mktemp("sandbox"), ROUNDS[request.param]) as hands:
         yield hands
 
 
@@ -148,12 +150,12 @@ class TestErpSubscriptions:
     ):
         subscriptions = self.at(hands, http, hub.url)
 
-        assert [Deed.MISSING, Deed.MISSING] == deeds(subscriptions.look(["customer", "salesperson"]))
-        assert [Deed.MADE, Deed.MADE] == deeds(subscriptions.keep(["customer", "salesperson"]))
+        assert [Deed.MISSING, Deed.MISSING] == deeds(subscriptions.look(["customer", "paymentTerm"]))
+        assert [Deed.MADE, Deed.MADE] == deeds(subscriptions.keep(["customer", "paymentTerm"]))
         before = http.call("GET", "subscriptions").body["value"]
-        assert [Deed.KEPT, Deed.KEPT] == deeds(subscriptions.keep(["customer", "salesperson"]))
+        assert [Deed.KEPT, Deed.KEPT] == deeds(subscriptions.keep(["customer", "paymentTerm"]))
         assert before == http.call("GET", "subscriptions").body["value"]
-        assert {f"{hub.url}/hooks/erp/{name}" for name in ("customer", "salesperson")} == {
+        assert {f"{hub.url}/hooks/erp/{name}" for name in ("customer", "paymentTerm")} == {
             row["notificationUrl"] for row in before
         }
 
@@ -189,7 +191,7 @@ class TestErpSubscriptions:
     def test_remove_all_that_lead_to_us_and_no_other(self, hands: Hands, http: ODataHttp, hub: Receiver):
         self.at(hands, http, f"{hub.url}/other").keep(["customer"])
         subscriptions = self.at(hands, http, hub.url)
-        subscriptions.keep(["customer", "salesperson"])
+        subscriptions.keep(["customer", "paymentTerm"])
 
         assert [Deed.REMOVED, Deed.REMOVED] == deeds(subscriptions.remove())
         assert [] == subscriptions.remove()
@@ -199,6 +201,20 @@ class TestErpSubscriptions:
         (found,) = self.at(hands, http, "http://127.0.0.1:9").keep(["customer"])
 
         assert (Deed.FAILED, "DRW-2005") == (found.deed, found.fault.code if found.fault else "")
+
+    @pytest.mark.parametrize(("which", "deed"), [("by_rule", Deed.MADE), ("documented", Deed.NOT_OFFERED)])
+    def test_tell_what_the_erp_does_not_tell_of(
+        self, hands: Hands, http: ODataHttp, hub: Receiver, which: str, deed: Deed
+    ):
+        """Its list of entities leaves out salespeople, which fit its rule: the catalogue says what is so."""
+        before = hands.control("GET", "switches")["erp_webhook_sets"]
+        hands.control("POST", "switches", {"erp_webhook_sets": which})
+        subscriptions = self.at(hands, http, hub.url)
+
+        looked, kept = subscriptions.look(["salesperson"]), subscriptions.keep(["salesperson"])
+        hands.control("POST", "switches", {"erp_webhook_sets": before})
+        assert [deed if deed is Deed.NOT_OFFERED else Deed.MISSING, deed] == deeds(looked + kept)
+        assert kept[0].is_well
 
     def test_say_which_right_is_missing(self, hands: Hands, http: ODataHttp, hub: Receiver):
         with without(hands, System.ERP, "subscriptions", "create"):
@@ -246,7 +262,7 @@ class TestErpSubscriptions:
         assert [Deed.KEPT] == deeds(world.subscriptions().keep(["customer"]))
 
     def test_fail_one_by_one_when_nobody_answers(self):
-        found = Played([NoReply("ConnectTimeout", sent=False)]).subscriptions().keep(["customer", "salesperson"])
+        found = Played([NoReply("ConnectTimeout", sent=False)]).subscriptions().keep(["customer", "paymentTerm"])
 
         assert [Deed.FAILED, Deed.FAILED] == deeds(found)
         assert {"DRW-2004"} == {one.fault.code for one in found if one.fault}

@@ -16,13 +16,15 @@ from producers.sources import BusinessCentralSource, DataverseSource, Next, Sour
 from schemas.errors import PositionExpired, PrivilegeMissing, SettingsError, SourceBroken, Throttled, Unavailable
 from schemas.records import System
 from tests.producers.sandboxes import CLOCK, ENTITIES, NAMES, SETS, Hands, clients, sandbox
+from tests.sandbox.rounds import ROUNDS
 
 NOBODY = "00000000-0000-4000-8000-00000000dead"
 
 
-@pytest.fixture(scope="module")
-def hands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hands]:
-    with sandbox(tmp_path_factory.mktemp("sandbox")) as hands:
+@pytest.fixture(scope="module", params=ROUNDS)
+def hands(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hands]:
+    """A sandbox for every way in which the services may answer."""
+    with sandbox(tmp_path_factory.mktemp("sandbox"), ROUNDS[request.param]) as hands:
         yield hands
 
 

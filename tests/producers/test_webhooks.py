@@ -24,6 +24,7 @@ from schemas.errors import SettingsError
 from schemas.records import System
 from tests.kafka_fixture import until
 from tests.producers.sandboxes import Hands, sandbox
+from tests.sandbox.rounds import ROUNDS
 
 SECRET = "s3cret <&\" '>"
 ENTITIES = {(System.ERP, "customer"), (System.CRM, "account")}
@@ -167,9 +168,9 @@ class TestReceiver:
         assert {405} == {client.call(verb, "/hooks/crm").status_code for verb in ("GET", "PUT", "DELETE")}
 
 
-@pytest.fixture(scope="module")
-def hands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hands]:
-    with sandbox(tmp_path_factory.mktemp("sandbox")) as hands:
+@pytest.fixture(scope="module", params=["default", "turned over"])
+def hands(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hands]:
+    with sandbox(tmp_path_factory.mktemp("sandbox"), ROUNDS[request.param]) as hands:
         yield hands
 
 
@@ -258,18 +259,18 @@ class TestWebhookReceiver:
         first = processes.start(mine)
         until(lambda: processes.entities() == ["customer"], "the one that is owned", timeout_s=10)
         before = processes.subscriptions()
-        mine.add((System.ERP, "salesperson"))
+        mine.add((System.ERP, "paymentTerm"))
         first.wake()
 
-        until(lambda: processes.entities() == ["customer", "salesperson"], "the other one, too", timeout_s=10)
+        until(lambda: processes.entities() == ["customer", "paymentTerm"], "the other one, too", timeout_s=10)
         assert before[0] in processes.subscriptions()
 
     def test_shares_its_port_with_other_processes_of_the_machine(self, hands: Hands, processes: Processes):
         """One listens, and hints reach every owner over the bus; when it goes, the next one takes over."""
         first = processes.start({(System.ERP, "customer")})
         until(lambda: first.status()["listening"], "the first listens", timeout_s=10)
-        second = processes.start({(System.ERP, "salesperson")})
-        until(lambda: processes.entities() == ["customer", "salesperson"], "both keep theirs", timeout_s=10)
+        second = processes.start({(System.ERP, "paymentTerm")})
+        until(lambda: processes.entities() == ["customer", "paymentTerm"], "both keep theirs", timeout_s=10)
         assert not second.status()["listening"]
 
         first.stop()

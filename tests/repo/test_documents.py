@@ -12,6 +12,7 @@ import pytest
 from pydantic import BaseModel, SecretStr
 
 from drawbar.metrics import METRICS
+from drawbar.sandbox.switches import SWITCHES, Switch, shown
 from drawbar.settings import Settings
 from processors.mapping import (
     AlsoCapture,
@@ -204,6 +205,36 @@ class TestTopics:
 
 def keys_written(rows: list[tuple[str, ...]]) -> list[str]:
     return [key for line in rows for key in re.findall(r"`([^`]+)`", line[0])]
+
+
+class TestSwitches:
+    def test_of_the_sandbox_are_in_the_table_with_every_answer(self):
+        """One row each; the answer in bold is the default."""
+        expected = [
+            (f"`{switch.name}`", f"{switch.system.upper()}: {switch.question}", self.answers(switch))
+            for switch in SWITCHES.values()
+        ]
+
+        assert expected == table(text("docs/sandbox.md"), "Switch", "Question", "Answers")
+
+    @staticmethod
+    def answers(switch: Switch) -> str:
+        if not switch.does:
+            return f"{switch.takes}; **`{json.dumps(switch.initial)}`**"
+        first, *rest = (f"`{shown(value)}`" for value in switch.does)
+        texts = switch.does.values()
+        return "; ".join(f"{value} {said}" for value, said in zip([f"**{first}**", *rest], texts, strict=True))
+
+    def test_are_asked_for_by_names_that_there_are(self):
+        """And none is there that no rule asks for."""
+        asked = {
+            name
+            for path in (ROOT / "drawbar/sandbox").glob("*.py")
+            for name in re.findall(r"""witches\[["'](\w+)["']\]""", path.read_text("utf-8"))
+        }
+
+        by_status = {name for name in SWITCHES if name.endswith("_status")}
+        assert set(SWITCHES) - by_status <= asked <= set(SWITCHES)
 
 
 class TestMappingKeys:

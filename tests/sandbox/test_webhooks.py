@@ -53,12 +53,12 @@ class TestBusinessCentral:
 
     def test_hands_over_its_token_by_either_verb(self, erp: Client, control: Control, receiver: Receiver, subscription):
         """The documents do not say which: a receiver has to answer both."""
-        control("POST", "webhooks", {"system": "erp", "handshake": "GET"})
+        control("POST", "switches", {"erp_handshake_verb": "GET"})
         path = f"{erp.root}/subscriptions('{subscription['subscriptionId']}')"
 
         assert 200 == erp.patch(path, {}, tag=subscription["@odata.etag"]).status_code
         assert ["POST", "GET"] == receiver.verbs
-        control("POST", "webhooks", {"system": "erp", "handshake": "POST"})
+        control("POST", "switches", {"erp_handshake_verb": "POST"})
 
     def test_ends_with_its_lease_and_nobody_is_told(
         self, erp: Client, control: Control, receiver: Receiver, subscription

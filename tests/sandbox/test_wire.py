@@ -30,6 +30,9 @@ class Books:
     def target(self, request: Request) -> str:
         return "accounts"
 
+    def weight(self, request: Request) -> int:
+        return 1
+
     def handle(self, request: Request) -> Reply:
         self.bodies.append(request.body)
         return Reply(204)

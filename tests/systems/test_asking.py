@@ -56,6 +56,17 @@ class TestRefusal:
     def test_is_a_coded_error(self, status: int, kind: type):
         assert kind is type(asker().refusal("POST x", Reply(status=status, body={"error": "odd"})))
 
+    @pytest.mark.parametrize(
+        ("status", "code", "kind"),
+        [
+            (401, "Authorization_RequestDenied", PrivilegeMissing),
+            (401, "Authentication_InvalidCredentials", TokenRefused),
+            (400, "Internal_CompanyNotFound", SettingsError),
+        ],
+    )
+    def test_is_told_by_the_code_where_services_differ_in_the_status(self, status: int, code: str, kind: type):
+        assert kind is type(asker().refusal("GET x", Reply(status=status, body={"error": {"code": code}})))
+
     def test_is_of_the_kind_that_the_asker_is_about(self):
         about_webhooks = asker(refused=WebhookRefused, when_forbidden="ask somebody")
 
