@@ -45,6 +45,7 @@ from drawbar.sandbox.crm_reading import CrmReader, Within, itself, wanted_annota
 from drawbar.sandbox.crm_records import PATH, VERSIONED, CrmRecords, Located, no_row
 from drawbar.sandbox.crm_reply import applied, at_present_version, error_details, in_version, numbered, prefer
 from drawbar.sandbox.crm_sales import SALES_RULES
+from drawbar.sandbox.crm_steps import STEP_RULES
 from drawbar.sandbox.crm_webhooks import CrmWebhooks
 from drawbar.sandbox.grants import Grants, Operation
 from drawbar.sandbox.limits import Refusal
@@ -63,6 +64,8 @@ from drawbar.sandbox.store import Store, Stored, Values
 from drawbar.sandbox.wire import Reply, Request, from_json, to_json
 
 COUNT_CAP = 5000
+MAX_URL, MAX_URL_IN_BATCH = 32_768, 65_536
+RULES = {**CATALOG_RULES, **DISCOUNT_RULES, **SALES_RULES, **ORGANIZATION_RULES, **STEP_RULES}
 DAY_S = 86_400
 _JSON = "application/json; odata.metadata=minimal"
 _NAMESPACE = "Microsoft.Dynamics.CRM."
@@ -99,7 +102,7 @@ class Dataverse:
         self.base_url = origin + PATH
         self._sign_in = sign_in
         self._grants = grants
-        self.records = CrmRecords(store, {**CATALOG_RULES, **DISCOUNT_RULES, **SALES_RULES, **ORGANIZATION_RULES})
+        self.records = CrmRecords(store, RULES)
         self.sets = {entity.logical: entity.set for entity in self.records.entities.values()}
         self._reader = CrmReader(self.records, self.base_url)
         self._listings: Listings[Values] = Listings(store)
@@ -136,6 +139,8 @@ class Dataverse:
         return numbered(in_version(reply, asked, self.origin))
 
     def _dispatch(self, request: Request, app: str) -> Reply:
+        if request.method == "GET":
+            _check_length(len(request.path) + len(request.query), MAX_URL)
         if not request.path.startswith(PATH):
             raise CrmError(404, "0x80060888", "Resource not found for the given address.")
         _refuse_impersonation(request)
@@ -794,6 +799,7 @@ class Dataverse:
             app=outer.request.app,
         )
         try:
+            _check_length(len(operation.target), MAX_URL_IN_BATCH)
             target = resolve_target(operation.target, addresses, self.base_url)
             parts = urlsplit(target)
             path = f"{PATH}/{VERSIONED.sub('', parts.path).lstrip('/')}"
@@ -869,6 +875,11 @@ def _wire_names(entity: Entity, columns: tuple[str, ...]) -> list[str]:
 def _refuse_impersonation(request: Request) -> None:
     if "callerobjectid" in request.headers or "mscrmcallerid" in request.headers:
         raise CrmError(403, "0x8004a110", "The caller cannot act on behalf of another user.")
+
+
+def _check_length(length: int, limit: int) -> None:
+    if length > limit:
+        raise CrmError(414, "0x80060888", f"The address has {length} characters; here it has up to {limit}.")
 
 
 def _match(tag: str, stored: Stored) -> None:
