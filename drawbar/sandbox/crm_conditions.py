@@ -19,14 +19,16 @@ _CALLER = re.compile(re.escape(NAMESPACE) + r"(Not)?(?:Equal)(UserId|BusinessId)
 _CALLER_COLUMNS = {"UserId": "systemuserid", "BusinessId": "businessunitid"}
 
 
-def with_caller(options: Mapping[str, str], user: Mapping[str, Any]) -> dict[str, str]:
+def with_caller(options: dict[str, str], user: Mapping[str, Any]) -> dict[str, str]:
     """The options of a query in which the functions that are about the caller name him."""
+    if not any(NAMESPACE in value for value in options.values()):
+        return options
 
     def named(match: re.Match[str]) -> str:
         negated, what, column = match.groups()
         return f"({column} {'ne' if negated else 'eq'} {user.get(_CALLER_COLUMNS[what]) or 'null'})"
 
-    return {name: _CALLER.sub(named, value) if NAMESPACE in value else value for name, value in options.items()}
+    return {name: _CALLER.sub(named, value) for name, value in options.items()}
 
 
 def like(text: str) -> str:

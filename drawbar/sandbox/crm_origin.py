@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from drawbar.sandbox.crm_model import CrmError
 from drawbar.sandbox.odata import GUID
@@ -18,19 +18,25 @@ LOGIC, PLUGINS = "prvBypassCustomBusinessLogic", "prvBypassCustomPlugins"
 _MODES = {"customsync": 0, "customasync": 1}  # as the column `mode` of a step has it
 
 
-def _new() -> str:
-    return str(uuid.uuid4())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Origin:
-    """One request. The modes and the steps are those that it does not set going."""
+    """One request. The modes and the steps are those that it does not set going; ids are made when they are read."""
 
-    request_id: str = field(default_factory=_new)
-    correlation_id: str = field(default_factory=_new)
+    given_request_id: str | None = None
+    given_correlation_id: str | None = None
     tag: str | None = None
     modes: frozenset[int] = frozenset()
     steps: frozenset[str] = frozenset()
+
+    @property
+    def request_id(self) -> str:
+        self.given_request_id = self.given_request_id or str(uuid.uuid4())
+        return self.given_request_id
+
+    @property
+    def correlation_id(self) -> str:
+        self.given_correlation_id = self.given_correlation_id or str(uuid.uuid4())
+        return self.given_correlation_id
 
     def skips_kind(self, mode: int) -> bool:
         return mode in self.modes
@@ -57,8 +63,8 @@ def read_origin(headers: Mapping[str, str], options: Mapping[str, str], *, requi
         require(PLUGINS)
         modes.add(_MODES["customsync"])
     return Origin(
-        request_id=_id(headers.get("x-ms-client-request-id", "")),
-        correlation_id=_id(headers.get("x-ms-correlation-id", "")),
+        given_request_id=_id(headers.get("x-ms-client-request-id", "")),
+        given_correlation_id=_id(headers.get("x-ms-correlation-id", "")),
         tag=options.get("tag"),
         modes=frozenset(modes),
         steps=frozenset(step.lower() for step in steps),
@@ -69,6 +75,6 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text.strip().strip('"').split(",") if word.strip()]
 
 
-def _id(text: str) -> str:
-    """An id that the client gives, or one of the service's."""
-    return text.strip().lower() if GUID.match(text.strip()) else _new()
+def _id(text: str) -> str | None:
+    """An id that the client gives."""
+    return text.strip().lower() if GUID.match(text.strip()) else None

@@ -18,6 +18,7 @@ from drawbar.sandbox.odata import (
     Predicate,
     QueryError,
     compile_filter,
+    conditions_in,
     parse_filter,
     parse_order,
     sort_rows,
@@ -27,6 +28,7 @@ from drawbar.sandbox.odata import (
 from drawbar.sandbox.store import Stored, Values
 
 _ALIAS = re.compile(r"('(?:[^']|'')*')|(@\w+)")
+CONDITIONS = 500  # that one query has at most
 Included = Callable[[str], bool]
 Sees = Callable[[Entity], Callable[[str, Values], bool]]  # which rows of a table may be read; raises when none may
 _FORMATTED = "OData.Community.Display.V1.FormattedValue"
@@ -109,7 +111,10 @@ class CrmReader:
         key = (entity.logical, text)
         known = self._predicates.get(key)
         if known is None:
-            known = compile_filter(parse_filter(text), self.schemas[entity.logical])
+            node = parse_filter(text)
+            if conditions_in(node) > CONDITIONS:
+                raise CrmError(400, "0x8004430C", "Number of conditions in query exceeded maximum limit.")
+            known = compile_filter(node, self.schemas[entity.logical])
             if len(self._predicates) > 1000:
                 self._predicates.clear()
             self._predicates[key] = known

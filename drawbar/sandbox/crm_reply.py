@@ -5,8 +5,8 @@ Source: https://learn.microsoft.com/power-apps/developer/data-platform/webapi/co
 
 from __future__ import annotations
 
+import os
 import re
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -47,20 +47,23 @@ def error_details(error: CrmError, included: Callable[[str], bool]) -> dict[str,
 
 def numbered(reply: Reply) -> Reply:
     """The service's own number of a request, under the two names it has."""
-    number = str(uuid.uuid4())
+    whole = os.urandom(16).hex()
+    number = f"{whole[:8]}-{whole[8:12]}-4{whole[13:16]}-a{whole[17:20]}-{whole[20:]}"
     reply.headers["REQ_ID"] = reply.headers["x-ms-service-request-id"] = number
     return reply
 
 
 def at_present_version(request: Request) -> Request:
     """The same request under the address of the present version; the service has but one."""
+    if request.path.startswith(PATH):
+        return request
     match = _EARLIER.match(request.path)
     return replace(request, path=PATH + request.path[match.end() :]) if match else request
 
 
 def in_version(reply: Reply, asked: Request, origin: str) -> Reply:
     """An answer whose addresses are of the version that was asked."""
-    match = _EARLIER.match(asked.path)
+    match = None if asked.path.startswith(PATH) else _EARLIER.match(asked.path)
     if match is None:
         return reply
     here, there = origin + PATH, origin + match.group(0)

@@ -55,6 +55,7 @@ from drawbar.sandbox.crm_roles import ROLE_RULES, RoleMessages
 from drawbar.sandbox.crm_sales import SALES_RULES
 from drawbar.sandbox.crm_security import Security, with_batch_headers
 from drawbar.sandbox.crm_sharing import Sharing
+from drawbar.sandbox.crm_steps import STEP_RULES
 from drawbar.sandbox.crm_webhooks import CrmWebhooks
 from drawbar.sandbox.grants import Grants
 from drawbar.sandbox.limits import Refusal
@@ -74,6 +75,17 @@ from drawbar.sandbox.switches import Switches
 from drawbar.sandbox.wire import Reply, Request, from_json, to_json
 
 COUNT_CAP = 5000
+MAX_URL, MAX_URL_IN_BATCH = 32_768, 65_536
+RULES = {
+    **CATALOG_RULES,
+    **DISCOUNT_RULES,
+    **SALES_RULES,
+    **ORGANIZATION_RULES,
+    **STEP_RULES,
+    **ROLE_RULES,
+    **DUPLICATE_RULES,
+    "asyncoperation": JobRules(),
+}
 DAY_S = 86_400
 _JSON = "application/json; odata.metadata=minimal"
 _NAMESPACE = "Microsoft.Dynamics.CRM."
@@ -127,16 +139,7 @@ class Dataverse:
         self.base_url = origin + PATH
         self._sign_in = sign_in
         self._grants = grants
-        rules = {
-            **CATALOG_RULES,
-            **DISCOUNT_RULES,
-            **SALES_RULES,
-            **ORGANIZATION_RULES,
-            **ROLE_RULES,
-            **DUPLICATE_RULES,
-            "asyncoperation": JobRules(),
-        }
-        self.records = CrmRecords(store, rules, switches)
+        self.records = CrmRecords(store, RULES, switches)
         self.sets = {entity.logical: entity.set for entity in self.records.entities.values()}
         self._reader = CrmReader(self.records, self.base_url)
         self._listings: Listings[Values] = Listings(store)
@@ -183,6 +186,8 @@ class Dataverse:
         return numbered(in_version(reply, asked, self.origin))
 
     def _dispatch(self, request: Request, app: str) -> Reply:
+        if request.method == "GET":
+            _check_length(len(request.path) + len(request.query), MAX_URL)
         if not request.path.startswith(PATH):
             raise CrmError(404, "0x80060888", "Resource not found for the given address.")
         user_id = self.store.table("systemuser").index("applicationid").get(app)
@@ -909,6 +914,7 @@ class Dataverse:
             app=outer.request.app,
         )
         try:
+            _check_length(len(operation.target), MAX_URL_IN_BATCH)
             target = resolve_target(operation.target, addresses, self.base_url)
             parts = urlsplit(target)
             path = f"{PATH}/{VERSIONED.sub('', parts.path).lstrip('/')}"
@@ -984,6 +990,11 @@ class Dataverse:
 
 def _wire_names(entity: Entity, columns: tuple[str, ...]) -> list[str]:
     return [entity.attributes[name].wire_name for name in columns] or [entity.id]
+
+
+def _check_length(length: int, limit: int) -> None:
+    if length > limit:
+        raise CrmError(414, "0x80060888", f"The address has {length} characters; here it has up to {limit}.")
 
 
 def _match(tag: str, stored: Stored) -> None:

@@ -311,7 +311,27 @@ class _Parser:
 
 
 def parse_filter(text: str) -> Node:
-    return _Parser(text).whole()
+    try:
+        return _Parser(text).whole()
+    except RecursionError as error:
+        raise QueryError("The filter expression is nested too deeply.") from error
+
+
+def conditions_in(node: Node) -> int:
+    """How many conditions a filter has; a chain of them may be longer than any nesting."""
+    count, left = 0, [node]
+    while left:
+        one = left.pop()
+        match one:
+            case Binary("and" | "or", first, second):
+                left += (first, second)
+            case Not(inner):
+                left.append(inner)
+            case Lambda(_, _, _, inner) if inner is not None:
+                left.append(inner)
+            case _:
+                count += 1
+    return count
 
 
 def names_in(node: Node) -> set[str]:

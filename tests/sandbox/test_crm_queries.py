@@ -14,6 +14,7 @@ import pytest
 
 from tests.sandbox.catalogue import a_name, key, made
 from tests.sandbox.client import Client, Control, error_code
+from tests.sandbox.test_crm_batch import PATH, operation, replies, send
 
 FORMATTED = "OData.Community.Display.V1.FormattedValue"
 
@@ -463,3 +464,28 @@ def test_a_page_of_an_expanded_collection_names_its_table(crm: Client, family: F
 
     assert link.startswith(f"{crm.root}/{family.account}/contact_customer_accounts?")
     assert "<contactid last=" in unquote(unquote(unquote(link)))
+
+
+def test_an_address_has_an_end(crm: Client):
+    """webapi/compose-http-requests-handle-errors: 32 KB of an address, 64 KB in a batch"""
+    query = f"{PATH}/accounts?$select=name&$filter=name+eq+'{'x' * 40_000}'"
+    in_batch = send(crm, operation("GET", query))
+
+    assert 414 == crm.get(f"accounts?{query.partition('?')[2]}").status_code
+    assert [[200]] == [[status for status, _, _ in part] for part in replies(in_batch)]
+    assert 414 == send(crm, operation("GET", query + "x" * 40_000)).status_code
+
+
+@pytest.mark.parametrize(
+    ("condition", "refusal"),
+    [
+        (" or ".join(["name eq 'x'"] * 500), None),
+        (" or ".join(["name eq 'x'"] * 501), (400, "0x8004430C")),
+        ("(" * 2000 + "name eq 'x'" + ")" * 2000, (400, "0x80060888")),
+    ],
+)
+def test_a_filter_has_limits(crm: Client, condition, refusal):
+    """learn.microsoft.com/power-apps/developer/data-platform/fetchxml/filter-rows: Condition limits"""
+    reply = crm.get("accounts", params={"$filter": condition, "$top": "1"})
+
+    assert refusal == (None if reply.status_code == 200 else error_code(reply))

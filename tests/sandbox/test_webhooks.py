@@ -242,6 +242,64 @@ class TestDataverse:
         assert not {"InputParameters", "ParentContext", "PreEntityImages", "PostEntityImages"} & set(context)
         control("POST", "webhooks", {"system": "crm", "max_body_bytes": 262_144})
 
+    @pytest.mark.parametrize(
+        ("message", "more", "status"),
+        [
+            ("Update", {"mode": 1, "stage": 20}, 400),
+            ("Update", {"mode": 0, "stage": 20}, 204),
+            ("Create", {"mode": 1, "stage": 40}, 400),  # the filter is one of Update
+        ],
+    )
+    def test_a_step_is_of_a_stage_and_a_filter_that_fit(self, crm: Client, step: str, message, more, status):
+        """learn.microsoft.com/power-apps/developer/data-platform/register-plug-in: set execution mode"""
+        known = crm.get(step).json()
+        found = crm.rows(f"sdkmessages?$filter=name eq '{message}'")[0]["sdkmessageid"]
+        body = {
+            "name": "another",
+            "sdkmessageid@odata.bind": f"/sdkmessages({found})",
+            "sdkmessagefilterid@odata.bind": f"/sdkmessagefilters({known['_sdkmessagefilterid_value']})",
+            "eventhandler_serviceendpoint@odata.bind": f"/serviceendpoints({known['_eventhandler_value']})",
+            **more,
+        }
+        reply = crm.post("sdkmessageprocessingsteps", body)
+        crm.delete(reply.headers.get("OData-EntityId", "sdkmessageprocessingsteps(nothing)"))
+
+        assert status == reply.status_code
+
+    @pytest.mark.parametrize(
+        ("message", "kind", "status"),
+        [("Create", 0, 400), ("Create", 1, 204), ("Create", 2, 400), ("Delete", 1, 400), ("Delete", 0, 204)],
+    )
+    def test_an_image_is_of_a_row_that_is_there(self, crm: Client, step: str, message, kind, status):
+        """learn.microsoft.com/power-apps/developer/data-platform/register-plug-in: images by message"""
+        endpoint = crm.get(step).json()["_eventhandler_value"]
+        found = crm.rows(f"sdkmessages?$filter=name eq '{message}'")[0]["sdkmessageid"]
+        other = crm.post(
+            "sdkmessageprocessingsteps",
+            {
+                "name": "another",
+                "mode": 1,
+                "stage": 40,
+                "sdkmessageid@odata.bind": f"/sdkmessages({found})",
+                "eventhandler_serviceendpoint@odata.bind": f"/serviceendpoints({endpoint})",
+            },
+        ).headers["OData-EntityId"]
+        image = {"name": "i", "entityalias": "i", "imagetype": kind, "messagepropertyname": "Target"}
+        reply = crm.post("sdkmessageprocessingstepimages", {**image, "sdkmessageprocessingstepid@odata.bind": other})
+        crm.delete(other)
+
+        assert status == reply.status_code
+
+    def test_steps_are_found_from_their_filter(self, crm: Client, step: str):
+        """learn.microsoft.com/power-apps/developer/data-platform/bypass-custom-business-logic: Query your environment"""
+        query = "sdkmessagefilters?$select=sdkmessagefilterid&$filter=primaryobjecttypecode eq 'account'"
+        query += " and sdkmessageid/name eq 'Update'"
+        rows = crm.rows(f"{query}&$expand=sdkmessagefilterid_sdkmessageprocessingstep($filter=statecode eq 0)")
+
+        assert crm.get(step).json()["sdkmessageprocessingstepid"] in {
+            one["sdkmessageprocessingstepid"] for one in rows[0]["sdkmessagefilterid_sdkmessageprocessingstep"]
+        }
+
     def test_secrets_are_not_read_back(self, crm: Client, step: str):
         assert "authvalue" not in crm.rows("serviceendpoints")[0]
 
