@@ -1,7 +1,7 @@
 """Business Central's entity sets as data, and its values: what may be written and how it is shown. Pure.
 
-Source of the property lists: the standard API v2.0 pages, in `business_central.json`. The pages that a partner
-publishes for what these lack are in `custom_api.json`, and in docs/custom-api.md for that partner.
+Source of the property lists: the standard API v2.0 pages, in the files `business_central*.json`. The pages that a
+partner publishes for what these lack are in `custom_api.json`, and in docs/custom-api.md for that partner.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import datetime as dt
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
@@ -21,7 +21,13 @@ from drawbar.sandbox.odata import GUID, ApiError, Getter, Literal, Predicate, Qu
 STANDARD = "v2.0"  # the routes of the APIs, behind `/api/`
 CUSTOM = "drawbar/integration/v1.0"
 RUNTIME = "microsoft/runtime/beta"
-_DESCRIBED = {STANDARD: "business_central.json", CUSTOM: "custom_api.json", RUNTIME: "runtime_api.json"}
+_DESCRIBED = (
+    (STANDARD, "business_central.json"),
+    (STANDARD, "business_central_setup.json"),  # what master data and documents refer to
+    (STANDARD, "business_central_parts.json"),  # what hangs on a record of another set
+    (CUSTOM, "custom_api.json"),
+    (RUNTIME, "runtime_api.json"),
+)
 EMPTY_GUID = "00000000-0000-0000-0000-000000000000"
 HIGHEST = 10**15  # a decimal is below it
 EMPTY_DATE = "0001-01-01"
@@ -92,6 +98,8 @@ class EntitySet:
     view_of: str | None = None
     patterns: bool = False  # a text that ends with `*` equals all that begin with what is before it
     kept: bool = True  # False: its entities follow from rows of other sets, and from nothing else
+    temporary: bool = False  # the page's table is a buffer, so that webhooks do not tell of it
+    part: str = ""  # `one` or `many`: how many entities of this set an entity of another has; alone there are none
     rights: tuple[str, ...]  # sets whose tables are read and written with this one
     reads: tuple[str, ...] = ()  # sets whose tables are read besides
     parents: tuple[str, ...] = ()  # a list is refused unless its filter names one of these properties
@@ -100,11 +108,12 @@ class EntitySet:
     pairs: tuple[tuple[str, str, str], ...] = ()  # id and code of the same row of a set
     navigations: Mapping[str, tuple[str, str]]  # name -> set and the property that holds its id
     collections: Mapping[str, tuple[str, str]]  # name -> set and the property of it that holds our id
+    parts: Mapping[str, str] = field(default_factory=dict)  # name -> set whose entities are made of ours
 
     @property
     def is_subscribable(self) -> bool:
         """Whether webhooks tell of it: a page over a table that is not temporary."""
-        return self.kept and self.view_of is None and not self.parents
+        return self.kept and not self.temporary and not self.part and self.view_of is None and not self.parents
 
     def blank(self) -> dict[str, Any]:
         return {
@@ -118,7 +127,7 @@ class EntitySet:
 def entity_sets() -> Mapping[str, EntitySet]:
     described = {
         name: (route, given)
-        for route, file in _DESCRIBED.items()
+        for route, file in _DESCRIBED
         for name, given in json.loads(files(__package__).joinpath(file).read_text("utf-8")).items()
     }
     sets: dict[str, EntitySet] = {}
@@ -150,6 +159,8 @@ def entity_sets() -> Mapping[str, EntitySet]:
             view_of=given.get("view_of"),
             patterns=given.get("patterns", False),
             kept=given.get("kept", True),
+            temporary=given.get("temporary", False),
+            part=given.get("part", ""),
             rights=tuple(given.get("rights", (given.get("view_of") or name,))),
             reads=tuple(given.get("reads", ())),
             parents=tuple(given.get("parents", ())),
@@ -158,6 +169,7 @@ def entity_sets() -> Mapping[str, EntitySet]:
             pairs=tuple((id_name, code, other) for id_name, code, other in given.get("pairs", ())),
             navigations={n: (s, c) for n, (s, c) in given.get("navigations", {}).items()},
             collections={n: (s, c) for n, (s, c) in given.get("collections", {}).items()},
+            parts=given.get("parts", {}),
         )
     return sets
 

@@ -46,7 +46,23 @@ class CurrencyRules(SetRules):
                 records.remove(company, "currencyExchangeRates", rate_id, app=app)
 
 
+class TaxAreaRules(SetRules):
+    def after(self, records: ErpRecords, company: str, before: Values | None, after: Values | None, app: str) -> None:
+        """Customers look its name up: what they show moves, and nothing else of theirs."""
+        if before is None or (after or {}).get("displayName") == before["displayName"]:
+            return
+        for row_id in records.store.table(f"{company}/customers").having("taxAreaId", before["id"]):
+            customer = records.rows(company, "customers")[row_id].values
+            row = {**customer, "taxAreaDisplayName": (after or {}).get("displayName", "")}
+            records.store.put(f"{company}/customers", row_id, row, note=app, silent=True)
+
+
 class TradingCustomerRules(CustomerRules):
+    def settle(self, records: ErpRecords, company: str, row: Values, before: Values | None) -> None:
+        super().settle(records, company, row, before)
+        area = records.rows(company, "taxAreas").get(row["taxAreaId"])
+        row["taxAreaDisplayName"] = area.values["displayName"] if area is not None else ""
+
     def after(self, records: ErpRecords, company: str, before: Values | None, after: Values | None, app: str) -> None:
         """A customer with documents stays."""
         if before is not None and after is None:
@@ -75,6 +91,7 @@ RULES: Mapping[str, SetRules] = {
     "priceListLines": PriceListLineRules(),
     "priceLists": PriceListRules(),
     "resources": ResourceRules(),
+    "taxAreas": TaxAreaRules(),
     "unitGroups": UnitGroupRules(),
     "webhookSupportedResources": SupportedResourceRules(),
     **{set_name: UnitOfOwnerRules(set_name) for set_name in OWNERS},

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from drawbar.sandbox.erp_model import EMPTY_DATE, EMPTY_GUID, HIGHEST, ErpError, overflow
+from drawbar.sandbox.erp_model import EMPTY_DATE, EMPTY_GUID, HIGHEST, ErpError, invalid, overflow
 from drawbar.sandbox.erp_records import ErpRecords, SetRules
 from drawbar.sandbox.erp_units import follow_base_unit, settle_base_unit
 from drawbar.sandbox.store import Values
@@ -43,6 +43,7 @@ DOCUMENTS: Mapping[str, Document] = {
     )
 }
 _OF_LINES = {kind.lines: kind for kind in DOCUMENTS.values()}
+_OBJECTS = {"Account": "accounts", "Item": "items", "Resource": "resources"}  # what a line can be of, and its set
 _ADDRESS = {
     "AddressLine1": "addressLine1",
     "AddressLine2": "addressLine2",
@@ -140,7 +141,7 @@ class DocumentLineRules(SetRules):
             case "itemId" if value != EMPTY_GUID:
                 self._take_item(records, company, row, records.rows(company, "items")[value].values)
             case "accountId" if value != EMPTY_GUID:
-                raise _no_object("Account", value)
+                _take_account(row, records.rows(company, "accounts")[value].values)
             case "lineType" | "lineObjectNumber" if row["lineObjectNumber"] and row["lineType"] != "Comment":
                 self._take_object(records, company, row)
             case "quantity" if "shipQuantity" in row:
@@ -149,21 +150,39 @@ class DocumentLineRules(SetRules):
                 row["discountBy"] = name
 
     def _take_object(self, records: ErpRecords, company: str, row: Values) -> None:
-        if row["lineType"] != "Item":
+        """What the number of a line is of: the line has the description, the unit and the price of that."""
+        set_name = _OBJECTS.get(row["lineType"])
+        if set_name is None:
             raise _no_object(row["lineType"], row["lineObjectNumber"])
-        item_id = records.store.table(f"{company}/items").index("number").get(row["lineObjectNumber"])
-        if item_id is None:
-            raise dialog("Item does not exist.")
-        if row["itemId"] != item_id:
-            self._take_item(records, company, row, records.rows(company, "items")[item_id].values)
+        found = records.store.table(f"{company}/{set_name}").index("number").get(row["lineObjectNumber"])
+        if found is None:
+            raise dialog(f"{row['lineType']} does not exist.")
+        taken = records.rows(company, set_name)[found].values
+        match row["lineType"]:
+            case "Account" if row["accountId"] != found:
+                _take_account(row, taken)
+            case "Resource":
+                self._take_resource(records, company, row, taken)
+            case "Item" if row["itemId"] != found:
+                self._take_item(records, company, row, taken)
 
     def _take_item(self, records: ErpRecords, company: str, row: Values, item: Values) -> None:
         row["itemId"], row["lineType"], row["lineObjectNumber"] = item["id"], "Item", item["number"]
         row["description"], row["description2"] = item["displayName"], item["displayName2"]
         row["unitOfMeasureId"], row["unitOfMeasureCode"] = item["baseUnitOfMeasureId"], item["baseUnitOfMeasureCode"]
+        row["unitPrice"] = self._price(records, company, row, item)
+
+    def _take_resource(self, records: ErpRecords, company: str, row: Values, resource: Values) -> None:
+        row["description"], row["description2"] = resource["displayName"], resource["displayName2"]
+        unit = records.store.table(f"{company}/unitsOfMeasure").index("code").get(resource["baseUnitOfMeasureCode"])
+        row["unitOfMeasureId"], row["unitOfMeasureCode"] = unit or EMPTY_GUID, resource["baseUnitOfMeasureCode"]
+        row["unitPrice"] = self._price(records, company, row, resource)
+
+    def _price(self, records: ErpRecords, company: str, row: Values, sold: Values) -> float | int:
+        """In the currency of the line's document."""
         document = records.rows(company, self._kind.set).get(row["documentId"])
         factor = _factor(records, company, document.values, self._kind.day) if document else Decimal(1)
-        row["unitPrice"] = plain(rounded(money(item["unitPrice"]) * factor))
+        return plain(rounded(money(sold["unitPrice"]) * factor))
 
     def settle(self, records: ErpRecords, company: str, row: Values, before: Values | None) -> None:
         document = records.rows(company, self._kind.set).get(row["documentId"])
@@ -179,7 +198,7 @@ class DocumentLineRules(SetRules):
                     f"The Sales Line already exists. Identification fields and values: Line No.='{row['sequence']}'",
                 )
             row["sequence"] = row["sequence"] or max(taken, default=0) + _STEP
-            if not row["taxCode"] and row["itemId"] != EMPTY_GUID:
+            if not row["taxCode"] and row["lineObjectNumber"]:
                 customer = records.rows(company, "customers").get(document.values["customerId"])
                 row["taxCode"] = TAXABLE if customer and customer.values["taxLiable"] else ""
         row["taxPercent"] = plain(Decimal(str(records.switches.tax_rates.get(row["taxCode"], 0))))
@@ -194,6 +213,19 @@ class DocumentLineRules(SetRules):
         if after is None:  # one that stays was looked at before it was kept
             refuse_posted(self._kind, document.values)
         total(records, company, self._kind, document_id, app)
+
+
+def _take_account(row: Values, account: Values) -> None:
+    """Raises ErpError for an account that nothing is posted to directly."""
+    where = f"G/L Account: No.={account['number']}"
+    if account["accountType"] != "Posting":
+        raise invalid(
+            f"Account Type must be equal to 'Posting' in {where}. Current value is '{account['accountType']}'."
+        )
+    if not account["directPosting"]:
+        raise invalid(f"Direct Posting must be equal to 'Yes' in {where}. Current value is 'No'.")
+    row["accountId"], row["lineType"], row["lineObjectNumber"] = account["id"], "Account", account["number"]
+    row["description"] = account["displayName"]
 
 
 def refuse_posted(kind: Document, document: Values) -> None:

@@ -31,6 +31,7 @@ from drawbar.sandbox.seed_names import (
     WITH_USER,
     Place,
 )
+from drawbar.sandbox.seed_setup import plant_setup
 from drawbar.sandbox.store import Values
 
 COMPANY = "Harbor & Vale Trading"
@@ -95,6 +96,7 @@ def plant(
             planter.rates()
         if kind == "large":
             plant_large(planter, planter.people(), scale=scale)
+        plant_setup(erp, identities.company_id)
         if folder is not None:
             plant_folder(planter, folder)
 
@@ -107,6 +109,7 @@ def plant_environment(erp: BusinessCentral, crm: Dataverse, identities: Identiti
     with erp.store.transaction():
         planter.set_up_erp()
         planter.rates()
+        plant_setup(erp, company_id)
 
 
 class Planter:
