@@ -19,11 +19,13 @@ from drawbar.sandbox.erp_model import (
     CUSTOM,
     RUNTIME,
     STANDARD,
+    Column,
     EntitySet,
     ErpError,
     etag,
     etag_version,
 )
+from drawbar.sandbox.erp_parts import decoded, encoded, not_allowed, part_rules
 from drawbar.sandbox.erp_posting import ACTIONS
 from drawbar.sandbox.erp_reading import ErpReader, Within, read_token, values_of, whole, write_token
 from drawbar.sandbox.erp_records import ErpRecords
@@ -220,6 +222,8 @@ class BusinessCentral:
 
     def _in_set(self, call: _Call, entity_set: EntitySet, segments: list[Segment]) -> Reply:
         method, key = call.request.method, segments[0].key
+        if entity_set.part:
+            raise ErpError(400, "Application_DialogException", entity_set.unfiltered)
         if key is None:
             if len(segments) == 2 and segments[1].name == "$count":
                 return self._count(call, entity_set)
@@ -392,11 +396,12 @@ class BusinessCentral:
         shown = self._reader.shape(company, entity_set, call.options, partial(self._allow, call, operation="read"))(
             stored
         )
-        context = f"{call.api.url}/$metadata#companies({company})/{entity_set.name}/$entity"
+        address = stored.values.get("address", entity_set.name) if entity_set.part else entity_set.name
+        context = f"{call.api.url}/$metadata#companies({company})/{address}/$entity"
         reply = self._ok({"@odata.context": context, **shown}, status)
         reply.headers["ETag"] = etag(stored.version)
         if status == 201:
-            reply.headers["Location"] = f"{call.api.url}/companies({company})/{entity_set.name}({stored.values['id']})"
+            reply.headers["Location"] = f"{call.api.url}/companies({company})/{address}({stored.values['id']})"
         return reply
 
     def _below(self, call: _Call, entity_set: EntitySet, row_id: str, rest: list[Segment]) -> Reply:
@@ -409,6 +414,11 @@ class BusinessCentral:
             )
         if name.startswith(_NAMESPACE) and len(rest) == 1:
             return self._act(call, entity_set, row_id, name.removeprefix(_NAMESPACE))
+        if name in entity_set.parts:
+            return self._in_parts(call, entity_set, row_id, self._sets[entity_set.parts[name]], rest)
+        own = entity_set.columns.get(name)
+        if own is not None and own.type == "Stream" and len(rest) == 1:
+            return self._stream(call, entity_set, row_id, own)
         if method != "GET" or len(rest) > 1:
             raise ErpError(405, "BadRequest_MethodNotAllowed", f"'{method}' is not allowed here.")
         return self._part(call, entity_set, row_id, name)
@@ -419,6 +429,8 @@ class BusinessCentral:
         parent_set = self._sets[within.address.partition("(")[0]]
         self._allow(call, parent_set, "read")
         self._must_find(company, parent_set, within.parent_id)
+        if children.part and (method != "GET" or key is not None):
+            return self._in_parts(call, parent_set, within.parent_id, children, rest)
         if key is not None:
             found = self._must_find(company, children, self._row_id(key))
             if found.values[within.column] != within.parent_id:
@@ -441,7 +453,7 @@ class BusinessCentral:
             set_name, column = entity_set.navigations[name]
             other = self._sets[set_name]
             self._allow(call, other, "read")
-            found = self.records.find(company, other, stored.values[column])
+            found = self.records.find(company, other, stored.values.get(column, ""))
             if found is None:
                 return Reply(204, b"", {"OData-Version": "4.0"})
             return self._entity(call, other, found, 200)
@@ -450,6 +462,67 @@ class BusinessCentral:
             raise ErpError(404, "BadRequest_ResourceNotFound", f"Resource not found for the segment '{name}'.")
         context = f"{call.api.url}/$metadata#companies({company})/{entity_set.name}({row_id})/{name}"
         return self._ok({"@odata.context": context, "value": self._reader.shown(company, entity_set, stored)[name]})
+
+    # ------------------------------------------------------------ parts and streams
+
+    def _in_parts(self, call: _Call, owner: EntitySet, row_id: str, part_set: EntitySet, rest: list[Segment]) -> Reply:
+        """Entities that are made of another: read from it, written into it."""
+        company, method, key = _given(call.company), call.request.method, rest[0].key
+        self._allow(call, owner, "read" if method == "GET" else "write")
+        if method not in part_set.verbs:
+            raise not_allowed(method)
+        rules, stored = part_rules(self.records, part_set), self._must_find(company, owner, row_id)
+        if method == "POST":
+            if key is not None or len(rest) > 1:
+                raise not_allowed(method)
+            known = {part.values["id"] for part in rules.of(self.records, company, owner, stored)}
+            stored = self._keep(call, owner, rules.with_new(self.records, company, stored.values, self._body(call)))
+            made = (part for part in rules.of(self.records, company, owner, stored) if part.values["id"] not in known)
+            return self._entity(call, part_set, next(made), 201)
+        wanted = None if key is None else self._row_id(key)
+        parts = rules.of(self.records, company, owner, stored)
+        part = next((each for each in parts if wanted in (None, each.values["id"])), None)
+        if part is None or (wanted is None and part_set.part == "many"):
+            raise ErpError(404, "BadRequest_ResourceNotFound", f"The {part_set.source} does not exist.")
+        if method != "GET":
+            self._must_match(call, part, part_set, optional=method == "DELETE")
+        match len(rest), method:
+            case 1, "GET":
+                return self._entity(call, part_set, part, 200)
+            case 1, "DELETE":
+                self._keep(call, owner, rules.without(self.records, company, stored.values, part.values))
+                return Reply(204, b"", {"OData-Version": "4.0"})
+            case 1, _:
+                row = rules.with_changed(self.records, company, stored.values, part.values, self._body(call))
+                parts = rules.of(self.records, company, owner, self._keep(call, owner, row))
+                changed = next(each for each in parts if each.values["id"] == part.values["id"])
+                return self._entity(call, part_set, changed, 200)
+        column = part_set.columns.get(rest[1].name)
+        if len(rest) > 2 or column is None or column.type != "Stream":
+            raise ErpError(404, "BadRequest_ResourceNotFound", f"Resource not found for the segment '{rest[1].name}'.")
+        if method == "GET":
+            return _bytes(rules.content(self.records, company, owner, stored.values))
+        _must_be_binary(call.request)
+        self._keep(call, owner, rules.with_content(stored.values, call.request.body))
+        return Reply(204, b"", {"OData-Version": "4.0"})
+
+    def _keep(self, call: _Call, owner: EntitySet, row: Values) -> Stored:
+        return self.records.keep(_given(call.company), owner.name, row, app=call.app)
+
+    def _stream(self, call: _Call, entity_set: EntitySet, row_id: str, column: Column) -> Reply:
+        """A property that is bytes."""
+        company, method = _given(call.company), call.request.method
+        if method not in ("GET", "PATCH") or (method == "PATCH" and column.access == "read"):
+            raise not_allowed(method)
+        self._allow(call, entity_set, "read" if method == "GET" else "write")
+        stored = self._must_find(company, entity_set, row_id)
+        if method == "GET":
+            return _bytes(decoded(stored.values, column.name))
+        self._must_match(call, stored, entity_set, optional=False)
+        _must_be_binary(call.request)
+        content = encoded(call.request.body)
+        self.records.fill(company, entity_set.name, row_id, column.name, content, app=call.app)
+        return Reply(204, b"", {"OData-Version": "4.0"})
 
     # ------------------------------------------------------------ writing
 
@@ -473,17 +546,16 @@ class BusinessCentral:
     def _update(self, call: _Call, entity_set: EntitySet, row_id: str) -> Reply:
         self._allow(call, entity_set, "write")
         company = _given(call.company)
-        stored = self._must_find(company, entity_set, row_id)
-        tag = call.request.headers.get("if-match")
-        if not tag:
-            raise ErpError(400, "BadRequest_InvalidToken", "The If-Match header is required for this request.")
-        self._match(tag, stored, entity_set)
+        self._must_match(call, self._must_find(company, entity_set, row_id), entity_set, optional=False)
         stored = self.records.change(company, entity_set.name, row_id, self._body(call), app=call.app)
         return self._entity(call, entity_set, stored, 200)
 
     @staticmethod
-    def _match(tag: str, stored: Stored, entity_set: EntitySet) -> None:
-        if tag.strip() == "*":
+    def _must_match(call: _Call, stored: Stored, entity_set: EntitySet, *, optional: bool) -> None:
+        tag = call.request.headers.get("if-match")
+        if not tag and not optional:
+            raise ErpError(400, "BadRequest_InvalidToken", "The If-Match header is required for this request.")
+        if not tag or tag.strip() == "*":
             return
         version = etag_version(tag.strip())
         if version is None:
@@ -499,10 +571,7 @@ class BusinessCentral:
     def _delete(self, call: _Call, entity_set: EntitySet, row_id: str) -> Reply:
         self._allow(call, entity_set, "delete")
         company = _given(call.company)
-        stored = self._must_find(company, entity_set, row_id)
-        tag = call.request.headers.get("if-match")
-        if tag:
-            self._match(tag, stored, entity_set)
+        self._must_match(call, self._must_find(company, entity_set, row_id), entity_set, optional=True)
         self.records.remove(company, entity_set.name, row_id, app=call.app)
         return Reply(204, b"", {"OData-Version": "4.0"})
 
@@ -683,6 +752,7 @@ class BusinessCentral:
         """Every row of a set, of one company or of every one, as the API would show it."""
         if set_name not in self._sets:
             raise ErpError(404, "BadRequest_ResourceNotFound", f"There is no set '{set_name}'.")
+        self.records.begin()
         entity_set = self._sets[set_name]
         companies = [self._company_by_id(company)] if company else self.records.companies()
         rows: list[Values] = []
@@ -706,6 +776,17 @@ class BusinessCentral:
             to_json({"error": {"code": error.code, "message": text}}),
             {"Content-Type": _JSON, "OData-Version": "4.0", "request-id": correlation, **error.headers},
         )
+
+
+def _bytes(content: bytes) -> Reply:
+    headers = {"Content-Type": "application/octet-stream", "OData-Version": "4.0"}
+    return Reply(200, content, headers) if content else Reply(204, b"", {"OData-Version": "4.0"})
+
+
+def _must_be_binary(request: Request) -> None:
+    given = request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
+    if given == "application/json":
+        raise ErpError(400, "BadRequest", "A stream is written with the content type 'application/octet-stream'.")
 
 
 def _given(company: str | None) -> str:

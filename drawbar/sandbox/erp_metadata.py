@@ -27,6 +27,8 @@ def csdl(companies: EntitySet, sets: Mapping[str, EntitySet], actions: Iterable[
         for name, (set_name, _) in entity_set.collections.items():
             kind = f"Collection(Microsoft.NAV.{sets[set_name].entity})"
             lines.append(f'<NavigationProperty Name="{name}" Type="{kind}" ContainsTarget="true"/>')
+        for name, set_name in entity_set.parts.items():
+            lines.append(f'<NavigationProperty Name="{name}" Type="Microsoft.NAV.{sets[set_name].entity}"/>')
         for other in sets.values() if entity_set is companies else ():
             kind = f"Collection(Microsoft.NAV.{other.entity})"
             lines.append(f'<NavigationProperty Name="{other.name}" Type="{kind}" ContainsTarget="true"/>')

@@ -108,7 +108,8 @@ class EntitySet:
     pairs: tuple[tuple[str, str, str], ...] = ()  # id and code of the same row of a set
     navigations: Mapping[str, tuple[str, str]]  # name -> set and the property that holds its id
     collections: Mapping[str, tuple[str, str]]  # name -> set and the property of it that holds our id
-    parts: Mapping[str, str] = field(default_factory=dict)  # name -> set whose entities are made of ours
+    parts: Mapping[str, str] = field(default_factory=dict)  # name -> set that makes one entity of each of ours
+    kind: str = ""  # what the `parentType` of what hangs on an entity calls it
 
     @property
     def is_subscribable(self) -> bool:
@@ -170,6 +171,7 @@ def entity_sets() -> Mapping[str, EntitySet]:
             navigations={n: (s, c) for n, (s, c) in given.get("navigations", {}).items()},
             collections={n: (s, c) for n, (s, c) in given.get("collections", {}).items()},
             parts=given.get("parts", {}),
+            kind=escape(given.get("kind", "")),
         )
     return sets
 
@@ -182,6 +184,11 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d\Z")
 
 def unescape(member: str) -> str:
     return _ESCAPE.sub(lambda match: chr(int(match.group(1), 16)), member)
+
+
+def escape(member: str) -> str:
+    """A member of an enumeration as it is written; one that is written so already stays."""
+    return "".join(mark if mark.isalnum() or mark == "_" else f"_x{ord(mark):04X}_" for mark in unescape(member))
 
 
 def to_stored(column: Column, value: Any) -> Any:
@@ -344,7 +351,7 @@ class ErpSchema:
             case ("guid", "guid"):
                 return literal.value
             case ("enum", "string"):
-                return _escaped(literal.value)
+                return escape(literal.value)
             case ("time", "time"):
                 return parse_time(literal.value)
             case ("time", "date"):
@@ -359,7 +366,3 @@ class ErpSchema:
 
     def query_function(self, function: QueryFunction) -> Predicate:
         raise QueryError(f"An unknown function with name '{function.name}' was found.")
-
-
-def _escaped(member: str) -> str:
-    return "".join(mark if mark.isalnum() or mark == "_" else f"_x{ord(mark):04X}_" for mark in unescape(member))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 
+from drawbar.sandbox.erp_parts import carry_files
 from drawbar.sandbox.erp_records import ErpRecords
 from drawbar.sandbox.erp_sales import (
     DOCUMENTS,
@@ -30,6 +31,7 @@ Action = Callable[[ErpRecords, str, str, str], "Made | None"]  # records, compan
 OPEN, PAID, CANCELED = "Open", "Paid", "Canceled"  # of an invoice, once it is posted
 _QUOTES, _ORDERS, _INVOICES = (DOCUMENTS[name] for name in ("salesQuotes", "salesOrders", "salesInvoices"))
 _SHIPMENTS = Document(set="salesShipments", lines="salesShipmentLines", day="postingDate", word="Shipment")
+_HIDDEN = ("discountBy", "dimensions", "dimension1Id", "dimension2Id")  # what no page shows of a row
 _KINDS_OF_LINES = {  # a shipment's words for them
     "Account": "G_x002F_L_x0020_Account",
     "Charge": "Charge_x0020__x0028_Item_x0029_",
@@ -143,6 +145,7 @@ def _turn_into(records: ErpRecords, company: str, quote_id: str, kind: Document,
             copied["shipQuantity"] = copied["invoiceQuantity"] = line["quantity"]
         _put_line(records, company, kind, copied, app)
     total(records, company, kind, made["id"], app)
+    carry_files(records, company, quote_id, records.sets[kind.set], made["id"], app)
     records.remove(company, _QUOTES.set, quote_id, app=app)
     return kind.set, made["id"]
 
@@ -181,6 +184,7 @@ def _invoice(
         calculate(copied, prices_include_tax=order["pricesIncludeTax"])
         _put_line(records, company, _INVOICES, copied, app)
     total(records, company, _INVOICES, made["id"], app)
+    carry_files(records, company, order["id"], records.sets[_INVOICES.set], made["id"], app)
     draft = _values(records, company, _INVOICES, made["id"])
     lines = [line for _, line in lines_of(records, company, _INVOICES, made["id"])]
     _post(records, company, draft, lines, app, ships=False)
@@ -250,7 +254,7 @@ def _values(records: ErpRecords, company: str, kind: Document, row_id: str) -> V
 def _like(records: ErpRecords, set_name: str, source: Values) -> Values:
     """A row of a set that has of another row what both have."""
     row = records.blank_row(set_name)
-    shared = {name: value for name, value in source.items() if name in row or name == "discountBy"}
+    shared = {name: value for name, value in source.items() if name in row or name in _HIDDEN}
     return {**row, **shared, "lastModifiedDateTime": records.now}
 
 

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from drawbar.sandbox.erp_model import EntitySet, ErpError, ErpSchema, etag, shown_time
+from drawbar.sandbox.erp_parts import part_rules
 from drawbar.sandbox.erp_records import ErpRecords
 from drawbar.sandbox.odata import (
     Binary,
@@ -104,7 +105,8 @@ class ErpReader:
             values = stored.values
             for name, column in entity_set.columns.items():
                 if column.type == "Stream":
-                    link = f"{self._base_url}/companies({company})/{entity_set.name}({values['id']})/{name}"
+                    address = values.get("address") or f"{entity_set.name}({values['id']})"
+                    link = f"{self._base_url}/companies({company})/{address}/{name}"
                     shown[f"{name}@odata.mediaEditLink"] = link
                     shown[f"{name}@odata.mediaReadLink"] = link
                 elif column.type == "DateTimeOffset":
@@ -127,7 +129,8 @@ class ErpReader:
             for name, inner in (parse_expand(options["$expand"]) if "$expand" in options else [])
         ]
         for name in names:
-            if name not in entity_set.navigations and name not in entity_set.collections and name != "*":
+            is_led_to = name in entity_set.navigations or name in entity_set.collections or name in entity_set.parts
+            if not is_led_to and name != "*":
                 schema.property((name,))
         if not expands and (not names or "*" in names):
             return whole
@@ -153,16 +156,22 @@ class ErpReader:
             shape = self.shape(company, other, options, allow)
 
             def one(stored: Stored) -> Values | None:
-                found = self._records.find(company, other, stored.values[column])
+                found = self._records.find(company, other, stored.values.get(column, ""))
                 return None if found is None else shape(found)
 
             return one
+        if name in entity_set.parts:
+            part_set = self._records.sets[entity_set.parts[name]]
+            rules, shape = part_rules(self._records, part_set), self.shape(company, part_set, options, allow)
+            return lambda stored: shape(rules.of(self._records, company, entity_set, stored)[0])
         if name not in entity_set.collections:
             raise QueryError(f"Could not find a property named '{name}' on type 'Microsoft.NAV.{entity_set.entity}'.")
         set_name, column = entity_set.collections[name]
         children = self._records.sets[set_name]
         allow(children)
         shape = self.shape(company, children, options, allow)
+        if children.part:
+            return self._expanded_parts(company, entity_set, children, options, shape)
         rows = self._records.candidates(company, children)
         if "$filter" in options:
             predicate = self.predicate(company, children, options["$filter"])
@@ -175,6 +184,27 @@ class ErpReader:
 
         def many(stored: Stored) -> list[Values]:
             return [shape(row) for row in by_parent.get(stored.values[entity_set.id], [])[:top]]
+
+        return many
+
+    def _expanded_parts(
+        self,
+        company: str,
+        owner: EntitySet,
+        children: EntitySet,
+        options: Mapping[str, str],
+        shape: Callable[[Stored], Values],
+    ) -> Callable[[Stored], list[Values]]:
+        rules = part_rules(self._records, children)
+        orders = self.orders(children, self.schema(company, children), options)
+        keep = self.predicate(company, children, options["$filter"]) if "$filter" in options else None
+        top = whole(options["$top"], "$top") if "$top" in options else None
+
+        def many(stored: Stored) -> list[Values]:
+            rows = rules.of(self._records, company, owner, stored)
+            rows = [row for row in rows if keep is None or keep(row.values)]
+            sort_rows(rows, orders, row_of=values_of)
+            return [shape(row) for row in rows[:top]]
 
         return many
 

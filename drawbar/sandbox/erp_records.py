@@ -66,12 +66,21 @@ class SetRules:
         """Entities that follow from rows of other sets and are kept nowhere, until somebody writes them."""
         return ()
 
+    def implied_by(self, records: ErpRecords, company: str, entity_set: EntitySet, row_id: str) -> Stored | None:
+        """The one of them with an id."""
+        implied = self.implied(records, company)
+        return next((stored for stored in implied if stored.values[entity_set.id] == row_id), None)
+
     def write_through(self, records: ErpRecords, company: str, before: Values, after: Values, app: str) -> None:
         """Write what changed in an entity of a view into the rows that it shows."""
 
     def below(self, records: ErpRecords, company: str, column: str, parent_id: str) -> list[Stored]:  # noqa: ARG002
         """The rows of a view that have `parent_id` in a column."""
         return []
+
+    def with_new(self, records: ErpRecords, company: str, row: Values, body: Values) -> Values:  # noqa: ARG002
+        """The row that parts are made of, with one more of them."""
+        return row
 
 
 class ErpRecords:
@@ -126,7 +135,7 @@ class ErpRecords:
 
     def below(self, company: str, entity_set: EntitySet, column: str, parent_id: str) -> list[Stored]:
         """The entities that belong to one of another set."""
-        if entity_set.view_of is not None:
+        if entity_set.view_of is not None or entity_set.part:
             return self.rules_of(entity_set.name).below(self, company, column, parent_id)
         table = self.store.table(f"{company}/{entity_set.name}")
         kept = [table.rows[row_id] for row_id in table.having(column, parent_id)]
@@ -136,8 +145,7 @@ class ErpRecords:
     def find(self, company: str, entity_set: EntitySet, row_id: str) -> Stored | None:
         stored = self.rows(company, entity_set.view_of or entity_set.name).get(row_id)
         if stored is None:
-            implied = self.rules_of(entity_set.name).implied(self, company)
-            return next((stored for stored in implied if stored.values[entity_set.id] == row_id), None)
+            return self.rules_of(entity_set.name).implied_by(self, company, entity_set, row_id)
         if entity_set.view_of is None:
             return stored
         return self.rules_of(entity_set.name).view(self, company, stored)
@@ -181,6 +189,9 @@ class ErpRecords:
     ) -> None:
         """Entities nested in the body of the one they belong to."""
         set_name, column = entity_set.collections[name]
+        if self.sets[set_name].part:
+            self._nest_parts(company, entity_set, set_name, row_id, given, app)
+            return
         if "POST" not in self.sets[set_name].verbs:
             raise ErpError(405, "BadRequest_MethodNotAllowed", f"Entity {set_name} does not support POST.")
         if not isinstance(given, list) or not all(isinstance(child, dict) for child in given):
@@ -188,6 +199,17 @@ class ErpRecords:
         parent = {column: row_id}
         for child in given:
             self.insert(company, set_name, {**parent, **child, **parent}, app=app)
+
+    def _nest_parts(
+        self, company: str, entity_set: EntitySet, set_name: str, row_id: str, given: Any, app: str
+    ) -> None:
+        """Entities nested in the body of the row that they are made of."""
+        if not isinstance(given, list) or not all(isinstance(child, dict) for child in given):
+            raise ErpError(400, "BadRequest", f"'{set_name}' is not a list of entities.")
+        row = self.rows(company, entity_set.name)[row_id].values
+        for child in given:
+            row = self.rules_of(set_name).with_new(self, company, row, child)
+        self.keep(company, entity_set.name, row, app=app)
 
     def _given_id(self, entity_set: EntitySet, rows: dict[str, Stored], given: Any) -> str:
         row_id = to_stored(entity_set.columns["id"], given) if given is not None else EMPTY_GUID
@@ -286,6 +308,22 @@ class ErpRecords:
             row["systemRowVersion"] = self.store.version + 1
         return self.store.put(f"{company}/{entity_set.name}", row["id"], row, note=app)
 
+    def keep(self, company: str, set_name: str, row: Values, *, app: str) -> Stored:
+        """A row in which something changed that is no property of its page; nothing happens when nothing did."""
+        before = self.rows(company, set_name)[row["id"]]
+        if row == before.values:
+            return before
+        self._put(company, self.sets[set_name], row, app)
+        self.rules_of(set_name).after(self, company, before.values, row, app)
+        return self.rows(company, set_name)[row["id"]]
+
+    def fill(self, company: str, set_name: str, row_id: str, name: str, content: str, *, app: str) -> Stored:
+        """Write a stream of a row, given as it is kept."""
+        before = self.rows(company, set_name)[row_id].values
+        row = {**before, name: content}
+        self.rules_of(set_name).settle(self, company, row, before)
+        return self.keep(company, set_name, row, app=app)
+
     def _kept(self, company: str, entity_set: EntitySet, row_id: str, app: str) -> Stored:
         """An entity that follows from others, as a row of its own from now on."""
         implied = self.find(company, entity_set, row_id)
@@ -321,6 +359,10 @@ class ErpRecords:
         row = self.rows(company, set_name)[row_id].values
         self.store.remove(f"{company}/{set_name}", row_id, note=app)
         self.rules_of(set_name).after(self, company, row, None, app)
+        for children, column in self.sets[set_name].collections.values():
+            if column == "parentId":  # what hangs on a record goes with it
+                for child_id in self.store.table(f"{company}/{children}").having(column, row_id):
+                    self.store.remove(f"{company}/{children}", child_id, note=app)
 
     def _assign(
         self,

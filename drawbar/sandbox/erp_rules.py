@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from drawbar.sandbox.erp_contacts import ContactInformationRules, ContactRules, CustomerContactRules, CustomerRules
+from drawbar.sandbox.erp_dimensions import DefaultDimensionRules, DimensionSetLineRules
+from drawbar.sandbox.erp_documents_pdf import PdfDocumentRules
 from drawbar.sandbox.erp_opportunities import OpportunityRules
+from drawbar.sandbox.erp_parts import AttachmentRules
+from drawbar.sandbox.erp_pictures import PictureRules
 from drawbar.sandbox.erp_prices import PriceListLineRules, PriceListRules
+from drawbar.sandbox.erp_receivables import AgedReceivableRules, CustomerSalesRules
 from drawbar.sandbox.erp_records import ErpRecords, SetRules
 from drawbar.sandbox.erp_sales import (
     DOCUMENTS,
@@ -79,15 +84,23 @@ class SupportedResourceRules(SetRules):
 
 
 RULES: Mapping[str, SetRules] = {
+    "agedAccountsReceivables": AgedReceivableRules(),
+    "attachments": AttachmentRules("attachments", strict=False),
     "contacts": ContactRules(),
     "contactsInformation": ContactInformationRules(),
     "currencies": CurrencyRules(),
     "customerContacts": CustomerContactRules(),
     "customerFinancialDetails": FinancialDetailRules(),
+    "customerSales": CustomerSalesRules(),
     "customers": TradingCustomerRules(),
+    "defaultDimensions": DefaultDimensionRules(),
+    "dimensionSetLines": DimensionSetLineRules(),
+    "documentAttachments": AttachmentRules("documentAttachments", strict=True),
     "itemVariants": ItemVariantRules(),
     "items": ItemRules(),
     "opportunities": OpportunityRules(),
+    "pdfDocument": PdfDocumentRules(),
+    "pictures": PictureRules(),
     "priceListLines": PriceListLineRules(),
     "priceLists": PriceListRules(),
     "resources": ResourceRules(),

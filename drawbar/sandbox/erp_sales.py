@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
+from drawbar.sandbox.erp_dimensions import SHORTCUTS, assign_shortcut, defaults, take_dimensions
 from drawbar.sandbox.erp_model import EMPTY_DATE, EMPTY_GUID, HIGHEST, ErpError, invalid, overflow
 from drawbar.sandbox.erp_records import ErpRecords, SetRules
 from drawbar.sandbox.erp_units import follow_base_unit, settle_base_unit
@@ -92,8 +93,11 @@ class DocumentRules(SetRules):
 
     def assign(self, records: ErpRecords, company: str, row: Values, name: str, value: Any) -> None:
         row[name] = value
-        if name in ("customerId", "customerNumber") and row["customerId"] != EMPTY_GUID:
+        if name in SHORTCUTS:
+            assign_shortcut(records, company, row, name, value)
+        elif name in ("customerId", "customerNumber") and row["customerId"] != EMPTY_GUID:
             _take_customer(row, records.rows(company, "customers")[row["customerId"]].values)
+            take_dimensions(records, company, row, defaults(records, company, row["customerId"]))
         elif name in ("billToCustomerId", "billToCustomerNumber") and row["billToCustomerId"] != EMPTY_GUID:
             _address(row, "billTo", records.rows(company, "customers")[row["billToCustomerId"]].values)
 
@@ -141,7 +145,10 @@ class DocumentLineRules(SetRules):
             case "itemId" if value != EMPTY_GUID:
                 self._take_item(records, company, row, records.rows(company, "items")[value].values)
             case "accountId" if value != EMPTY_GUID:
-                _take_account(row, records.rows(company, "accounts")[value].values)
+                account = records.rows(company, "accounts").get(value)
+                if account is None:
+                    raise dialog("Account does not exist.")
+                _take_account(row, account.values)
             case "lineType" | "lineObjectNumber" if row["lineObjectNumber"] and row["lineType"] != "Comment":
                 self._take_object(records, company, row)
             case "quantity" if "shipQuantity" in row:
@@ -155,6 +162,8 @@ class DocumentLineRules(SetRules):
         if set_name is None:
             raise _no_object(row["lineType"], row["lineObjectNumber"])
         found = records.store.table(f"{company}/{set_name}").index("number").get(row["lineObjectNumber"])
+        if found is None and row["lineType"] == "Resource":
+            raise _no_object(row["lineType"], row["lineObjectNumber"])
         if found is None:
             raise dialog(f"{row['lineType']} does not exist.")
         taken = records.rows(company, set_name)[found].values
@@ -198,6 +207,8 @@ class DocumentLineRules(SetRules):
                     f"The Sales Line already exists. Identification fields and values: Line No.='{row['sequence']}'",
                 )
             row["sequence"] = row["sequence"] or max(taken, default=0) + _STEP
+            own = defaults(records, company, row["itemId"])
+            take_dimensions(records, company, row, {**document.values.get("dimensions", {}), **own})
             if not row["taxCode"] and row["lineObjectNumber"]:
                 customer = records.rows(company, "customers").get(document.values["customerId"])
                 row["taxCode"] = TAXABLE if customer and customer.values["taxLiable"] else ""
