@@ -6,16 +6,18 @@ application does for single sets in `erp_rules`, what there is in `erp_model`.
 
 from __future__ import annotations
 
-import json
 import uuid
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from drawbar.sandbox.erp_batch import BatchRequest, answer, operations
 from drawbar.sandbox.erp_companies import COMPANIES, add_company, listed
+from drawbar.sandbox.erp_definitions import asked, definitions
 from drawbar.sandbox.erp_metadata import csdl
 from drawbar.sandbox.erp_model import (
+    AUTOMATION,
     CUSTOM,
     RUNTIME,
     STANDARD,
@@ -51,8 +53,9 @@ from drawbar.sandbox.wire import Reply, Request, from_json, to_json
 
 AUDIENCE = "https://api.businesscentral.dynamics.com"
 PAGE = 20_000
-BATCH = 100
+LONGEST_BODY = 350 * 1024 * 1024  # bytes
 _JSON = "application/json; odata.metadata=minimal"
+_ACTIONS_FOLDED = {(set_name, name.lower()): action for (set_name, name), action in ACTIONS.items()}
 _OF_ONE_PAGE = ("$skiptoken", "$skip", "aid")  # options that do not say which rows, only where a page begins
 _NAMESPACE = "Microsoft.NAV."  # before the name of a bound action
 _OPERATIONS: Mapping[str, Operation] = {"GET": "read", "POST": "create", "PATCH": "write", "DELETE": "delete"}
@@ -114,7 +117,7 @@ class BusinessCentral:
                 url=f"{origin}/v2.0/{sign_in.tenant_id}/{environment}/api/{route}",
                 sets={name: entity_set for name, entity_set in self._sets.items() if entity_set.route == route},
             )
-            for route in (STANDARD, CUSTOM, RUNTIME)
+            for route in (STANDARD, CUSTOM, RUNTIME, AUTOMATION)
         ]
         self.base_url = self._apis[0].url
         self._reader = ErpReader(self.records, self.base_url)
@@ -141,10 +144,19 @@ class BusinessCentral:
             )
         )
 
+    def too_long(self) -> Reply:
+        return self._error(ErpError(413, "BadRequest", "The request body is too large."))
+
     def failed(self, request: Request) -> Reply:  # noqa: ARG002
         return self._error(ErpError(500, "Internal_ServerError", "An unexpected error occurred."))
 
     def handle(self, request: Request) -> Reply | Awaitable[Reply]:
+        return self.answered(request, self._dispatch)
+
+    def answered(
+        self, request: Request, answer_to: Callable[[Request, str], Reply | Awaitable[Reply]]
+    ) -> Reply | Awaitable[Reply]:
+        """What is answered to a caller who is known here, or the error that came of it."""
         if request.app is None or not self._grants.is_member("erp", request.app):
             return self._error(
                 ErpError(
@@ -155,7 +167,7 @@ class BusinessCentral:
                 )
             )
         try:
-            return self._dispatch(request, request.app)
+            return answer_to(request, request.app)
         except ErpError as error:
             return self._error(error)
         except QueryError as error:
@@ -179,8 +191,9 @@ class BusinessCentral:
             raise ErpError(404, "BadRequest_ResourceNotFound", "Resource not found for the given address.")
         if request.method == "PUT":
             raise ErpError(405, "BadRequest_MethodNotAllowed", "Method not allowed.")
-        if request.method != "GET" and request.headers.get("data-access-intent", "").lower() == "readonly":
-            raise ErpError(400, "BadRequest", "The data access intent 'ReadOnly' is not valid for this method.")
+        intent = request.headers.get("data-access-intent", "ReadWrite")
+        if request.method != "GET" and intent.lower() != "readwrite":
+            raise ErpError(400, "BadRequest", f"The data access intent '{intent}' is not valid for this method.")
         segments = parse_path(below)
         call = _Call(request, api, app, parse_options(request.query))
         if segments and segments[0].name == "subscriptions":
@@ -197,8 +210,14 @@ class BusinessCentral:
         if not segments:
             return self._service_document(call.api)
         first = segments[0]
+        actions = [(set_name, action) for set_name, action in ACTIONS if set_name in call.api.sets]
+        if first == Segment("entityDefinitions", None) and len(segments) == 1:
+            if call.request.method != "GET":
+                raise not_allowed(call.request.method)
+            defined = definitions((COMPANIES, *call.api.sets.values()), actions)
+            context = f"{call.api.url}/$metadata#entityDefinitions"
+            return self._ok({"@odata.context": context, "value": asked(defined, call.options)})
         if first.name == "$metadata":
-            actions = [(set_name, action) for set_name, action in ACTIONS if set_name in call.api.sets]
             return Reply(
                 200,
                 csdl(COMPANIES, call.api.sets, actions),
@@ -276,7 +295,7 @@ class BusinessCentral:
     # ------------------------------------------------------------ reading
 
     def _service_document(self, api: _Api) -> Reply:
-        names = ["companies", "subscriptions", *api.sets]
+        names = ["entityDefinitions", "companies", "subscriptions", *api.sets]
         return self._ok(
             {
                 "@odata.context": f"{api.url}/$metadata",
@@ -350,9 +369,9 @@ class BusinessCentral:
             sort_rows(rows, orders, row_of=values_of)
             return rows
 
-        asked = frozenset((name, value) for name, value in options.items() if name not in _OF_ONE_PAGE)
+        query = frozenset((name, value) for name, value in options.items() if name not in _OF_ONE_PAGE)
         rows = self._listings.rows(
-            (call.api.route, company, entity_set.name, within, asked), select, goes_on=token is not None
+            (call.api.route, company, entity_set.name, within, query), select, goes_on=token is not None
         )
         total, start = len(rows), 0
         left: int | None = whole(options["$top"], "$top") if "$top" in options else None
@@ -577,14 +596,14 @@ class BusinessCentral:
 
     def _act(self, call: _Call, entity_set: EntitySet, row_id: str, name: str) -> Reply:
         """A bound action. The reply tells where the document is that it made."""
-        action = ACTIONS.get((entity_set.name, name))
+        action = _ACTIONS_FOLDED.get((entity_set.name, name.lower()))
         if action is None:
             raise ErpError(404, "BadRequest_NotFound", f"No HTTP resource was found that matches '{name}'.")
         if call.request.method != "POST":
             raise ErpError(405, "BadRequest_MethodNotAllowed", f"'{call.request.method}' is not allowed on an action.")
         self._allow(call, entity_set, "write")
         company = _given(call.company)
-        self._must_find(company, entity_set, row_id)
+        self._must_match(call, self._must_find(company, entity_set, row_id), entity_set, optional=True)
         made = action(self.records, company, row_id, call.app)
         headers = {"OData-Version": "4.0"}
         if made is not None:
@@ -635,79 +654,70 @@ class BusinessCentral:
     # ------------------------------------------------------------ batches
 
     def _batch(self, call: _Call) -> Reply:
-        requests = self._body(call).get("requests")
-        if not isinstance(requests, list):
-            raise ErpError(400, "BadRequest", "The batch has no list of requests.")
-        if len(requests) > BATCH:
-            raise ErpError(500, "Internal_ServerError", f"The batch exceeds the maximum of {BATCH} operations.")
-        preferences = call.request.preferences()
+        """Operations in order. A snapshot is one transaction; the replies of what it takes back stand all the same."""
+        if call.request.method != "POST":
+            raise not_allowed(call.request.method)
+        groups = operations(call.request)
         snapshot = call.request.headers.get("isolation", "").lower() == "snapshot"
-        go_on = preferences.get("odata.continue-on-error", "false") != "false"
-        responses: list[dict[str, Any]] = []
+        go_on = call.request.preferences().get("odata.continue-on-error", "false") != "false"
+        replies: list[list[tuple[BatchRequest, Reply]]] = []
 
-        def run(part: Any) -> bool:
-            response, fine = self._batch_part(call, part)
-            responses.append(response)
-            return fine
-
-        if not snapshot:
-            for part in requests:
+        def run(group: list[BatchRequest]) -> bool:
+            if not snapshot:
                 self.records.begin()
-                if not run(part) and not go_on:
-                    break
-            return self._ok({"responses": responses})
-        with self.store.transaction():
-            roll_back = self.store.savepoint()
-            fine = True
-            for index, part in enumerate(requests):
-                if not run(part):
-                    fine = False
-                    if index == 0:
-                        break
-            if not fine:
-                roll_back()
-        return self._ok({"responses": responses})
+            with self.store.transaction():
+                undo = self.store.savepoint()
+                done: list[tuple[BatchRequest, Reply]] = []
+                for operation in group:
+                    reply = self._one_of_batch(call, operation)
+                    if reply.status >= 400:  # takes a change set back, and is the only reply
+                        undo()
+                        replies.append([(operation, reply)])
+                        return False
+                    done.append((operation, reply))
+            replies.append(done)
+            return True
 
-    def _batch_part(self, outer: _Call, part: Any) -> tuple[dict[str, Any], bool]:
-        given = part if isinstance(part, dict) else {}
+        if snapshot:
+            with self.store.transaction():
+                roll_back = self.store.savepoint()
+                fine = [run(group) for group in groups[:1]]
+                fine += [run(group) for group in groups[1:]] if fine == [True] else []
+                if not all(fine):
+                    roll_back()
+        else:
+            for group in groups:
+                if not run(group) and not go_on:
+                    break
+        answered = answer(call.request, replies)
+        return answered if isinstance(answered, Reply) else self._ok(answered)
+
+    def _one_of_batch(self, outer: _Call, operation: BatchRequest) -> Reply:
         api = outer.api
-        url = str(given.get("url", "")).removeprefix(api.url).removeprefix(api.path)
-        path, _, query = url.partition("?")
-        own = given.get("headers")
-        headers = {str(name).lower(): str(value) for name, value in (own if isinstance(own, dict) else {}).items()}
-        if "company" in outer.request.headers and "company" not in headers:
-            headers["company"] = outer.request.headers["company"]
+        path, _, query = operation.url.removeprefix(api.url).removeprefix(api.path).partition("?")
+        headers = dict(operation.headers)
+        if "company" in outer.request.headers:
+            headers.setdefault("company", outer.request.headers["company"])
         request = Request(
-            method=str(given.get("method", "GET")).upper(),
+            method=operation.method,
             path=f"{api.path}/{path.lstrip('/')}",
             query=query,
             headers=headers,
-            body=to_json(given["body"]) if "body" in given else b"",
+            body=operation.body,
             app=outer.app,
         )
+        if operation.lacks_content_type:
+            text = "An operation with a body needs a Content-Type header of its own."
+            return self._error(ErpError(400, "BadRequest", text))
+        undo = self.store.savepoint()
         try:
-            segments = parse_path(path)
-            inner = _Call(request, api, outer.app, parse_options(query))
-            with self.store.transaction():
-                undo = self.store.savepoint()
-                try:
-                    reply = self._answer(inner, segments)
-                except (ErpError, QueryError):
-                    undo()
-                    raise
+            return self._answer(_Call(request, api, outer.app, parse_options(query)), parse_path(path))
         except ErpError as error:
-            reply = self._error(error)
+            undo()
+            return self._error(error)
         except QueryError as error:
-            reply = self._error(ErpError(400, "BadRequest", str(error)))
-        response: dict[str, Any] = {
-            "id": given.get("id"),
-            "status": reply.status,
-            "headers": {name.lower(): value for name, value in reply.headers.items()},
-        }
-        if reply.body:
-            is_json = reply.headers.get("Content-Type", "").startswith("application/json")
-            response["body"] = json.loads(reply.body) if is_json else reply.body.decode()
-        return response, reply.status < 400
+            undo()
+            return self._error(ErpError(400, "BadRequest", str(error)))
 
     # ------------------------------------------------------------ the control endpoint's way in
 

@@ -21,12 +21,14 @@ from drawbar.sandbox.odata import GUID, ApiError, Getter, Literal, Predicate, Qu
 STANDARD = "v2.0"  # the routes of the APIs, behind `/api/`
 CUSTOM = "drawbar/integration/v1.0"
 RUNTIME = "microsoft/runtime/beta"
+AUTOMATION = "microsoft/automation/v2.0"
 _DESCRIBED = (
     (STANDARD, "business_central.json"),
     (STANDARD, "business_central_setup.json"),  # what master data and documents refer to
     (STANDARD, "business_central_parts.json"),  # what hangs on a record of another set
     (CUSTOM, "custom_api.json"),
     (RUNTIME, "runtime_api.json"),
+    (AUTOMATION, "automation_api.json"),
 )
 EMPTY_GUID = "00000000-0000-0000-0000-000000000000"
 HIGHEST = 10**15  # a decimal is below it

@@ -21,6 +21,7 @@ from drawbar.sandbox.odata import (
     Literal,
     Node,
     Not,
+    OneOf,
     Order,
     Predicate,
     QueryError,
@@ -35,6 +36,7 @@ from drawbar.sandbox.odata import (
 from drawbar.sandbox.store import Stored, Values
 from drawbar.sandbox.wire import to_json
 
+_VERSIONS = ("2.0", "2.1")  # of the schema; the standard API runs at the first
 Allow = Callable[[EntitySet], None]
 _OPTIONS = frozenset(
     ("$filter", "$select", "$orderby", "$top", "$skip", "$count", "$expand", "$skiptoken", "$schemaversion")
@@ -54,16 +56,20 @@ class ErpReader:
     def __init__(self, records: ErpRecords, base_url: str) -> None:
         self._records = records
         self._base_url = base_url
-        self._predicates: dict[tuple[str, str, str], Predicate] = {}
+        self._predicates: dict[tuple[str, str, str, str], Predicate] = {}
 
     def schema(self, company: str, entity_set: EntitySet) -> ErpSchema:
         return ErpSchema(entity_set, self._records.local_currency(company))
 
-    def predicate(self, company: str, entity_set: EntitySet, text: str) -> Predicate:
-        key = (company, entity_set.name, text)
+    def predicate(self, company: str, entity_set: EntitySet, options: Mapping[str, str]) -> Predicate:
+        """What `$filter` asks for, in the words that its schema version has."""
+        text, version = options["$filter"], options.get("$schemaversion", _VERSIONS[0])
+        key = (company, entity_set.name, text, version)
         known = self._predicates.get(key)
         if known is None:
             node = parse_filter(text)
+            if version == _VERSIONS[0]:
+                _refuse_new_words(node)
             _refuse_wide_or(node)
             _refuse_long_text(node, entity_set)
             node = _with_patterns(node) if entity_set.patterns else node
@@ -80,6 +86,9 @@ class ErpReader:
             if option.startswith("$") and option not in _OPTIONS:
                 raise ErpError(400, "BadRequest", f"The query parameter '{option}' is not supported.")
         text = options.get("$filter")
+        version = options.get("$schemaversion", _VERSIONS[0])
+        if version not in _VERSIONS:
+            raise ErpError(400, "BadRequest", f"The schema version '{version}' is not supported.")
         if entity_set.parents and within is None:
             named = names_in(parse_filter(text)) if text else set()
             if not named & set(entity_set.parents):
@@ -90,7 +99,7 @@ class ErpReader:
             rows = self._records.below(company, entity_set, within.column, within.parent_id)
         if text is None:
             return rows
-        predicate = self.predicate(company, entity_set, text)
+        predicate = self.predicate(company, entity_set, options)
         return [stored for stored in rows if predicate(stored.values)]
 
     def orders(self, entity_set: EntitySet, schema: ErpSchema, options: Mapping[str, str]) -> list[Order]:
@@ -124,8 +133,9 @@ class ErpReader:
         whole = partial(self.shown, company, entity_set)
         names = split_list(options.get("$select", ""))
         schema = self.schema(company, entity_set)
+        of_all = {name: options[name] for name in ("$schemaversion",) if name in options}
         expands = [
-            (name, self._expanded(company, entity_set, name, inner, allow))
+            (name, self._expanded(company, entity_set, name, {**of_all, **inner}, allow))
             for name, inner in (parse_expand(options["$expand"]) if "$expand" in options else [])
         ]
         for name in names:
@@ -174,7 +184,7 @@ class ErpReader:
             return self._expanded_parts(company, entity_set, children, options, shape)
         rows = self._records.candidates(company, children)
         if "$filter" in options:
-            predicate = self.predicate(company, children, options["$filter"])
+            predicate = self.predicate(company, children, options)
             rows = [stored for stored in rows if predicate(stored.values)]
         sort_rows(rows, self.orders(children, self.schema(company, children), options), row_of=values_of)
         by_parent: dict[str, list[Stored]] = {}
@@ -197,7 +207,7 @@ class ErpReader:
     ) -> Callable[[Stored], list[Values]]:
         rules = part_rules(self._records, children)
         orders = self.orders(children, self.schema(company, children), options)
-        keep = self.predicate(company, children, options["$filter"]) if "$filter" in options else None
+        keep = self.predicate(company, children, options) if "$filter" in options else None
         top = whole(options["$top"], "$top") if "$top" in options else None
 
         def many(stored: Stored) -> list[Values]:
@@ -247,6 +257,23 @@ def _refuse_wide_or(node: Node) -> None:
             _refuse_wide_or(right)
         case Not(operand):
             _refuse_wide_or(operand)
+        case _:
+            pass
+
+
+def _refuse_new_words(node: Node) -> None:
+    """`in`, and functions inside functions, are of schema version 2.1."""
+    match node:
+        case OneOf():
+            raise QueryError("The operator 'in' is not supported in this schema version.")
+        case Call(name, arguments):
+            if any(isinstance(argument, Call) for argument in arguments):
+                raise QueryError(f"A function inside the function '{name}' is not supported in this schema version.")
+        case Binary(_, left, right):
+            _refuse_new_words(left)
+            _refuse_new_words(right)
+        case Not(operand):
+            _refuse_new_words(operand)
         case _:
             pass
 

@@ -71,6 +71,18 @@ class SetRules:
         implied = self.implied(records, company)
         return next((stored for stored in implied if stored.values[entity_set.id] == row_id), None)
 
+    def make(self, records: ErpRecords, entity_set: EntitySet, body: Values, app: str) -> Stored:  # noqa: ARG002
+        """A new entity of a set that has no rows of its own."""
+        raise ErpError(405, "BadRequest_MethodNotAllowed", "Entity does not support POST.")
+
+    def alter(self, records: ErpRecords, entity_set: EntitySet, row_id: str, body: Values) -> Stored:  # noqa: ARG002
+        """Write fields of one."""
+        raise ErpError(405, "BadRequest_MethodNotAllowed", "Entity does not support PATCH.")
+
+    def unmake(self, records: ErpRecords, row_id: str, app: str) -> None:  # noqa: ARG002
+        """Take one away."""
+        raise ErpError(405, "BadRequest_MethodNotAllowed", "Entity does not support DELETE.")
+
     def write_through(self, records: ErpRecords, company: str, before: Values, after: Values, app: str) -> None:
         """Write what changed in an entity of a view into the rows that it shows."""
 
@@ -155,6 +167,8 @@ class ErpRecords:
     def insert(self, company: str, set_name: str, body: Values, *, app: str, by_api: bool = True) -> Stored:
         """One new row, within a transaction that has started. Only outside the API may read-only fields be given."""
         entity_set = self.sets[set_name]
+        if not entity_set.kept:
+            return self.rules_of(set_name).make(self, entity_set, body, app)
         table = self.store.table(f"{company}/{set_name}")
         row = entity_set.blank()
         body = dict(body)
@@ -272,6 +286,8 @@ class ErpRecords:
         `late_ms` dates the write back, as a transaction that commits after its time stamp was taken.
         """
         entity_set = self.sets[set_name]
+        if not entity_set.kept:
+            return self.rules_of(set_name).alter(self, entity_set, row_id, body)
         if entity_set.view_of is not None:
             return self._change_through(company, entity_set, row_id, body, app=app)
         name = f"{company}/{set_name}"
@@ -353,6 +369,9 @@ class ErpRecords:
 
     def remove(self, company: str, set_name: str, row_id: str, *, app: str) -> None:
         """Take a row away, and what cannot stand without it. Of a view: the row that it shows."""
+        if not self.sets[set_name].kept:
+            self.rules_of(set_name).unmake(self, row_id, app)
+            return
         set_name = self.sets[set_name].view_of or set_name
         if row_id not in self.rows(company, set_name):
             self._kept(company, self.sets[set_name], row_id, app)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from drawbar.sandbox.erp_automation import AutomationCompanyRules
 from drawbar.sandbox.erp_contacts import ContactInformationRules, ContactRules, CustomerContactRules, CustomerRules
 from drawbar.sandbox.erp_dimensions import DefaultDimensionRules, DimensionSetLineRules
 from drawbar.sandbox.erp_documents_pdf import PdfDocumentRules
@@ -85,6 +86,7 @@ class SupportedResourceRules(SetRules):
 
 RULES: Mapping[str, SetRules] = {
     "agedAccountsReceivables": AgedReceivableRules(),
+    "automationCompanies": AutomationCompanyRules(),
     "attachments": AttachmentRules("attachments", strict=False),
     "contacts": ContactRules(),
     "contactsInformation": ContactInformationRules(),

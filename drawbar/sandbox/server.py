@@ -27,6 +27,7 @@ import uvicorn
 
 from drawbar.sandbox import control as control_endpoint
 from drawbar.sandbox.business_central import AUDIENCE, BusinessCentral
+from drawbar.sandbox.business_central import LONGEST_BODY as ERP_BODY
 from drawbar.sandbox.certificates import Certificates, ensure_certificates
 from drawbar.sandbox.clock import Clock
 from drawbar.sandbox.control import Control
@@ -44,7 +45,7 @@ from drawbar.sandbox.notify import Notifier
 from drawbar.sandbox.seed import Identities, Kind, plant, plant_environment
 from drawbar.sandbox.sign_in import Application, SignIn
 from drawbar.sandbox.store import Database, Store
-from drawbar.sandbox.wire import EXEMPT, CuttableProtocol, Endpoint, Latency, Reply, Request, Traffic
+from drawbar.sandbox.wire import EXEMPT, BodyLimit, CuttableProtocol, Endpoint, Latency, Reply, Request, Traffic
 
 ENVIRONMENT = "sandbox"  # of the ERP, the one that is always there
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,29}")
@@ -244,12 +245,13 @@ class _Machine:
         self.endpoints = {
             "sign_in": Endpoint(front, faults=faults, traffic=traffic, latency=Latency(), limits=None, clock=clock),
             "erp": Endpoint(
-                Environments(environments),
+                Environments(environments, tenant_id=identities.tenant_id, origin=origins["erp"], grants=grants),
                 faults=faults,
                 traffic=traffic,
                 latency=latencies["erp"],
                 limits=limits["erp"],
                 clock=clock,
+                most=BodyLimit(ERP_BODY, erp.too_long),
             ),
             "crm": Endpoint(
                 crm, faults=faults, traffic=traffic, latency=latencies["crm"], limits=limits["crm"], clock=clock

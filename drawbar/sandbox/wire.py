@@ -118,6 +118,14 @@ class Latency:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class BodyLimit:
+    """How long a request's body may be, in bytes, and how the service refuses one that is announced to be longer."""
+
+    size: int
+    refuse: Callable[[], Reply]
+
+
 class Traffic:
     """How many requests each application made, by system, method, set and status."""
 
@@ -141,6 +149,7 @@ class Endpoint:
         latency: Latency,
         limits: Limits | None,
         clock: Clock,
+        most: BodyLimit | None = None,
     ) -> None:
         self._service = service
         self._faults = faults
@@ -148,9 +157,13 @@ class Endpoint:
         self._latency = latency
         self._limits = limits
         self._clock = clock
+        self._most = most
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
+            return
+        if self._most is not None and _announced(scope) > self._most.size:
+            await self._send(self._most.refuse(), scope["method"], send)
             return
         body = await _read(receive)
         if body is None:
@@ -239,6 +252,11 @@ class Endpoint:
 
 def _target(request: Request) -> str:
     return f"{request.path}?{request.query}" if request.query else request.path
+
+
+def _announced(scope: Mapping[str, Any]) -> int:
+    length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+    return int(length) if length.isdigit() else 0
 
 
 async def _read(receive: Receive) -> bytes | None:
