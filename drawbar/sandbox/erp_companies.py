@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from drawbar.sandbox.erp_model import (
+    EMPTY_GUID,
     STANDARD,
     Column,
     EntitySet,
@@ -37,7 +38,11 @@ _SET_UP = (  # what a company needs before it can trade
     "accounts",
     "dimensions",
     "dimensionValues",
+    "customerPaymentJournals",
+    "journals",
+    "customerReturnReasons",
 )
+_COPIED = ("dimensionId", "balancingAccountId")  # properties that name a row of the set-up
 _MONEY = ("currencies", "currencyExchangeRates")  # rates are for one of the local currency
 
 COMPANIES = EntitySet(
@@ -125,8 +130,8 @@ def add_company(records: ErpRecords, *, name: str, display_name: str, currency: 
     copies: dict[str, str] = {}  # by the id of what was copied
     for set_name in (*_SET_UP, *(_MONEY if own == local else ())):
         for stored in list(records.rows(first["id"], set_name).values()):
-            row = {**stored.values, "dimensionId": copies.get(stored.values.get("dimensionId", ""), "")}
-            row |= {"netChange": 0} if set_name == "accounts" else {}
+            there = {name: copies.get(stored.values.get(name, ""), EMPTY_GUID) for name in _COPIED}
+            row = {**stored.values, **there, "netChange": 0}
             copied = {name: row[name] for name in stored.values}
             copies[stored.values["id"]] = _copy(records, company_id, set_name, copied, app)
     information = {

@@ -11,7 +11,7 @@ from drawbar.sandbox.erp_parts import PartRules, address, parent_of
 from drawbar.sandbox.erp_records import ErpRecords, SetRules
 from drawbar.sandbox.store import Stored, Values
 
-_KEPT = "dimensions"  # of the owner's row
+DIMENSIONS = "dimensions"  # of the owner's row
 SHORTCUTS = ("shortcutDimension1Code", "shortcutDimension2Code")
 
 
@@ -36,7 +36,7 @@ class DimensionSetLineRules(PartRules):
     def of(self, records: ErpRecords, company: str, owner: EntitySet, stored: Stored) -> list[Stored]:
         return [
             Stored(_line(records, company, owner, stored.values, dimension, value), stored.version)
-            for dimension, value in stored.values.get(_KEPT, {}).items()
+            for dimension, value in stored.values.get(DIMENSIONS, {}).items()
         ]
 
     def with_new(self, records: ErpRecords, company: str, row: Values, body: Values) -> Values:
@@ -46,7 +46,7 @@ class DimensionSetLineRules(PartRules):
         if not given.get("valueId") and not given.get("valueCode"):
             raise _dialog('The "valueId" or "valueCode" field must be filled in.')
         dimension = _dimension(records, company, given)
-        if dimension in row.get(_KEPT, {}):
+        if dimension in row.get(DIMENSIONS, {}):
             raise _dialog(
                 "The dimension set line already exists. Check existing dimension set lines and the default dimension"
                 " set lines on the parent."
@@ -63,7 +63,7 @@ class DimensionSetLineRules(PartRules):
         return with_dimensions(records, company, row, {part["id"]: value})
 
     def without(self, records: ErpRecords, company: str, row: Values, part: Values) -> Values:
-        after = {**row, _KEPT: {each: value for each, value in row[_KEPT].items() if each != part["id"]}}
+        after = {**row, DIMENSIONS: {each: value for each, value in row[DIMENSIONS].items() if each != part["id"]}}
         follow_dimensions(records, company, after)
         return after
 
@@ -77,7 +77,7 @@ def defaults(records: ErpRecords, company: str, parent_id: str) -> dict[str, str
 
 def take_dimensions(records: ErpRecords, company: str, row: Values, taken: dict[str, str]) -> None:
     """Put dimensions into a new row, or one that is of another customer or item now."""
-    if taken or _KEPT in row:
+    if taken or DIMENSIONS in row:
         row.update(with_dimensions(records, company, row, taken))
 
 
@@ -85,7 +85,7 @@ def assign_shortcut(records: ErpRecords, company: str, row: Values, name: str, c
     """A shortcut code of a document is the value of one of the company's two global dimensions."""
     dimension = _global_dimension(records, company, SHORTCUTS.index(name))
     if not code:
-        row[_KEPT] = {each: value for each, value in row.get(_KEPT, {}).items() if each != dimension}
+        row[DIMENSIONS] = {each: value for each, value in row.get(DIMENSIONS, {}).items() if each != dimension}
         follow_dimensions(records, company, row)
         return
     value = _value_of_code(records, company, dimension, code)
@@ -100,7 +100,7 @@ def assign_shortcut(records: ErpRecords, company: str, row: Values, name: str, c
 
 
 def with_dimensions(records: ErpRecords, company: str, row: Values, more: dict[str, str]) -> Values:
-    after = {**row, _KEPT: {**row.get(_KEPT, {}), **more}}
+    after = {**row, DIMENSIONS: {**row.get(DIMENSIONS, {}), **more}}
     follow_dimensions(records, company, after)
     return after
 
@@ -110,7 +110,7 @@ def follow_dimensions(records: ErpRecords, company: str, row: Values) -> None:
     values = records.rows(company, "dimensionValues")
     for index, name in enumerate(SHORTCUTS):
         if name in row:
-            found = values.get(row.get(_KEPT, {}).get(_global_dimension(records, company, index), ""))
+            found = values.get(row.get(DIMENSIONS, {}).get(_global_dimension(records, company, index), ""))
             row[name] = found.values["code"] if found is not None else ""
             row[f"dimension{index + 1}Id"] = found.values["id"] if found is not None else EMPTY_GUID
 

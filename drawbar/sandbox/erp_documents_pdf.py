@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from drawbar.sandbox import pdf
+from drawbar.sandbox.erp_amounts import money
 from drawbar.sandbox.erp_model import EntitySet, unescape
 from drawbar.sandbox.erp_parts import PartRules, address
 from drawbar.sandbox.erp_receivables import open_invoices
 from drawbar.sandbox.erp_records import ErpRecords
-from drawbar.sandbox.erp_sales import money
 from drawbar.sandbox.store import Stored, Values
 
 _AMOUNTS = (

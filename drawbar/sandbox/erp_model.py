@@ -26,6 +26,7 @@ _DESCRIBED = (
     (STANDARD, "business_central.json"),
     (STANDARD, "business_central_setup.json"),  # what master data and documents refer to
     (STANDARD, "business_central_parts.json"),  # what hangs on a record of another set
+    (STANDARD, "business_central_ledgers.json"),  # credit memos, journals, and the entries that posting leaves
     (CUSTOM, "custom_api.json"),
     (RUNTIME, "runtime_api.json"),
     (AUTOMATION, "automation_api.json"),

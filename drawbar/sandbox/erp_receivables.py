@@ -9,9 +9,9 @@ import datetime as dt
 from collections.abc import Iterable
 from decimal import Decimal
 
+from drawbar.sandbox.erp_amounts import money, plain
 from drawbar.sandbox.erp_model import EMPTY_GUID, EntitySet
 from drawbar.sandbox.erp_records import ErpRecords, SetRules
-from drawbar.sandbox.erp_sales import money, plain
 from drawbar.sandbox.store import Stored, Values
 
 _PERIOD = 30  # days

@@ -32,6 +32,9 @@ FIRST_NUMBERS = {
     "salesOrder": "S-ORD101000",
     "salesInvoice": "S-INV102000",
     "postedInvoice": "PS-INV103000",
+    "salesCreditMemo": "S-CR1000",
+    "postedCreditMemo": "PS-CR104000",
+    "journalDocument": "G04000",
     "salesShipment": "S-SHPT104000",
 }
 

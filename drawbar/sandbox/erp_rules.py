@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 
+from drawbar.sandbox.erp_amounts import money, plain
 from drawbar.sandbox.erp_automation import AutomationCompanyRules
 from drawbar.sandbox.erp_contacts import ContactInformationRules, ContactRules, CustomerContactRules, CustomerRules
 from drawbar.sandbox.erp_dimensions import DefaultDimensionRules, DimensionSetLineRules
 from drawbar.sandbox.erp_documents_pdf import PdfDocumentRules
 from drawbar.sandbox.erp_opportunities import OpportunityRules
 from drawbar.sandbox.erp_parts import AttachmentRules
+from drawbar.sandbox.erp_payments import CustomerPaymentRules, JournalLineRules, JournalRules, PaymentJournalRules
 from drawbar.sandbox.erp_pictures import PictureRules
 from drawbar.sandbox.erp_prices import PriceListLineRules, PriceListRules
-from drawbar.sandbox.erp_receivables import AgedReceivableRules, CustomerSalesRules
+from drawbar.sandbox.erp_receivables import AgedReceivableRules, CustomerSalesRules, open_invoices
 from drawbar.sandbox.erp_records import ErpRecords, SetRules
 from drawbar.sandbox.erp_sales import (
     DOCUMENTS,
@@ -27,15 +30,16 @@ from drawbar.sandbox.store import Stored, Values
 
 
 class FinancialDetailRules(SetRules):
-    def view(self, records: ErpRecords, company: str, stored: Stored) -> Stored:  # noqa: ARG002
+    def view(self, records: ErpRecords, company: str, stored: Stored) -> Stored:
         customer = stored.values
+        due = [row for row in open_invoices(records, company, customer["id"]) if row["dueDate"] < records.now[:10]]
         return Stored(
             {
                 "id": customer["id"],
                 "number": customer["number"],
                 "balance": customer["balanceDue"],
                 "totalSalesExcludingTax": customer.get("totalSalesExcludingTax", 0),
-                "overdueAmount": customer.get("overdueAmount", 0),
+                "overdueAmount": plain(sum((money(row["remainingAmount"]) for row in due), Decimal(0))),
                 "lastModifiedDateTime": customer["lastModifiedDateTime"],
             },
             stored.version,
@@ -93,6 +97,8 @@ RULES: Mapping[str, SetRules] = {
     "currencies": CurrencyRules(),
     "customerContacts": CustomerContactRules(),
     "customerFinancialDetails": FinancialDetailRules(),
+    "customerPaymentJournals": PaymentJournalRules(),
+    "customerPayments": CustomerPaymentRules(),
     "customerSales": CustomerSalesRules(),
     "customers": TradingCustomerRules(),
     "defaultDimensions": DefaultDimensionRules(),
@@ -100,6 +106,8 @@ RULES: Mapping[str, SetRules] = {
     "documentAttachments": AttachmentRules("documentAttachments", strict=True),
     "itemVariants": ItemVariantRules(),
     "items": ItemRules(),
+    "journalLines": JournalLineRules(),
+    "journals": JournalRules(),
     "opportunities": OpportunityRules(),
     "pdfDocument": PdfDocumentRules(),
     "pictures": PictureRules(),

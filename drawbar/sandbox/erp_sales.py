@@ -11,11 +11,13 @@ import datetime as dt
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
 from typing import Any
 
+from drawbar.sandbox.erp_amounts import money, plain, rounded
 from drawbar.sandbox.erp_dimensions import SHORTCUTS, assign_shortcut, defaults, take_dimensions
-from drawbar.sandbox.erp_model import EMPTY_DATE, EMPTY_GUID, HIGHEST, ErpError, invalid, overflow
+from drawbar.sandbox.erp_ledger import adjust_stock
+from drawbar.sandbox.erp_model import EMPTY_DATE, EMPTY_GUID, ErpError, invalid
 from drawbar.sandbox.erp_records import ErpRecords, SetRules
 from drawbar.sandbox.erp_units import follow_base_unit, settle_base_unit
 from drawbar.sandbox.store import Values
@@ -23,6 +25,7 @@ from drawbar.sandbox.store import Values
 TAXABLE = "TAXABLE"
 _STEP = 10_000  # between the numbers of two lines
 DRAFT = "Draft"
+_POSTED = ("salesInvoices", "salesCreditMemos")  # sets of drafts and of what was posted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +44,7 @@ DOCUMENTS: Mapping[str, Document] = {
         Document(set="salesQuotes", lines="salesQuoteLines", day="documentDate", word="Quote"),
         Document(set="salesOrders", lines="salesOrderLines", day="orderDate", word="Order"),
         Document(set="salesInvoices", lines="salesInvoiceLines", day="invoiceDate", word="Invoice"),
+        Document(set="salesCreditMemos", lines="salesCreditMemoLines", day="creditMemoDate", word="Credit Memo"),
     )
 }
 _OF_LINES = {kind.lines: kind for kind in DOCUMENTS.values()}
@@ -65,6 +69,9 @@ class ItemRules(SetRules):
                 f"You cannot change Base Unit of Measure because there are one or more item ledger entries for item"
                 f" {row['number']}."
             )
+        moved = money(row["inventory"]) - money(before["inventory"]) if before is not None else Decimal(0)
+        if moved:
+            adjust_stock(records, company, row, moved)
 
     def after(self, records: ErpRecords, company: str, before: Values | None, after: Values | None, app: str) -> None:
         """An item that is in a document stays; its variants and units go with it."""
@@ -240,9 +247,10 @@ def _take_account(row: Values, account: Values) -> None:
 
 
 def refuse_posted(kind: Document, document: Values) -> None:
-    """Raises ErpError for an invoice that is posted: only drafts can be changed or deleted."""
-    if kind.set == "salesInvoices" and document["status"] not in (DRAFT, "In_x0020_Review"):
-        raise dialog(f"The invoice {document['number']} is posted: only drafts can be changed or deleted.")
+    """Raises ErpError for an invoice or a credit memo that is posted: only drafts can be changed or deleted."""
+    if kind.set in _POSTED and document["status"] not in (DRAFT, "In_x0020_Review"):
+        word = kind.word.lower()
+        raise dialog(f"The {word} {document['number']} is posted: only drafts can be changed or deleted.")
 
 
 def refuse_with_documents(records: ErpRecords, company: str, customer: Values) -> None:
@@ -376,21 +384,6 @@ def calculate(row: Values, *, prices_include_tax: bool) -> None:
     ):
         taxes = rounded(value * tax)
         row[base], row[taxed], row[including] = plain(value), plain(taxes), plain(value + taxes)
-
-
-def money(value: Any) -> Decimal:
-    return Decimal(str(value))
-
-
-def rounded(value: Decimal) -> Decimal:
-    if abs(value) >= HIGHEST:
-        raise overflow(value)
-    return value.quantize(Decimal("0.01"), ROUND_HALF_UP)
-
-
-def plain(value: Decimal) -> float | int:
-    """A number as JSON has it, without trailing zeros."""
-    return int(value) if value == value.to_integral_value() else float(value)
 
 
 def dialog(text: str) -> ErpError:

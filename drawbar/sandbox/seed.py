@@ -96,7 +96,6 @@ def plant(
             planter.rates()
         if kind == "large":
             plant_large(planter, planter.people(), scale=scale)
-        plant_setup(erp, identities.company_id)
         if folder is not None:
             plant_folder(planter, folder)
 
@@ -109,7 +108,6 @@ def plant_environment(erp: BusinessCentral, crm: Dataverse, identities: Identiti
     with erp.store.transaction():
         planter.set_up_erp()
         planter.rates()
-        plant_setup(erp, company_id)
 
 
 class Planter:
@@ -224,6 +222,7 @@ class Planter:
             "lastModifiedDateTime": "2023-02-14T08:30:00.000Z",
         }
         self.erp.store.put(f"{company}/companyInformation", information["id"], information, note="setup")
+        plant_setup(self.erp, company)
 
     def _set_up_crm(self) -> None:
         unit = self.ids.business_unit_id

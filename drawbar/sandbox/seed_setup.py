@@ -44,6 +44,7 @@ _LOCATIONS = (
 _TAX_AREAS = (("BOSTON, MA", "Boston, Massachusetts"), ("PROVIDENCE, RI", "Providence, Rhode Island"))
 _TAX_GROUPS = (("TAXABLE", "Taxable"), ("NONTAXABLE", "Not taxable"), ("FURNITURE", "Furniture"))
 _PRODUCT_GROUPS = (("RETAIL", "Goods for resale"), ("SERVICES", "Services, resources and the like"))
+_RETURN_REASONS = (("DEFECT", "Defective"), ("WRONG", "Wrong item sent"))
 _INVENTORY_GROUPS = (("RESALE", "Goods for resale"), ("RAW MAT", "Raw materials"))
 
 
@@ -88,5 +89,10 @@ def plant_setup(erp: BusinessCentral, company: str) -> None:
         add("taxGroups", code=code, displayName=name)
     for code, name in _PRODUCT_GROUPS:
         add("generalProductPostingGroups", code=code, description=name)
+    checking = erp.store.table(f"{company}/accounts").index("number")["10100"]
+    add("customerPaymentJournals", code="GENERAL", displayName="Customer payments", balancingAccountId=checking)
+    add("journals", code="DEFAULT", displayName="Default journal")
+    for code, name in _RETURN_REASONS:
+        add("customerReturnReasons", code=code, description=name)
     for code, name in _INVENTORY_GROUPS:
         add("inventoryPostingGroups", code=code, description=name)
