@@ -1,4 +1,4 @@
-"""What Business Central's customers owe and have bought, worked out from their posted invoices.
+"""What Business Central's customers owe and have bought, worked out from their posted invoices; what vendors are owed.
 
 Periods are of 30 days before today, by due date. Source: the product's report of aged accounts receivable.
 """
@@ -42,6 +42,25 @@ class AgedReceivableRules(SetRules):
         if customer is None:
             return super().implied_by(records, company, entity_set, row_id)
         return Stored(_aged(records, company, customer.values), customer.version)
+
+
+class AgedPayableRules(SetRules):
+    """No purchases are kept, so that what is owed to a vendor is current."""
+
+    def implied(self, records: ErpRecords, company: str) -> Iterable[Stored]:
+        whole = Decimal(0)
+        for stored in records.rows(company, "vendors").values():
+            vendor = stored.values
+            whole += money(vendor["balance"])
+            currency = vendor["currencyCode"] or records.local_currency(company)
+            named = {"vendorId": vendor["id"], "vendorNumber": vendor["number"], "name": vendor["displayName"]}
+            yield Stored({**_current(records, vendor["balance"]), **named, "currencyCode": currency}, stored.version)
+        named = {"vendorId": EMPTY_GUID, "vendorNumber": "", "name": "Total", "currencyCode": ""}
+        yield Stored({**_current(records, plain(whole)), **named}, 0)
+
+
+def _current(records: ErpRecords, balance: float) -> Values:
+    return {**_frame(records), **dict.fromkeys(_AMOUNTS, 0), "balanceDue": balance, "currentAmount": balance}
 
 
 class CustomerSalesRules(SetRules):

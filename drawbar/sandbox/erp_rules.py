@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from drawbar.sandbox.erp_amounts import money, plain
 from drawbar.sandbox.erp_automation import AutomationCompanyRules
-from drawbar.sandbox.erp_contacts import ContactInformationRules, ContactRules, CustomerContactRules, CustomerRules
+from drawbar.sandbox.erp_contacts import ContactInformationRules, ContactRules, CustomerContactRules, PartnerRules
 from drawbar.sandbox.erp_dimensions import DefaultDimensionRules, DimensionSetLineRules
 from drawbar.sandbox.erp_documents_pdf import PdfDocumentRules
 from drawbar.sandbox.erp_opportunities import OpportunityRules
@@ -15,7 +15,7 @@ from drawbar.sandbox.erp_parts import AttachmentRules
 from drawbar.sandbox.erp_payments import CustomerPaymentRules, JournalLineRules, JournalRules, PaymentJournalRules
 from drawbar.sandbox.erp_pictures import PictureRules
 from drawbar.sandbox.erp_prices import PriceListLineRules, PriceListRules
-from drawbar.sandbox.erp_receivables import AgedReceivableRules, CustomerSalesRules, open_invoices
+from drawbar.sandbox.erp_receivables import AgedPayableRules, AgedReceivableRules, CustomerSalesRules, open_invoices
 from drawbar.sandbox.erp_records import ErpRecords, SetRules
 from drawbar.sandbox.erp_sales import (
     DOCUMENTS,
@@ -67,7 +67,7 @@ class TaxAreaRules(SetRules):
             records.store.put(f"{company}/customers", row_id, row, note=app, silent=True)
 
 
-class TradingCustomerRules(CustomerRules):
+class TradingCustomerRules(PartnerRules):
     def settle(self, records: ErpRecords, company: str, row: Values, before: Values | None) -> None:
         super().settle(records, company, row, before)
         area = records.rows(company, "taxAreas").get(row["taxAreaId"])
@@ -91,6 +91,7 @@ class SupportedResourceRules(SetRules):
 RULES: Mapping[str, SetRules] = {
     "agedAccountsReceivables": AgedReceivableRules(),
     "automationCompanies": AutomationCompanyRules(),
+    "agedAccountsPayables": AgedPayableRules(),
     "attachments": AttachmentRules("attachments", strict=False),
     "contacts": ContactRules(),
     "contactsInformation": ContactInformationRules(),
@@ -116,6 +117,7 @@ RULES: Mapping[str, SetRules] = {
     "resources": ResourceRules(),
     "taxAreas": TaxAreaRules(),
     "unitGroups": UnitGroupRules(),
+    "vendors": PartnerRules(),
     "webhookSupportedResources": SupportedResourceRules(),
     **{set_name: UnitOfOwnerRules(set_name) for set_name in OWNERS},
     **{kind.set: DocumentRules(kind.set) for kind in DOCUMENTS.values()},
