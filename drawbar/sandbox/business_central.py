@@ -136,6 +136,10 @@ class BusinessCentral:
         return segments[0] if segments else ""
 
     def refused(self, request: Request, refusal: Refusal) -> Reply:  # noqa: ARG002
+        if refusal.facet == "time":
+            text = "The request waited too long for its turn."
+            headers = {"Retry-After": str(refusal.retry_after_s)}
+            return self._error(ErpError(503, "Application_ServiceUnavailable", text, headers=headers))
         return self._error(
             ErpError(
                 429,

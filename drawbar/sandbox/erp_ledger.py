@@ -120,6 +120,12 @@ def adjust_stock(records: ErpRecords, company: str, item: Values, moved: Decimal
     _add(records, company, "itemLedgerEntries", values, "")
 
 
+def has_entries(records: ErpRecords, company: str, item: Values) -> bool:
+    """Whether an item was ever moved."""
+    moved = records.store.table(f"{company}/itemLedgerEntries").having("itemNumber", item["number"])
+    return bool(moved or item["inventory"])
+
+
 def invoice_stock(
     records: ErpRecords, company: str, order_line: str, quantity: Decimal, sales: Decimal, app: str
 ) -> None:

@@ -61,6 +61,7 @@ class Column:
     options: tuple[str, ...] = ()
     relation: tuple[str, str] | None = None  # entity set and column that must hold the value
     missing: str | None = None  # what is said when it does not, where that is no common text
+    fixed: str | None = None  # what is said when it would change, where it stays once it has a value
     caption: str = ""
     calculated: bool = False
     initial: Any = None  # what a new row has where the body says nothing; None: empty

@@ -412,6 +412,8 @@ class ErpRecords:
             if column.access in ("key", "server") or (column.access == "read" and (by_api or column.calculated)):
                 raise ErpError(400, "BadRequest_InvalidOperation", f"Control '{name}' is read-only.")
             stored = to_stored(column, value)
+            if column.fixed and not creating and stored != row[name] != column.empty:
+                raise ErpError(400, "Application_DialogException", column.fixed)
             if column.access == "create" and not creating and stored != row[name]:
                 raise ErpError(
                     400,

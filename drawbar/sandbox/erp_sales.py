@@ -16,7 +16,7 @@ from typing import Any
 
 from drawbar.sandbox.erp_amounts import money, plain, rounded
 from drawbar.sandbox.erp_dimensions import SHORTCUTS, assign_shortcut, defaults, take_dimensions
-from drawbar.sandbox.erp_ledger import adjust_stock
+from drawbar.sandbox.erp_ledger import adjust_stock, has_entries
 from drawbar.sandbox.erp_model import EMPTY_DATE, EMPTY_GUID, ErpError, invalid
 from drawbar.sandbox.erp_records import ErpRecords, SetRules
 from drawbar.sandbox.erp_units import follow_base_unit, settle_base_unit
@@ -64,7 +64,8 @@ class ItemRules(SetRules):
         settle_base_unit(records, company, "items", row, before)
         if before is None and row["inventory"]:
             raise dialog("Inventory cannot be changed during on insert.")
-        if before is not None and before["inventory"] and before["baseUnitOfMeasureId"] != row["baseUnitOfMeasureId"]:
+        is_other_unit = before is not None and before["baseUnitOfMeasureId"] != row["baseUnitOfMeasureId"]
+        if before is not None and is_other_unit and has_entries(records, company, before):
             raise dialog(
                 f"You cannot change Base Unit of Measure because there are one or more item ledger entries for item"
                 f" {row['number']}."
@@ -84,6 +85,11 @@ class ItemRules(SetRules):
                     f"You cannot delete Item {before['number']} because there is at least one outstanding Sales"
                     f" {kind.word} that includes this item."
                 )
+        if has_entries(records, company, before):
+            raise dialog(
+                f"You cannot delete Item {before['number']} because it has ledger entries in a fiscal year that has not"
+                " been closed yet."
+            )
         for row_id in records.store.table(f"{company}/itemVariants").having("itemId", before["id"]):
             records.remove(company, "itemVariants", row_id, app=app)
 

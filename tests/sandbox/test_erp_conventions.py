@@ -6,11 +6,13 @@ import http.client
 import ssl
 import uuid
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import pytest
 
-from tests.sandbox.client import Client, Control, Info, error_code, sign_in
+from tests.sandbox.client import Client, Control, Info, error_code, session, sign_in
 
 EDM = "{http://docs.oasis-open.org/odata/ns/edm}"
 
@@ -199,6 +201,27 @@ class TestAutomation:
         control("POST", "grants", {**rule, "allowed": True})
 
         assert (403, "Authorization_RequestDenied") == error_code(refused)
+
+
+class TestQueue:
+    def test_gives_up_on_who_waits_too_long(self, start: Callable[..., Info]):
+        """learn.microsoft.com/…/administration/operational-limits-online: five run, others wait 8 minutes, then 503."""
+        info = start(seed="empty", latency_ms=600)
+        control = Control(info)
+        control("POST", "limits", {"system": "erp", "queue_s": 0.1})
+        token = sign_in(info, "erp")["access_token"]
+
+        def ask(_: int) -> tuple[int, str | None]:
+            with session(info) as http_session:
+                headers = {"Authorization": f"Bearer {token}"}
+                reply = http_session.get(f"{info['erp']['base_url']}/companies", headers=headers, timeout=20)
+                return reply.status_code, reply.headers.get("Retry-After")
+
+        with ThreadPoolExecutor(7) as pool:
+            answers = sorted(pool.map(ask, range(7)))
+        control.close()
+
+        assert [(200, None)] * 5 + [(503, "1")] * 2 == answers
 
 
 class TestBodySize:

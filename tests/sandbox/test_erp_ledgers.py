@@ -372,6 +372,13 @@ class TestItemLedger:
         )
         assert 48 == sum(row["quantity"] for row in rows) == read(erp, "items", item["id"])["inventory"]
 
+    def test_keeps_an_item_and_its_unit(self, erp: Client, item):
+        erp.patch(f"items({item['id']})", {"inventory": 0}, tag="*")
+        unit = erp.patch(f"items({item['id']})", {"baseUnitOfMeasureCode": "BOX"}, tag="*")
+
+        assert "one or more item ledger entries" in unit.json()["error"]["message"]
+        assert "it has ledger entries" in erp.delete(f"items({item['id']})").json()["error"]["message"]
+
     def test_of_an_order_is_shipped_first_and_invoiced_later(self, erp: Client, customer, item):
         lines = [{"itemId": item["id"], "quantity": 4, "invoiceQuantity": 1}]
         order = erp.post("salesOrders", {"customerId": customer["id"], "salesOrderLines": lines}).json()

@@ -155,6 +155,23 @@ class TestLines:
 
         assert 'Both "itemId" and "accountId" are specified' in reply.json()["error"]["message"]
 
+    @pytest.mark.parametrize(
+        ("name", "value", "text"),
+        [
+            ("lineObjectNumber", "10100", 'The value for "lineObjectNumber" cannot be modified.'),
+            ("sequence", 7, "The value for sequence cannot be modified. Delete and insert the line again."),
+            ("documentId", "11111111-1111-4111-8111-111111111111", 'The value for "documentId" cannot be modified.'),
+        ],
+    )
+    def test_keep_their_place_and_what_they_are_of(self, erp: Client, order, name: str, value: object, text: str):
+        """Texts of the public source of the pages (APIV2 - Sales Order Lines)."""
+        body = {"lineType": "Account", "lineObjectNumber": "40250"}
+        line = erp.post(f"salesOrders({order['id']})/salesOrderLines", body).json()
+        reply = erp.patch(f"salesOrderLines({line['id']})", {name: value}, tag="*")
+
+        assert (400, True) == (reply.status_code, text in reply.json()["error"]["message"])
+        assert 200 == erp.patch(f"salesOrderLines({line['id']})", {name: line[name]}, tag="*").status_code
+
     def test_may_be_of_a_resource(self, erp: Client, order):
         custom = erp.base.replace("/api/v2.0", "/api/drawbar/integration/v1.0")
         body = {"displayName": "Fitter", "baseUnitOfMeasureCode": "HOUR", "unitPrice": 80}
