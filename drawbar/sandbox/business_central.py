@@ -78,6 +78,10 @@ class _Api:
                 return path[len(prefix) :]
         return None
 
+    def actions(self) -> list[tuple[str, str]]:
+        """Set and name of each bound action."""
+        return [(set_name, action) for set_name, action in ACTIONS if set_name in self.sets]
+
 
 @dataclass(slots=True)
 class _Call:
@@ -214,17 +218,16 @@ class BusinessCentral:
         if not segments:
             return self._service_document(call.api)
         first = segments[0]
-        actions = [(set_name, action) for set_name, action in ACTIONS if set_name in call.api.sets]
         if first == Segment("entityDefinitions", None) and len(segments) == 1:
             if call.request.method != "GET":
                 raise not_allowed(call.request.method)
-            defined = definitions((COMPANIES, *call.api.sets.values()), actions)
+            defined = definitions((COMPANIES, *call.api.sets.values()), call.api.actions())
             context = f"{call.api.url}/$metadata#entityDefinitions"
             return self._ok({"@odata.context": context, "value": asked(defined, call.options)})
         if first.name == "$metadata":
             return Reply(
                 200,
-                csdl(COMPANIES, call.api.sets, actions),
+                csdl(COMPANIES, call.api.sets, call.api.actions()),
                 {"Content-Type": "application/xml", "OData-Version": "4.0"},
             )
         if first.name == "companies":
