@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from typing import Any
 
 from drawbar.sandbox.erp_amounts import money, plain
 from drawbar.sandbox.erp_automation import AutomationCompanyRules
 from drawbar.sandbox.erp_contacts import ContactInformationRules, ContactRules, CustomerContactRules, PartnerRules
 from drawbar.sandbox.erp_dimensions import DefaultDimensionRules, DimensionSetLineRules
 from drawbar.sandbox.erp_documents_pdf import PdfDocumentRules
+from drawbar.sandbox.erp_model import ErpError
 from drawbar.sandbox.erp_opportunities import OpportunityRules
 from drawbar.sandbox.erp_parts import AttachmentRules
 from drawbar.sandbox.erp_payments import CustomerPaymentRules, JournalLineRules, JournalRules, PaymentJournalRules
@@ -54,6 +56,22 @@ class CurrencyRules(SetRules):
         for rate_id, rate in list(records.rows(company, "currencyExchangeRates").items()):
             if rate.values["currencyCode"] == before["code"]:
                 records.remove(company, "currencyExchangeRates", rate_id, app=app)
+
+
+class EmployeeRules(SetRules):
+    def assign(self, records: ErpRecords, company: str, row: Values, name: str, value: Any) -> None:  # noqa: ARG002
+        """There are no statistics groups, so that none can be named."""
+        if name == "statisticsGroupCode" and value:
+            raise ErpError(
+                400,
+                "Internal_InvalidTableRelation",
+                f"The field Statistics Group Code of table Employee contains a value ({value})"
+                " that cannot be found in the related table (Employee Statistics Group).",
+            )
+        row[name] = value
+
+    def settle(self, records: ErpRecords, company: str, row: Values, before: Values | None) -> None:  # noqa: ARG002
+        row["displayName"] = f"{row['givenName']} {row['surname']}"
 
 
 class TaxAreaRules(SetRules):
@@ -105,6 +123,7 @@ RULES: Mapping[str, SetRules] = {
     "defaultDimensions": DefaultDimensionRules(),
     "dimensionSetLines": DimensionSetLineRules(),
     "documentAttachments": AttachmentRules("documentAttachments", strict=True),
+    "employees": EmployeeRules(),
     "itemVariants": ItemVariantRules(),
     "items": ItemRules(),
     "journalLines": JournalLineRules(),

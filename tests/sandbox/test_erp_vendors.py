@@ -1,4 +1,4 @@
-"""Business Central's vendors, and what they have in common with customers."""
+"""Business Central's vendors, what they have in common with customers, and employees."""
 
 from __future__ import annotations
 
@@ -114,3 +114,39 @@ class TestContact:
         erp.delete(f"vendors({vendor['id']})")
 
         assert "None" == erp.get(f"contacts({contact['id']})").json()["contactBusinessRelation"]
+
+
+class TestEmployee:
+    """learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_employee"""
+
+    @pytest.fixture
+    def employee(self, erp: Client) -> dict:
+        return erp.post("employees", {"givenName": "Ida", "middleName": "M.", "surname": "Lund"}).json()
+
+    def test_has_every_property_of_its_page_and_is_named_by_two_of_them(self, erp: Client, employee):
+        changed = erp.patch(f"employees({employee['id']})", {"surname": "Lund-Bark"}, tag="*").json()
+
+        assert 23 == len([name for name in employee if not name.startswith("@")])
+        assert ("Ida Lund", "Active", "0001-01-01") == tuple(
+            employee[name] for name in ("displayName", "status", "birthDate")
+        )
+        assert "Ida Lund-Bark" == changed["displayName"]
+
+    def test_shows_a_name_that_is_not_written(self, erp: Client, employee):
+        reply = erp.patch(f"employees({employee['id']})", {"displayName": "X"}, tag="*")
+
+        assert (400, "BadRequest_InvalidOperation") == error_code(reply)
+
+    def test_is_of_no_statistics_group(self, erp: Client, employee):
+        reply = erp.patch(f"employees({employee['id']})", {"statisticsGroupCode": "MONTH"}, tag="*")
+
+        assert (400, "Internal_InvalidTableRelation") == error_code(reply)
+
+    def test_has_a_picture_dimensions_and_attachments(self, erp: Client, employee):
+        address = f"employees({employee['id']})"
+        value = erp.rows("dimensionValues?$top=1")[0]
+        body = {"dimensionId": value["dimensionId"], "dimensionValueId": value["id"]}
+
+        assert "Employee" == erp.get(f"{address}/picture").json()["parentType"]
+        assert "Employee" == erp.post(f"{address}/defaultDimensions", body).json()["parentType"]
+        assert "Employee" == erp.post(f"{address}/documentAttachments", {"fileName": "a.txt"}).json()["parentType"]
