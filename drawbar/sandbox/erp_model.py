@@ -109,7 +109,7 @@ class EntitySet:
     parents: tuple[str, ...] = ()  # a list is refused unless its filter names one of these properties
     unfiltered: str = ""  # what is said then
     key_within: str | None = None  # the key is unique only among rows of one value of this property
-    pairs: tuple[tuple[str, str, str], ...] = ()  # id and code of the same row of a set
+    pairs: tuple[tuple[str, str, str, str], ...] = ()  # id and code of the same row of a set, and what is said if not
     navigations: Mapping[str, tuple[str, str]]  # name -> set and the property that holds its id
     collections: Mapping[str, tuple[str, str]]  # name -> set and the property of it that holds our id
     parts: Mapping[str, str] = field(default_factory=dict)  # name -> set that makes one entity of each of ours
@@ -171,7 +171,9 @@ def entity_sets() -> Mapping[str, EntitySet]:
             parents=tuple(given.get("parents", ())),
             unfiltered=given.get("unfiltered", ""),
             key_within=given.get("key_within"),
-            pairs=tuple((id_name, code, other) for id_name, code, other in given.get("pairs", ())),
+            pairs=tuple(
+                (id_name, code, other, "".join(text)) for id_name, code, other, *text in given.get("pairs", ())
+            ),
             navigations={n: (s, c) for n, (s, c) in given.get("navigations", {}).items()},
             collections={n: (s, c) for n, (s, c) in given.get("collections", {}).items()},
             parts=given.get("parts", {}),

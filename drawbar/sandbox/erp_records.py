@@ -440,7 +440,7 @@ class ErpRecords:
         self, company: str, entity_set: EntitySet, row: Values, body: Values, name: str, value: str
     ) -> None:
         """Where a row is named by id and by code, each of them follows from the other; they cannot differ."""
-        for id_name, code_name, set_name in entity_set.pairs:
+        for id_name, code_name, set_name, text in entity_set.pairs:
             if name not in (id_name, code_name):
                 continue
             key = self.sets[set_name].key
@@ -453,11 +453,8 @@ class ErpRecords:
                 row_id, code = self.store.table(f"{company}/{set_name}").index(key)[value], value
             other, other_value = (code_name, code) if name == id_name else (id_name, row_id)
             if body.get(other) is not None and to_stored(entity_set.columns[other], body[other]) != other_value:
-                raise ErpError(
-                    400,
-                    "Application_DialogException",
-                    f'The "{other}" does not match to a {self.sets[set_name].source}.',
-                )
+                said = text or f'The "{other}" does not match to a {self.sets[set_name].source}.'
+                raise ErpError(400, "Application_DialogException", said)
             row[id_name], row[code_name] = row_id, code
 
     def _must_relate(self, company: str, entity_set: EntitySet, column: Column, value: str) -> None:
@@ -493,7 +490,8 @@ class ErpRecords:
             row["currencyId"], row["currencyCode"] = found_id, value
         sent = body.get("currencyId")
         if sent is not None and str(sent).lower() != row["currencyId"]:
-            raise ErpError(400, "Application_DialogException", 'The "currencyId" does not match to a Currency.')
+            text = "The currency values do not match to a specific Currency."
+            raise ErpError(400, "Application_DialogException", text)
 
     def _fill_address(self, company: str, row: Values, name: str) -> None:
         """Where the post code table knows exactly one place, the rest of the address follows from it."""

@@ -125,6 +125,34 @@ class TestTaxes:
         )
 
 
+class TestPairs:
+    """Texts of the public source of the pages, where id and code are not of the same record."""
+
+    @pytest.mark.parametrize(
+        ("body", "text"),
+        [
+            ({"customerNumber": "C00020"}, "The sell-to customer values do not match to a specific Customer."),
+            (
+                {"billToCustomerNumber": "C00020"},
+                "The bill-to customer values do not match to a specific Customer.",
+            ),
+            ({"currencyCode": "GBP"}, "The currency values do not match to a specific Currency."),
+        ],
+    )
+    def test_that_disagree_are_refused(self, erp: Client, body: dict, text: str):
+        first = erp.rows("customers?$filter=number eq 'C00010'")[0]["id"]
+        euro = one(erp, "currencies", "EUR")["id"]
+        given = {"customerId": first, "billToCustomerId": first, "currencyId": euro, **body}
+        reply = erp.post("salesOrders", given)
+
+        assert (400, True) == (reply.status_code, text in reply.json()["error"]["message"])
+
+    def test_of_a_customer_to_bill_that_is_not_there_are_refused(self, erp: Client, customer):
+        body = {"customerId": customer["id"], "billToCustomerNumber": "NOBODY"}
+
+        assert "The bill-to customer cannot be found." in erp.post("salesOrders", body).json()["error"]["message"]
+
+
 class TestLines:
     def test_may_be_of_an_account(self, erp: Client, order):
         """learn.microsoft.com/…/api-reference/v2.0/resources/dynamics_salesorderline"""
