@@ -6,25 +6,29 @@ application does for single sets in `erp_rules`, what there is in `erp_model`.
 
 from __future__ import annotations
 
-import json
 import uuid
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from drawbar.sandbox.erp_batch import BatchRequest, answer, operations
 from drawbar.sandbox.erp_companies import COMPANIES, add_company, listed
+from drawbar.sandbox.erp_definitions import asked, definitions
 from drawbar.sandbox.erp_metadata import csdl
 from drawbar.sandbox.erp_model import (
+    AUTOMATION,
     CUSTOM,
     RUNTIME,
     STANDARD,
+    Column,
     EntitySet,
     ErpError,
     etag,
     is_etag,
     is_etag_of,
 )
+from drawbar.sandbox.erp_parts import decoded, encoded, not_allowed, part_rules
 from drawbar.sandbox.erp_posting import ACTIONS, action_of
 from drawbar.sandbox.erp_reading import ErpReader, Within, read_token, values_of, whole, write_token
 from drawbar.sandbox.erp_records import ErpRecords
@@ -51,7 +55,7 @@ from drawbar.sandbox.wire import Reply, Request, from_json, to_json
 
 AUDIENCE = "https://api.businesscentral.dynamics.com"
 PAGE = 20_000
-BATCH = 100
+LONGEST_BODY = 350 * 1024 * 1024  # bytes
 _JSON = "application/json; odata.metadata=minimal"
 _OF_ONE_PAGE = ("$skiptoken", "$skip", "aid")  # options that do not say which rows, only where a page begins
 _NAMESPACE = "Microsoft.NAV."  # before the name of a bound action
@@ -74,6 +78,10 @@ class _Api:
             if path == prefix or path.startswith(f"{prefix}/"):
                 return path[len(prefix) :]
         return None
+
+    def actions(self) -> list[tuple[str, str]]:
+        """Set and name of each bound action."""
+        return [(set_name, action) for set_name, action in ACTIONS if set_name in self.sets]
 
 
 @dataclass(slots=True)
@@ -117,7 +125,7 @@ class BusinessCentral:
                 url=f"{origin}/v2.0/{sign_in.tenant_id}/{environment}/api/{route}",
                 sets={name: entity_set for name, entity_set in self._sets.items() if entity_set.route == route},
             )
-            for route in (STANDARD, CUSTOM, RUNTIME)
+            for route in (STANDARD, CUSTOM, RUNTIME, AUTOMATION)
         ]
         self.base_url = self._apis[0].url
         self._reader = ErpReader(self.records, self.base_url)
@@ -136,21 +144,34 @@ class BusinessCentral:
         return segments[0] if segments else ""
 
     def refused(self, request: Request, refusal: Refusal) -> Reply:  # noqa: ARG002
+        if refusal.facet == "time":
+            text = "The request waited too long for its turn."
+            headers = {"Retry-After": str(refusal.retry_after_s)}
+            return self._error(ErpError(503, "Application_ServiceUnavailable", text, headers=headers))
         text = f"Too many requests reached. Actual ({refusal.limit + 1}). Maximum ({refusal.limit})."
         is_told = self._switches["erp_retry_after_on_429"] == "seconds"
         headers = {"Retry-After": str(refusal.retry_after_s)} if is_told else {}
         return self._error(ErpError(429, self._switches["erp_429_code"], text, headers=headers))
 
+    def too_long(self) -> Reply:
+        return self._error(ErpError(413, "BadRequest", "The request body is too large."))
+
     def failed(self, request: Request) -> Reply:  # noqa: ARG002
         return self._error(ErpError(500, "Internal_ServerError", "An unexpected error occurred."))
 
     def handle(self, request: Request) -> Reply | Awaitable[Reply]:
+        return self.answered(request, self._dispatch)
+
+    def answered(
+        self, request: Request, answer_to: Callable[[Request, str], Reply | Awaitable[Reply]]
+    ) -> Reply | Awaitable[Reply]:
+        """What is answered to a caller who is known here, or the error that came of it."""
         if request.app is None:
             return self._unauthenticated(401)
         if not self._grants.is_member("erp", request.app):
             return self._unauthenticated(self._switches["erp_unknown_application_status"])
         try:
-            return self._dispatch(request, request.app)
+            return answer_to(request, request.app)
         except ErpError as error:
             return self._error(error)
         except QueryError as error:
@@ -183,8 +204,9 @@ class BusinessCentral:
             raise ErpError(404, "BadRequest_ResourceNotFound", "Resource not found for the given address.")
         if request.method == "PUT":
             raise ErpError(405, "BadRequest_MethodNotAllowed", "Method not allowed.")
-        if request.method != "GET" and request.headers.get("data-access-intent", "").lower() == "readonly":
-            raise ErpError(400, "BadRequest", "The data access intent 'ReadOnly' is not valid for this method.")
+        intent = request.headers.get("data-access-intent", "ReadWrite")
+        if request.method != "GET" and intent.lower() != "readwrite":
+            raise ErpError(400, "BadRequest", f"The data access intent '{intent}' is not valid for this method.")
         segments = parse_path(below)
         call = _Call(request, api, app, parse_options(request.query))
         if segments and segments[0].name == "subscriptions":
@@ -201,11 +223,16 @@ class BusinessCentral:
         if not segments:
             return self._service_document(call.api)
         first = segments[0]
+        if first == Segment("entityDefinitions", None) and len(segments) == 1:
+            if call.request.method != "GET":
+                raise not_allowed(call.request.method)
+            defined = definitions((COMPANIES, *call.api.sets.values()), call.api.actions())
+            context = f"{call.api.url}/$metadata#entityDefinitions"
+            return self._ok({"@odata.context": context, "value": asked(defined, call.options)})
         if first.name == "$metadata":
-            actions = [(set_name, action) for set_name, action in ACTIONS if set_name in call.api.sets]
             return Reply(
                 200,
-                csdl(COMPANIES, call.api.sets, actions),
+                csdl(COMPANIES, call.api.sets, call.api.actions()),
                 {"Content-Type": "application/xml", "OData-Version": "4.0"},
             )
         if first.name == "companies":
@@ -226,6 +253,8 @@ class BusinessCentral:
 
     def _in_set(self, call: _Call, entity_set: EntitySet, segments: list[Segment]) -> Reply:
         method, key = call.request.method, segments[0].key
+        if entity_set.part:
+            raise ErpError(400, "Application_DialogException", entity_set.unfiltered)
         if key is None:
             if len(segments) == 2 and segments[1].name == "$count":
                 return self._count(call, entity_set)
@@ -281,7 +310,7 @@ class BusinessCentral:
     # ------------------------------------------------------------ reading
 
     def _service_document(self, api: _Api) -> Reply:
-        names = ["companies", "subscriptions", *api.sets]
+        names = ["entityDefinitions", "companies", "subscriptions", *api.sets]
         return self._ok(
             {
                 "@odata.context": f"{api.url}/$metadata",
@@ -355,9 +384,9 @@ class BusinessCentral:
             sort_rows(rows, orders, row_of=values_of)
             return rows
 
-        asked = frozenset((name, value) for name, value in options.items() if name not in _OF_ONE_PAGE)
+        query = frozenset((name, value) for name, value in options.items() if name not in _OF_ONE_PAGE)
         rows = self._listings.rows(
-            (call.api.route, company, entity_set.name, within, asked), select, goes_on=token is not None
+            (call.api.route, company, entity_set.name, within, query), select, goes_on=token is not None
         )
         total, start = len(rows), 0
         left: int | None = whole(options["$top"], "$top") if "$top" in options else None
@@ -402,12 +431,13 @@ class BusinessCentral:
         shown = self._reader.shape(company, entity_set, call.options, partial(self._allow, call, operation="read"))(
             stored
         )
-        context = f"{call.api.url}/$metadata#companies({company})/{entity_set.name}/$entity"
+        address = stored.values.get("address", entity_set.name) if entity_set.part else entity_set.name
+        context = f"{call.api.url}/$metadata#companies({company})/{address}/$entity"
         reply = self._ok({"@odata.context": context, **shown}, status)
         if self._switches["erp_etag_header"]:
             reply.headers["ETag"] = etag(stored.version, self._switches["erp_etag_form"])
         if status == 201 and self._switches["erp_location_header"]:
-            reply.headers["Location"] = f"{call.api.url}/companies({company})/{entity_set.name}({stored.values['id']})"
+            reply.headers["Location"] = f"{call.api.url}/companies({company})/{address}({stored.values['id']})"
         return reply
 
     def _below(self, call: _Call, entity_set: EntitySet, row_id: str, rest: list[Segment]) -> Reply:
@@ -420,6 +450,11 @@ class BusinessCentral:
             )
         if name.startswith(_NAMESPACE) and len(rest) == 1:
             return self._act(call, entity_set, row_id, name.removeprefix(_NAMESPACE))
+        if name in entity_set.parts:
+            return self._in_parts(call, entity_set, row_id, self._sets[entity_set.parts[name]], rest)
+        own = entity_set.columns.get(name)
+        if own is not None and own.type == "Stream" and len(rest) == 1:
+            return self._stream(call, entity_set, row_id, own)
         if method != "GET" or len(rest) > 1:
             raise ErpError(405, "BadRequest_MethodNotAllowed", f"'{method}' is not allowed here.")
         return self._part(call, entity_set, row_id, name)
@@ -430,6 +465,8 @@ class BusinessCentral:
         parent_set = self._sets[within.address.partition("(")[0]]
         self._allow(call, parent_set, "read")
         self._must_find(company, parent_set, within.parent_id)
+        if children.part and (method != "GET" or key is not None):
+            return self._in_parts(call, parent_set, within.parent_id, children, rest)
         if key is not None:
             found = self._must_find(company, children, self._row_id(key))
             if found.values[within.column] != within.parent_id:
@@ -452,7 +489,7 @@ class BusinessCentral:
             set_name, column = entity_set.navigations[name]
             other = self._sets[set_name]
             self._allow(call, other, "read")
-            found = self.records.find(company, other, stored.values[column])
+            found = self.records.find(company, other, stored.values.get(column, ""))
             if found is None:
                 return Reply(204, b"", {"OData-Version": "4.0"})
             return self._entity(call, other, found, 200)
@@ -461,6 +498,69 @@ class BusinessCentral:
             raise ErpError(404, "BadRequest_ResourceNotFound", f"Resource not found for the segment '{name}'.")
         context = f"{call.api.url}/$metadata#companies({company})/{entity_set.name}({row_id})/{name}"
         return self._ok({"@odata.context": context, "value": self._reader.shown(company, entity_set, stored)[name]})
+
+    # ------------------------------------------------------------ parts and streams
+
+    def _in_parts(self, call: _Call, owner: EntitySet, row_id: str, part_set: EntitySet, rest: list[Segment]) -> Reply:
+        """Entities that are made of another: read from it, written into it."""
+        company, method, key = _given(call.company), call.request.method, rest[0].key
+        self._allow(call, owner, "read" if method == "GET" else "write")
+        if method not in part_set.verbs:
+            raise not_allowed(method)
+        rules, stored = part_rules(self.records, part_set), self._must_find(company, owner, row_id)
+        if method == "POST":
+            if key is not None or len(rest) > 1:
+                raise not_allowed(method)
+            known = {part.values["id"] for part in rules.of(self.records, company, owner, stored)}
+            stored = self._keep(call, owner, rules.with_new(self.records, company, stored.values, self._body(call)))
+            made = (part for part in rules.of(self.records, company, owner, stored) if part.values["id"] not in known)
+            return self._entity(call, part_set, next(made), 201)
+        wanted = None if key is None else self._row_id(key)
+        parts = rules.of(self.records, company, owner, stored)
+        part = next((each for each in parts if wanted in (None, each.values["id"])), None)
+        if part is None or (wanted is None and part_set.part == "many"):
+            raise ErpError(404, "BadRequest_ResourceNotFound", f"The {part_set.source} does not exist.")
+        if method != "GET":
+            self._must_match(
+                call, part, part_set, optional=method == "DELETE" and self._switches["erp_delete_without_if_match"]
+            )
+        match len(rest), method:
+            case 1, "GET":
+                return self._entity(call, part_set, part, 200)
+            case 1, "DELETE":
+                self._keep(call, owner, rules.without(self.records, company, stored.values, part.values))
+                return Reply(204, b"", {"OData-Version": "4.0"})
+            case 1, _:
+                row = rules.with_changed(self.records, company, stored.values, part.values, self._body(call))
+                parts = rules.of(self.records, company, owner, self._keep(call, owner, row))
+                changed = next(each for each in parts if each.values["id"] == part.values["id"])
+                return self._entity(call, part_set, changed, 200)
+        column = part_set.columns.get(rest[1].name)
+        if len(rest) > 2 or column is None or column.type != "Stream":
+            raise ErpError(404, "BadRequest_ResourceNotFound", f"Resource not found for the segment '{rest[1].name}'.")
+        if method == "GET":
+            return _bytes(rules.content(self.records, company, owner, stored.values))
+        _must_be_binary(call.request)
+        self._keep(call, owner, rules.with_content(stored.values, call.request.body))
+        return Reply(204, b"", {"OData-Version": "4.0"})
+
+    def _keep(self, call: _Call, owner: EntitySet, row: Values) -> Stored:
+        return self.records.keep(_given(call.company), owner.name, row, app=call.app)
+
+    def _stream(self, call: _Call, entity_set: EntitySet, row_id: str, column: Column) -> Reply:
+        """A property that is bytes."""
+        company, method = _given(call.company), call.request.method
+        if method not in ("GET", "PATCH") or (method == "PATCH" and column.access == "read"):
+            raise not_allowed(method)
+        self._allow(call, entity_set, "read" if method == "GET" else "write")
+        stored = self._must_find(company, entity_set, row_id)
+        if method == "GET":
+            return _bytes(decoded(stored.values, column.name))
+        self._must_match(call, stored, entity_set, optional=False)
+        _must_be_binary(call.request)
+        content = encoded(call.request.body)
+        self.records.fill(company, entity_set.name, row_id, column.name, content, app=call.app)
+        return Reply(204, b"", {"OData-Version": "4.0"})
 
     # ------------------------------------------------------------ writing
 
@@ -487,17 +587,16 @@ class BusinessCentral:
     def _update(self, call: _Call, entity_set: EntitySet, row_id: str) -> Reply:
         self._allow(call, entity_set, "write")
         company = _given(call.company)
-        stored = self._must_find(company, entity_set, row_id)
-        tag = call.request.headers.get("if-match")
-        if not tag:
-            raise ErpError(400, "BadRequest_InvalidToken", "The If-Match header is required for this request.")
-        self._match(tag, stored, entity_set)
+        self._must_match(call, self._must_find(company, entity_set, row_id), entity_set, optional=False)
         stored = self.records.change(company, entity_set.name, row_id, self._body(call), app=call.app)
         return self._entity(call, entity_set, stored, 200)
 
     @staticmethod
-    def _match(tag: str, stored: Stored, entity_set: EntitySet) -> None:
-        if tag.strip() == "*":
+    def _must_match(call: _Call, stored: Stored, entity_set: EntitySet, *, optional: bool) -> None:
+        tag = call.request.headers.get("if-match")
+        if not tag and not optional:
+            raise ErpError(400, "BadRequest_InvalidToken", "The If-Match header is required for this request.")
+        if not tag or tag.strip() == "*":
             return
         if not is_etag(tag.strip()):
             raise ErpError(400, "BadRequest_InvalidToken", "The If-Match header is not a valid entity tag.")
@@ -513,11 +612,7 @@ class BusinessCentral:
         self._allow(call, entity_set, "delete")
         company = _given(call.company)
         stored = self._must_find(company, entity_set, row_id)
-        tag = call.request.headers.get("if-match")
-        if tag:
-            self._match(tag, stored, entity_set)
-        elif not self._switches["erp_delete_without_if_match"]:
-            raise ErpError(400, "BadRequest_InvalidToken", "The If-Match header is required for this request.")
+        self._must_match(call, stored, entity_set, optional=self._switches["erp_delete_without_if_match"])
         self.records.remove(company, entity_set.name, row_id, app=call.app)
         return Reply(204, b"", {"OData-Version": "4.0"})
 
@@ -531,7 +626,7 @@ class BusinessCentral:
             raise ErpError(405, "BadRequest_MethodNotAllowed", f"'{call.request.method}' is not allowed on an action.")
         self._allow(call, entity_set, "write")
         company = _given(call.company)
-        self._must_find(company, entity_set, row_id)
+        self._must_match(call, self._must_find(company, entity_set, row_id), entity_set, optional=True)
         made = action(self.records, company, row_id, call.app)
         headers = {"OData-Version": "4.0"}
         if made is not None and self._switches["erp_action_location_header"]:
@@ -583,84 +678,74 @@ class BusinessCentral:
     # ------------------------------------------------------------ batches
 
     def _batch(self, call: _Call) -> Reply:
-        requests = self._body(call).get("requests")
-        if not isinstance(requests, list):
-            raise ErpError(400, "BadRequest", "The batch has no list of requests.")
-        if len(requests) > BATCH:
-            status = self._switches["erp_batch_too_long_status"]
-            raise ErpError(status, "Internal_ServerError", f"The batch exceeds the maximum of {BATCH} operations.")
-        grouped = any({"atomicityGroup", "dependsOn"} & set(part) for part in requests if isinstance(part, dict))
-        if grouped and self._switches["erp_batch_groups"] == "refused":
+        """Operations in order. A snapshot is one transaction; the replies of what it takes back stand all the same."""
+        if call.request.method != "POST":
+            raise not_allowed(call.request.method)
+        groups = operations(call.request, too_long_status=self._switches["erp_batch_too_long_status"])
+        if self._switches["erp_batch_groups"] == "refused" and any(one.is_grouped for group in groups for one in group):
             raise ErpError(400, "BadRequest", "The members 'atomicityGroup' and 'dependsOn' are not supported.")
-        preferences = call.request.preferences()
         snapshot = call.request.headers.get("isolation", "").lower() == "snapshot"
-        go_on = preferences.get("odata.continue-on-error", "false") != "false"
+        go_on = call.request.preferences().get("odata.continue-on-error", "false") != "false"
         go_on = go_on or not self._switches["erp_batch_stops_at_failure"]
-        responses: list[dict[str, Any]] = []
+        replies: list[list[tuple[BatchRequest, Reply]]] = []
 
-        def run(part: Any) -> bool:
-            response, fine = self._batch_part(call, part)
-            responses.append(response)
-            return fine
-
-        if not snapshot:
-            for part in requests:
+        def run(group: list[BatchRequest]) -> bool:
+            if not snapshot:
                 self.records.begin()
-                if not run(part) and not go_on:
-                    break
-            return self._ok({"responses": responses})
-        with self.store.transaction():
-            roll_back = self.store.savepoint()
-            fine = True
-            for index, part in enumerate(requests):
-                if not run(part):
-                    fine = False
-                    if index == 0 and self._switches["erp_snapshot_first_failure"] == "alone":
-                        break
-            if not fine:
-                roll_back()
-        return self._ok({"responses": responses})
+            with self.store.transaction():
+                undo = self.store.savepoint()
+                done: list[tuple[BatchRequest, Reply]] = []
+                for operation in group:
+                    reply = self._one_of_batch(call, operation)
+                    if reply.status >= 400:  # takes a change set back, and is the only reply
+                        undo()
+                        replies.append([(operation, reply)])
+                        return False
+                    done.append((operation, reply))
+            replies.append(done)
+            return True
 
-    def _batch_part(self, outer: _Call, part: Any) -> tuple[dict[str, Any], bool]:
-        given = part if isinstance(part, dict) else {}
+        if snapshot:
+            with self.store.transaction():
+                roll_back = self.store.savepoint()
+                fine = [run(group) for group in groups[:1]]
+                ends = fine == [False] and self._switches["erp_snapshot_first_failure"] == "alone"
+                fine += [] if ends else [run(group) for group in groups[1:]]
+                if not all(fine):
+                    roll_back()
+        else:
+            for group in groups:
+                if not run(group) and not go_on:
+                    break
+        answered = answer(call.request, replies)
+        return answered if isinstance(answered, Reply) else self._ok(answered)
+
+    def _one_of_batch(self, outer: _Call, operation: BatchRequest) -> Reply:
         api = outer.api
-        url = str(given.get("url", "")).removeprefix(api.url).removeprefix(api.path)
-        path, _, query = url.partition("?")
-        own = given.get("headers")
-        headers = {str(name).lower(): str(value) for name, value in (own if isinstance(own, dict) else {}).items()}
-        if "company" in outer.request.headers and "company" not in headers:
-            headers["company"] = outer.request.headers["company"]
+        path, _, query = operation.url.removeprefix(api.url).removeprefix(api.path).partition("?")
+        headers = dict(operation.headers)
+        if "company" in outer.request.headers:
+            headers.setdefault("company", outer.request.headers["company"])
         request = Request(
-            method=str(given.get("method", "GET")).upper(),
+            method=operation.method,
             path=f"{api.path}/{path.lstrip('/')}",
             query=query,
             headers=headers,
-            body=to_json(given["body"]) if "body" in given else b"",
+            body=operation.body,
             app=outer.app,
         )
+        if operation.lacks_content_type:
+            text = "An operation with a body needs a Content-Type header of its own."
+            return self._error(ErpError(400, "BadRequest", text))
+        undo = self.store.savepoint()
         try:
-            segments = parse_path(path)
-            inner = _Call(request, api, outer.app, parse_options(query))
-            with self.store.transaction():
-                undo = self.store.savepoint()
-                try:
-                    reply = self._answer(inner, segments)
-                except (ErpError, QueryError):
-                    undo()
-                    raise
+            return self._answer(_Call(request, api, outer.app, parse_options(query)), parse_path(path))
         except ErpError as error:
-            reply = self._error(error)
+            undo()
+            return self._error(error)
         except QueryError as error:
-            reply = self._error(ErpError(400, "BadRequest", str(error)))
-        response: dict[str, Any] = {
-            "id": given.get("id"),
-            "status": reply.status,
-            "headers": {name.lower(): value for name, value in reply.headers.items()},
-        }
-        if reply.body:
-            is_json = reply.headers.get("Content-Type", "").startswith("application/json")
-            response["body"] = json.loads(reply.body) if is_json else reply.body.decode()
-        return response, reply.status < 400
+            undo()
+            return self._error(ErpError(400, "BadRequest", str(error)))
 
     # ------------------------------------------------------------ the control endpoint's way in
 
@@ -705,6 +790,7 @@ class BusinessCentral:
         """Every row of a set, of one company or of every one, as the API would show it."""
         if set_name not in self._sets:
             raise ErpError(404, "BadRequest_ResourceNotFound", f"There is no set '{set_name}'.")
+        self.records.begin()
         entity_set = self._sets[set_name]
         companies = [self._company_by_id(company)] if company else self.records.companies()
         rows: list[Values] = []
@@ -732,6 +818,17 @@ class BusinessCentral:
             to_json({"error": {"code": error.code, "message": text}}),
             {"Content-Type": _JSON, "OData-Version": "4.0", "request-id": correlation, **error.headers},
         )
+
+
+def _bytes(content: bytes) -> Reply:
+    headers = {"Content-Type": "application/octet-stream", "OData-Version": "4.0"}
+    return Reply(200, content, headers) if content else Reply(204, b"", {"OData-Version": "4.0"})
+
+
+def _must_be_binary(request: Request) -> None:
+    given = request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
+    if given == "application/json":
+        raise ErpError(400, "BadRequest", "A stream is written with the content type 'application/octet-stream'.")
 
 
 def _given(company: str | None) -> str:

@@ -167,6 +167,7 @@ class Control:
             settings.on = bool(body.get("on", settings.on))
             settings.scale = float(body.get("scale", settings.scale))
             settings.window_s = float(body.get("window_s", settings.window_s))
+            settings.queue_s = float(body.get("queue_s", settings.queue_s))
             self._limits[system].forget()
             if system == "crm" and "servers" in body:
                 self._servers.count = int(body["servers"])

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from drawbar.sandbox.erp_model import (
+    EMPTY_GUID,
     STANDARD,
     Column,
     EntitySet,
@@ -29,7 +30,19 @@ _SET_UP = (  # what a company needs before it can trade
     "shipmentMethods",
     "unitsOfMeasure",
     "itemCategories",
+    "locations",
+    "taxAreas",
+    "taxGroups",
+    "generalProductPostingGroups",
+    "inventoryPostingGroups",
+    "accounts",
+    "dimensions",
+    "dimensionValues",
+    "customerPaymentJournals",
+    "journals",
+    "customerReturnReasons",
 )
+_COPIED = ("dimensionId", "balancingAccountId")  # properties that name a row of the set-up
 _MONEY = ("currencies", "currencyExchangeRates")  # rates are for one of the local currency
 
 COMPANIES = EntitySet(
@@ -113,9 +126,14 @@ def add_company(records: ErpRecords, *, name: str, display_name: str, currency: 
     store.set_fact("companies", [*companies, company])
     store.set_fact(f"local_currency/{company_id}", own)
     store.set_fact(f"post_codes/{company_id}", store.fact(f"post_codes/{first['id']}", []))
+    store.set_fact(f"global_dimensions/{company_id}", store.fact(f"global_dimensions/{first['id']}", []))
+    copies: dict[str, str] = {}  # by the id of what was copied
     for set_name in (*_SET_UP, *(_MONEY if own == local else ())):
         for stored in list(records.rows(first["id"], set_name).values()):
-            _copy(records, company_id, set_name, stored.values, app)
+            there = {name: copies.get(stored.values.get(name, ""), EMPTY_GUID) for name in _COPIED}
+            row = {**stored.values, **there, "netChange": 0}
+            copied = {name: row[name] for name in stored.values}
+            copies[stored.values["id"]] = _copy(records, company_id, set_name, copied, app)
     information = {
         **records.blank_row("companyInformation"),
         "displayName": display_name,
@@ -126,6 +144,7 @@ def add_company(records: ErpRecords, *, name: str, display_name: str, currency: 
     return company
 
 
-def _copy(records: ErpRecords, company_id: str, set_name: str, values: Mapping[str, Any], app: str) -> None:
+def _copy(records: ErpRecords, company_id: str, set_name: str, values: Mapping[str, Any], app: str) -> str:
     row = {**values, "id": records.store.new_id(), "lastModifiedDateTime": records.now}
     records.store.put(f"{company_id}/{set_name}", row["id"], row, note=app)
+    return str(row["id"])

@@ -1,7 +1,7 @@
-"""How Business Central's contacts and customers hang together: what one says of the other.
+"""How Business Central's contacts hang together with customers and vendors: what one says of the other.
 
-A customer has a contact of its own, made with it. Both say the same in the fields they share, whichever of them is
-written. Persons belong to the contact of a company and bear its name.
+A customer or a vendor has a contact of its own, made with it. Both say the same in the fields they share, whichever of
+them is written. Persons belong to the contact of a company and bear its name.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from drawbar.sandbox.erp_opportunities import refuse_with_opportunities, tell_op
 from drawbar.sandbox.erp_records import ErpRecords, SetRules
 from drawbar.sandbox.store import Stored, Values
 
+_PARTNERS = {"customers": "Customer", "vendors": "Vendor"}  # sets with contacts, and what a relation to them is called
 _SHARED = (
     "displayName",
     "addressLine1",
@@ -29,7 +30,7 @@ _SHARED = (
 
 
 def _shared(row: Values) -> Values:
-    """What a customer and its contact both say."""
+    """What a customer or a vendor and its contact both say."""
     return {name: row[name] for name in _SHARED}
 
 
@@ -44,24 +45,26 @@ def _settle(row: Values, before: Values | None) -> None:
         row["searchName"] = row["displayName"].upper()
 
 
-def _contact_information(contact: Values, customer: Values) -> Values:
+def _contact_information(contact: Values, set_name: str, partner: Values) -> Values:
     return {
         "contactId": contact["id"],
         "contactNumber": contact["number"],
         "contactName": contact["displayName"],
         "contactType": contact["type"],
-        "relatedId": customer["id"],
-        "relatedType": "Customer",
+        "relatedId": partner["id"],
+        "relatedType": _PARTNERS[set_name],
     }
 
 
-class CustomerRules(SetRules):
+class PartnerRules(SetRules):
+    """Customers and vendors."""
+
     def settle(self, records: ErpRecords, company: str, row: Values, before: Values | None) -> None:  # noqa: ARG002
-        if before is None:  # the business relation: which contact stands for the customer
+        if before is None:  # the business relation: which contact stands for the partner
             row["contactId"] = str(uuid.uuid5(uuid.UUID(row["id"]), "contact"))
 
     def after(self, records: ErpRecords, company: str, before: Values | None, after: Values | None, app: str) -> None:
-        """The customer's contact says what the customer says."""
+        """The partner's contact says what the partner says."""
         if before is None and after is not None:
             _add_contact(records, company, after, app)
             return
@@ -100,46 +103,46 @@ class ContactRules(SetRules):
     def settle(self, records: ErpRecords, company: str, row: Values, before: Values | None) -> None:
         contacts = records.store.table(f"{company}/contacts")
         _settle(row, before)
-        row["contactBusinessRelation"] = "None" if _customer_of(records, company, row) is None else "Customer"
+        partner = _partner_of(records, company, row)
+        row["contactBusinessRelation"] = "None" if partner is None else _PARTNERS[partner[0]]
         if row["type"] == "Person" and row["companyNumber"]:
             found = contacts.rows[contacts.index("number")[row["companyNumber"]]]
             row["companyName"] = found.values["displayName"]
 
     def after(self, records: ErpRecords, company: str, before: Values | None, after: Values | None, app: str) -> None:
-        """The customer says what its contact says, and persons know their company's name."""
+        """The customer or vendor says what its contact says, and persons know their company's name."""
         if before is None:
             return
         if after is None:
             refuse_with_opportunities(records, company, before)
-        customers = records.store.table(f"{company}/customers")
-        customer_id = customers.index("contactId").get(before["id"])
-        customer = customers.rows[customer_id].values if customer_id else {}
+        partner = _stood_for(records, company, before["id"])
         if after is None:
-            if customer_id:
-                row = {name: value for name, value in customer.items() if name != "contactId"}
-                records.store.put(f"{company}/customers", customer_id, row, note=app, silent=True)
+            if partner is not None:
+                row = {name: value for name, value in partner[1].values.items() if name != "contactId"}
+                records.store.put(f"{company}/{partner[0]}", row["id"], row, note=app, silent=True)
             for person in _persons(records, company, before):
                 _put_contact(records, company, {**person, "companyNumber": "", "companyName": ""}, app)
             return
         _tell(records, company, before, after, app)
-        if customer_id and _shared(customer) != _shared(after):
-            row = {**customer, **_shared(after), "lastModifiedDateTime": records.now}
-            records.store.put(f"{company}/customers", customer_id, row, note=app)
+        if partner is not None and _shared(partner[1].values) != _shared(after):
+            row = {**partner[1].values, **_shared(after), "lastModifiedDateTime": records.now}
+            records.store.put(f"{company}/{partner[0]}", row["id"], row, note=app)
 
 
 class ContactInformationRules(SetRules):
     def view(self, records: ErpRecords, company: str, stored: Stored) -> Stored | None:
-        """A contact as one of the customer it belongs to, by itself or by its company."""
-        customer = _customer_of(records, company, stored.values)
-        if customer is None:
+        """A contact as one of the customer or vendor it belongs to, by itself or by its company."""
+        partner = _partner_of(records, company, stored.values)
+        if partner is None:
             return None
-        return Stored(_contact_information(stored.values, customer.values), stored.version)
+        return Stored(_contact_information(stored.values, partner[0], partner[1].values), stored.version)
 
     def below(self, records: ErpRecords, company: str, column: str, parent_id: str) -> list[Stored]:
-        """Of one customer: its contact and the persons there."""
+        """Of one customer or vendor: its contact and the persons there."""
         rows = records.rows(company, "contacts")
-        customer = records.rows(company, "customers").get(parent_id)
-        contact = rows.get(customer.values.get("contactId", "")) if customer and column == "relatedId" else None
+        found_in = (records.rows(company, set_name).get(parent_id) for set_name in _PARTNERS)
+        partner = next((each for each in found_in if each is not None), None)
+        contact = rows.get(partner.values.get("contactId", "")) if partner and column == "relatedId" else None
         if contact is None:
             return []
         found = (contact.values, *_persons(records, company, contact.values))
@@ -214,15 +217,28 @@ def _relate(records: ErpRecords, company: str, old_id: str, new_id: str, app: st
             _put_contact(records, company, dict(each), app)
 
 
-def _customer_of(records: ErpRecords, company: str, contact: Values) -> Stored | None:
-    """The customer a contact stands for, or its company does."""
-    customers = records.store.table(f"{company}/customers")
-    by_contact = customers.index("contactId")
-    found = by_contact.get(contact["id"])
+def _stood_for(records: ErpRecords, company: str, contact_id: str) -> tuple[str, Stored] | None:
+    """The set and the row that a contact stands for."""
+    for set_name in _PARTNERS:
+        table = records.store.table(f"{company}/{set_name}")
+        found = table.index("contactId").get(contact_id)
+        if found is not None:
+            return set_name, table.rows[found]
+    return None
+
+
+def _partner_of(records: ErpRecords, company: str, contact: Values) -> tuple[str, Stored] | None:
+    """What a contact stands for, or its company does."""
+    found = _stood_for(records, company, contact["id"])
     if found is None and contact["companyNumber"]:
         company_id = records.store.table(f"{company}/contacts").index("number").get(contact["companyNumber"])
-        found = by_contact.get(company_id)
-    return customers.rows.get(found) if found else None
+        found = _stood_for(records, company, company_id) if company_id else None
+    return found
+
+
+def _customer_of(records: ErpRecords, company: str, contact: Values) -> Stored | None:
+    partner = _partner_of(records, company, contact)
+    return partner[1] if partner is not None and partner[0] == "customers" else None
 
 
 def _number_of_company(records: ErpRecords, company: str, name: str) -> str:
@@ -245,13 +261,13 @@ def _put_contact(records: ErpRecords, company: str, row: Values, app: str) -> No
         _tell(records, company, before, row, app)
 
 
-def _add_contact(records: ErpRecords, company: str, customer: Values, app: str) -> None:
-    entity_set = records.sets["contacts"]
+def _add_contact(records: ErpRecords, company: str, partner: Values, app: str) -> None:
+    entity_set, takes_type = records.sets["contacts"], records.switches["erp_customer_contact_type"] == "customer"
     row = {
         **entity_set.blank(),
-        **_shared(customer),
-        "id": customer["contactId"],
-        "type": customer["type"] if records.switches["erp_customer_contact_type"] == "customer" else "Company",
+        **_shared(partner),
+        "id": partner["contactId"],
+        "type": partner.get("type", "Company") if takes_type else "Company",
         "number": records.next_number(company, entity_set),
         "lastModifiedDateTime": records.now,
     }

@@ -1,7 +1,7 @@
 """Business Central's entity sets as data, and its values: what may be written and how it is shown. Pure.
 
-Source of the property lists: the standard API v2.0 pages, in `business_central.json`. The pages that a partner
-publishes for what these lack are in `custom_api.json`, and in docs/custom-api.md for that partner.
+Source of the property lists: the standard API v2.0 pages, in the files `business_central*.json`. The pages that a
+partner publishes for what these lack are in `custom_api.json`, and in docs/custom-api.md for that partner.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
@@ -33,7 +33,16 @@ from drawbar.sandbox.odata import (
 STANDARD = "v2.0"  # the routes of the APIs, behind `/api/`
 CUSTOM = "drawbar/integration/v1.0"
 RUNTIME = "microsoft/runtime/beta"
-_DESCRIBED = {STANDARD: "business_central.json", CUSTOM: "custom_api.json", RUNTIME: "runtime_api.json"}
+AUTOMATION = "microsoft/automation/v2.0"
+_DESCRIBED = (
+    (STANDARD, "business_central.json"),
+    (STANDARD, "business_central_setup.json"),  # what master data and documents refer to
+    (STANDARD, "business_central_parts.json"),  # what hangs on a record of another set
+    (STANDARD, "business_central_ledgers.json"),  # credit memos, journals, and the entries that posting leaves
+    (CUSTOM, "custom_api.json"),
+    (RUNTIME, "runtime_api.json"),
+    (AUTOMATION, "automation_api.json"),
+)
 EMPTY_GUID = "00000000-0000-0000-0000-000000000000"
 HIGHEST = 10**15  # a decimal is below it
 EMPTY_DATE = "0001-01-01"
@@ -64,6 +73,7 @@ class Column:
     options: tuple[str, ...] = ()
     relation: tuple[str, str] | None = None  # entity set and column that must hold the value
     missing: str | None = None  # what is said when it does not, where that is no common text
+    fixed: str | None = None  # what is said when it would change, where it stays once it has a value
     caption: str = ""
     calculated: bool = False
     initial: Any = None  # what a new row has where the body says nothing; None: empty
@@ -104,14 +114,18 @@ class EntitySet:
     view_of: str | None = None
     patterns: bool = False  # a text that ends with `*` equals all that begin with what is before it
     kept: bool = True  # False: its entities follow from rows of other sets, and from nothing else
+    temporary: bool = False  # the page's table is a buffer, so that webhooks do not tell of it
+    part: str = ""  # `one` or `many`: how many entities of this set an entity of another has; alone there are none
     rights: tuple[str, ...]  # sets whose tables are read and written with this one
     reads: tuple[str, ...] = ()  # sets whose tables are read besides
     parents: tuple[str, ...] = ()  # a list is refused unless its filter names one of these properties
     unfiltered: str = ""  # what is said then
     key_within: str | None = None  # the key is unique only among rows of one value of this property
-    pairs: tuple[tuple[str, str, str], ...] = ()  # id and code of the same row of a set
+    pairs: tuple[tuple[str, str, str, str], ...] = ()  # id and code of the same row of a set, and what is said if not
     navigations: Mapping[str, tuple[str, str]]  # name -> set and the property that holds its id
     collections: Mapping[str, tuple[str, str]]  # name -> set and the property of it that holds our id
+    parts: Mapping[str, str] = field(default_factory=dict)  # name -> set that makes one entity of each of ours
+    kind: str = ""  # what the `parentType` of what hangs on an entity calls it
 
     def blank(self) -> dict[str, Any]:
         return {
@@ -121,23 +135,45 @@ class EntitySet:
         }
 
 
-# Those of the standard API that fit the rule and that the list of the documentation leaves out.
-_NOT_LISTED = frozenset(
-    ("contacts", "currencyExchangeRates", "itemVariants", "opportunities", "salesShipments", "salespeoplePurchasers")
+# Sets of the standard API that the documentation lists as those webhooks tell of, as far as they are served.
+_LISTED = frozenset(
+    (
+        "accounts",
+        "companyInformation",
+        "countriesRegions",
+        "currencies",
+        "customerPaymentJournals",
+        "customers",
+        "dimensions",
+        "employees",
+        "generalLedgerEntries",
+        "itemCategories",
+        "items",
+        "journals",
+        "paymentMethods",
+        "paymentTerms",
+        "salesCreditMemos",
+        "salesInvoices",
+        "salesOrders",
+        "salesQuotes",
+        "shipmentMethods",
+        "unitsOfMeasure",
+    )
 )
 
 
 def is_subscribable(entity_set: EntitySet, which: str) -> bool:
     """Whether webhooks tell of a set: a page over a table that is not temporary. `which`: see `erp_webhook_sets`."""
-    fits = entity_set.kept and entity_set.view_of is None and not entity_set.parents
-    return fits and (which == "by_rule" or entity_set.name not in _NOT_LISTED)
+    lasts = entity_set.kept and not entity_set.temporary and not entity_set.part
+    fits = lasts and entity_set.view_of is None and not entity_set.parents
+    return fits and (which == "by_rule" or entity_set.route != STANDARD or entity_set.name in _LISTED)
 
 
 @lru_cache(maxsize=1)
 def entity_sets() -> Mapping[str, EntitySet]:
     described = {
         name: (route, given)
-        for route, file in _DESCRIBED.items()
+        for route, file in _DESCRIBED
         for name, given in json.loads(files(__package__).joinpath(file).read_text("utf-8")).items()
     }
     sets: dict[str, EntitySet] = {}
@@ -169,14 +205,20 @@ def entity_sets() -> Mapping[str, EntitySet]:
             view_of=given.get("view_of"),
             patterns=given.get("patterns", False),
             kept=given.get("kept", True),
+            temporary=given.get("temporary", False),
+            part=given.get("part", ""),
             rights=tuple(given.get("rights", (given.get("view_of") or name,))),
             reads=tuple(given.get("reads", ())),
             parents=tuple(given.get("parents", ())),
             unfiltered=given.get("unfiltered", ""),
             key_within=given.get("key_within"),
-            pairs=tuple((id_name, code, other) for id_name, code, other in given.get("pairs", ())),
+            pairs=tuple(
+                (id_name, code, other, "".join(text)) for id_name, code, other, *text in given.get("pairs", ())
+            ),
             navigations={n: (s, c) for n, (s, c) in given.get("navigations", {}).items()},
             collections={n: (s, c) for n, (s, c) in given.get("collections", {}).items()},
+            parts=given.get("parts", {}),
+            kind=escape(given.get("kind", "")),
         )
     return sets
 
@@ -189,6 +231,11 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d\Z")
 
 def unescape(member: str) -> str:
     return _ESCAPE.sub(lambda match: chr(int(match.group(1), 16)), member)
+
+
+def escape(member: str) -> str:
+    """A member of an enumeration as it is written; one that is written so already stays."""
+    return "".join(mark if mark.isalnum() or mark == "_" else f"_x{ord(mark):04X}_" for mark in unescape(member))
 
 
 def to_stored(column: Column, value: Any) -> Any:
@@ -360,7 +407,7 @@ class ErpSchema:
             case ("guid", "guid"):
                 return literal.value
             case ("enum", "string"):
-                return _escaped(literal.value)
+                return escape(literal.value)
             case ("time", "time"):
                 return parse_time(literal.value)
             case ("time", "date"):
@@ -381,7 +428,3 @@ class ErpSchema:
 
     def collection(self, path: tuple[str, ...]) -> tuple[Callable[[Row], Iterable[Row]], Schema]:
         raise QueryError(f"The collection '{'/'.join(path)}' cannot be filtered by.")
-
-
-def _escaped(member: str) -> str:
-    return "".join(mark if mark.isalnum() or mark == "_" else f"_x{ord(mark):04X}_" for mark in unescape(member))

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from drawbar.sandbox.erp_model import EntitySet, ErpError, ErpSchema, etag, shown_time
+from drawbar.sandbox.erp_parts import part_rules
 from drawbar.sandbox.erp_records import ErpRecords
 from drawbar.sandbox.odata import (
     Binary,
@@ -20,6 +21,7 @@ from drawbar.sandbox.odata import (
     Literal,
     Node,
     Not,
+    OneOf,
     Order,
     Predicate,
     QueryError,
@@ -34,6 +36,7 @@ from drawbar.sandbox.odata import (
 from drawbar.sandbox.store import Stored, Values
 from drawbar.sandbox.wire import to_json
 
+_VERSIONS = ("2.0", "2.1")  # of the schema; the standard API runs at the first
 Allow = Callable[[EntitySet], None]
 _OPTIONS = frozenset(
     ("$filter", "$select", "$orderby", "$top", "$skip", "$count", "$expand", "$skiptoken", "$schemaversion")
@@ -53,16 +56,20 @@ class ErpReader:
     def __init__(self, records: ErpRecords, base_url: str) -> None:
         self._records = records
         self._base_url = base_url
-        self._predicates: dict[tuple[str, str, str], Predicate] = {}
+        self._predicates: dict[tuple[str, str, str, str], Predicate] = {}
 
     def schema(self, company: str, entity_set: EntitySet) -> ErpSchema:
         return ErpSchema(entity_set, self._records.local_currency(company))
 
-    def predicate(self, company: str, entity_set: EntitySet, text: str) -> Predicate:
-        key = (company, entity_set.name, text)
+    def predicate(self, company: str, entity_set: EntitySet, options: Mapping[str, str]) -> Predicate:
+        """What `$filter` asks for, in the words that its schema version has."""
+        text, version = options["$filter"], options.get("$schemaversion", _VERSIONS[0])
+        key = (company, entity_set.name, text, version)
         known = self._predicates.get(key)
         if known is None:
             node = parse_filter(text)
+            if version == _VERSIONS[0]:
+                _refuse_new_words(node)
             _refuse_wide_or(node)
             _refuse_long_text(node, entity_set)
             node = _with_patterns(node) if entity_set.patterns else node
@@ -79,6 +86,9 @@ class ErpReader:
             if option.startswith("$") and option not in _OPTIONS:
                 raise ErpError(400, "BadRequest", f"The query parameter '{option}' is not supported.")
         text = options.get("$filter")
+        version = options.get("$schemaversion", _VERSIONS[0])
+        if version not in _VERSIONS:
+            raise ErpError(400, "BadRequest", f"The schema version '{version}' is not supported.")
         if entity_set.parents and within is None:
             named = names_in(parse_filter(text)) if text else set()
             if not named & set(entity_set.parents):
@@ -89,7 +99,7 @@ class ErpReader:
             rows = self._records.below(company, entity_set, within.column, within.parent_id)
         if text is None:
             return rows
-        predicate = self.predicate(company, entity_set, text)
+        predicate = self.predicate(company, entity_set, options)
         return [stored for stored in rows if predicate(stored.values)]
 
     def orders(self, entity_set: EntitySet, schema: ErpSchema, options: Mapping[str, str]) -> list[Order]:
@@ -104,7 +114,8 @@ class ErpReader:
             values = stored.values
             for name, column in entity_set.columns.items():
                 if column.type == "Stream":
-                    link = f"{self._base_url}/companies({company})/{entity_set.name}({values['id']})/{name}"
+                    address = values.get("address") or f"{entity_set.name}({values['id']})"
+                    link = f"{self._base_url}/companies({company})/{address}/{name}"
                     shown[f"{name}@odata.mediaEditLink"] = link
                     shown[f"{name}@odata.mediaReadLink"] = link
                 elif column.type == "DateTimeOffset":
@@ -122,12 +133,14 @@ class ErpReader:
         whole = partial(self.shown, company, entity_set)
         names = split_list(options.get("$select", ""))
         schema = self.schema(company, entity_set)
+        of_all = {name: options[name] for name in ("$schemaversion",) if name in options}
         expands = [
-            (name, self._expanded(company, entity_set, name, inner, allow))
+            (name, self._expanded(company, entity_set, name, {**of_all, **inner}, allow))
             for name, inner in (parse_expand(options["$expand"]) if "$expand" in options else [])
         ]
         for name in names:
-            if name not in entity_set.navigations and name not in entity_set.collections and name != "*":
+            is_led_to = name in entity_set.navigations or name in entity_set.collections or name in entity_set.parts
+            if not is_led_to and name != "*":
                 schema.property((name,))
         if not expands and (not names or "*" in names):
             return whole
@@ -155,19 +168,25 @@ class ErpReader:
             shape = self.shape(company, other, options, allow)
 
             def one(stored: Stored) -> Values | None:
-                found = self._records.find(company, other, stored.values[column])
+                found = self._records.find(company, other, stored.values.get(column, ""))
                 return None if found is None else shape(found)
 
             return one
+        if name in entity_set.parts:
+            part_set = self._records.sets[entity_set.parts[name]]
+            rules, shape = part_rules(self._records, part_set), self.shape(company, part_set, options, allow)
+            return lambda stored: shape(rules.of(self._records, company, entity_set, stored)[0])
         if name not in entity_set.collections:
             raise QueryError(f"Could not find a property named '{name}' on type 'Microsoft.NAV.{entity_set.entity}'.")
         set_name, column = entity_set.collections[name]
         children = self._records.sets[set_name]
         allow(children)
         shape = self.shape(company, children, options, allow)
+        if children.part:
+            return self._expanded_parts(company, entity_set, children, options, shape)
         rows = self._records.candidates(company, children)
         if "$filter" in options:
-            predicate = self.predicate(company, children, options["$filter"])
+            predicate = self.predicate(company, children, options)
             rows = [stored for stored in rows if predicate(stored.values)]
         sort_rows(rows, self.orders(children, self.schema(company, children), options), row_of=values_of)
         by_parent: dict[str, list[Stored]] = {}
@@ -177,6 +196,27 @@ class ErpReader:
 
         def many(stored: Stored) -> list[Values]:
             return [shape(row) for row in by_parent.get(stored.values[entity_set.id], [])[:top]]
+
+        return many
+
+    def _expanded_parts(
+        self,
+        company: str,
+        owner: EntitySet,
+        children: EntitySet,
+        options: Mapping[str, str],
+        shape: Callable[[Stored], Values],
+    ) -> Callable[[Stored], list[Values]]:
+        rules = part_rules(self._records, children)
+        orders = self.orders(children, self.schema(company, children), options)
+        keep = self.predicate(company, children, options) if "$filter" in options else None
+        top = whole(options["$top"], "$top") if "$top" in options else None
+
+        def many(stored: Stored) -> list[Values]:
+            rows = rules.of(self._records, company, owner, stored)
+            rows = [row for row in rows if keep is None or keep(row.values)]
+            sort_rows(rows, orders, row_of=values_of)
+            return [shape(row) for row in rows[:top]]
 
         return many
 
@@ -225,6 +265,23 @@ def _refuse_wide_or(node: Node) -> None:
             _refuse_wide_or(right)
         case Not(operand):
             _refuse_wide_or(operand)
+        case _:
+            pass
+
+
+def _refuse_new_words(node: Node) -> None:
+    """`in`, and functions inside functions, are of schema version 2.1."""
+    match node:
+        case OneOf():
+            raise QueryError("The operator 'in' is not supported in this schema version.")
+        case Call(name, arguments):
+            if any(isinstance(argument, Call) for argument in arguments):
+                raise QueryError(f"A function inside the function '{name}' is not supported in this schema version.")
+        case Binary(_, left, right):
+            _refuse_new_words(left)
+            _refuse_new_words(right)
+        case Not(operand):
+            _refuse_new_words(operand)
         case _:
             pass
 

@@ -32,6 +32,9 @@ FIRST_NUMBERS = {
     "salesOrder": "S-ORD101000",
     "salesInvoice": "S-INV102000",
     "postedInvoice": "PS-INV103000",
+    "salesCreditMemo": "S-CR1000",
+    "postedCreditMemo": "PS-CR104000",
+    "journalDocument": "G04000",
     "salesShipment": "S-SHPT104000",
 }
 
@@ -57,12 +60,33 @@ class SetRules:
         """Entities that follow from rows of other sets and are kept nowhere, until somebody writes them."""
         return ()
 
+    def implied_by(self, records: ErpRecords, company: str, entity_set: EntitySet, row_id: str) -> Stored | None:
+        """The one of them with an id."""
+        implied = self.implied(records, company)
+        return next((stored for stored in implied if stored.values[entity_set.id] == row_id), None)
+
+    def make(self, records: ErpRecords, entity_set: EntitySet, body: Values, app: str) -> Stored:  # noqa: ARG002
+        """A new entity of a set that has no rows of its own."""
+        raise ErpError(405, "BadRequest_MethodNotAllowed", "Entity does not support POST.")
+
+    def alter(self, records: ErpRecords, entity_set: EntitySet, row_id: str, body: Values) -> Stored:  # noqa: ARG002
+        """Write fields of one."""
+        raise ErpError(405, "BadRequest_MethodNotAllowed", "Entity does not support PATCH.")
+
+    def unmake(self, records: ErpRecords, row_id: str, app: str) -> None:  # noqa: ARG002
+        """Take one away."""
+        raise ErpError(405, "BadRequest_MethodNotAllowed", "Entity does not support DELETE.")
+
     def write_through(self, records: ErpRecords, company: str, before: Values, after: Values, app: str) -> None:
         """Write what changed in an entity of a view into the rows that it shows."""
 
     def below(self, records: ErpRecords, company: str, column: str, parent_id: str) -> list[Stored]:  # noqa: ARG002
         """The rows of a view that have `parent_id` in a column."""
         return []
+
+    def with_new(self, records: ErpRecords, company: str, row: Values, body: Values) -> Values:  # noqa: ARG002
+        """The row that parts are made of, with one more of them."""
+        return row
 
 
 class ErpRecords:
@@ -117,7 +141,7 @@ class ErpRecords:
 
     def below(self, company: str, entity_set: EntitySet, column: str, parent_id: str) -> list[Stored]:
         """The entities that belong to one of another set."""
-        if entity_set.view_of is not None:
+        if entity_set.view_of is not None or entity_set.part:
             return self.rules_of(entity_set.name).below(self, company, column, parent_id)
         table = self.store.table(f"{company}/{entity_set.name}")
         kept = [table.rows[row_id] for row_id in table.having(column, parent_id)]
@@ -127,8 +151,7 @@ class ErpRecords:
     def find(self, company: str, entity_set: EntitySet, row_id: str) -> Stored | None:
         stored = self.rows(company, entity_set.view_of or entity_set.name).get(row_id)
         if stored is None:
-            implied = self.rules_of(entity_set.name).implied(self, company)
-            return next((stored for stored in implied if stored.values[entity_set.id] == row_id), None)
+            return self.rules_of(entity_set.name).implied_by(self, company, entity_set, row_id)
         if entity_set.view_of is None:
             return stored
         return self.rules_of(entity_set.name).view(self, company, stored)
@@ -138,6 +161,8 @@ class ErpRecords:
     def insert(self, company: str, set_name: str, body: Values, *, app: str, by_api: bool = True) -> Stored:
         """One new row, within a transaction that has started. Only outside the API may read-only fields be given."""
         entity_set = self.sets[set_name]
+        if not entity_set.kept:
+            return self.rules_of(set_name).make(self, entity_set, body, app)
         table = self.store.table(f"{company}/{set_name}")
         row = self.blank_row(set_name)
         body = dict(body)
@@ -172,6 +197,9 @@ class ErpRecords:
     ) -> None:
         """Entities nested in the body of the one they belong to."""
         set_name, column = entity_set.collections[name]
+        if self.sets[set_name].part:
+            self._nest_parts(company, entity_set, set_name, row_id, given, app)
+            return
         if "POST" not in self.sets[set_name].verbs:
             raise ErpError(405, "BadRequest_MethodNotAllowed", f"Entity {set_name} does not support POST.")
         if not isinstance(given, list) or not all(isinstance(child, dict) for child in given):
@@ -179,6 +207,17 @@ class ErpRecords:
         parent = {column: row_id}
         for child in given:
             self.insert(company, set_name, {**parent, **child, **parent}, app=app)
+
+    def _nest_parts(
+        self, company: str, entity_set: EntitySet, set_name: str, row_id: str, given: Any, app: str
+    ) -> None:
+        """Entities nested in the body of the row that they are made of."""
+        if not isinstance(given, list) or not all(isinstance(child, dict) for child in given):
+            raise ErpError(400, "BadRequest", f"'{set_name}' is not a list of entities.")
+        row = self.rows(company, entity_set.name)[row_id].values
+        for child in given:
+            row = self.rules_of(set_name).with_new(self, company, row, child)
+        self.keep(company, entity_set.name, row, app=app)
 
     def _given_id(self, entity_set: EntitySet, rows: dict[str, Stored], given: Any) -> str:
         row_id = to_stored(entity_set.columns["id"], given) if given is not None else EMPTY_GUID
@@ -242,6 +281,8 @@ class ErpRecords:
         `late_ms` dates the write back, as a transaction that commits after its time stamp was taken.
         """
         entity_set = self.sets[set_name]
+        if not entity_set.kept:
+            return self.rules_of(set_name).alter(self, entity_set, row_id, body)
         if entity_set.view_of is not None:
             return self._change_through(company, entity_set, row_id, body, app=app)
         name = f"{company}/{set_name}"
@@ -278,6 +319,22 @@ class ErpRecords:
             row["systemRowVersion"] = self.store.version + 1
         return self.store.put(f"{company}/{entity_set.name}", row["id"], row, note=app)
 
+    def keep(self, company: str, set_name: str, row: Values, *, app: str) -> Stored:
+        """A row in which something changed that is no property of its page; nothing happens when nothing did."""
+        before = self.rows(company, set_name)[row["id"]]
+        if row == before.values:
+            return before
+        self._put(company, self.sets[set_name], row, app)
+        self.rules_of(set_name).after(self, company, before.values, row, app)
+        return self.rows(company, set_name)[row["id"]]
+
+    def fill(self, company: str, set_name: str, row_id: str, name: str, content: str, *, app: str) -> Stored:
+        """Write a stream of a row, given as it is kept."""
+        before = self.rows(company, set_name)[row_id].values
+        row = {**before, name: content}
+        self.rules_of(set_name).settle(self, company, row, before)
+        return self.keep(company, set_name, row, app=app)
+
     def _kept(self, company: str, entity_set: EntitySet, row_id: str, app: str) -> Stored:
         """An entity that follows from others, as a row of its own from now on."""
         implied = self.find(company, entity_set, row_id)
@@ -307,12 +364,19 @@ class ErpRecords:
 
     def remove(self, company: str, set_name: str, row_id: str, *, app: str) -> None:
         """Take a row away, and what cannot stand without it. Of a view: the row that it shows."""
+        if not self.sets[set_name].kept:
+            self.rules_of(set_name).unmake(self, row_id, app)
+            return
         set_name = self.sets[set_name].view_of or set_name
         if row_id not in self.rows(company, set_name):
             self._kept(company, self.sets[set_name], row_id, app)
         row = self.rows(company, set_name)[row_id].values
         self.store.remove(f"{company}/{set_name}", row_id, note=app)
         self.rules_of(set_name).after(self, company, row, None, app)
+        for children, column in self.sets[set_name].collections.values():
+            if column == "parentId":  # what hangs on a record goes with it
+                for child_id in self.store.table(f"{company}/{children}").having(column, row_id):
+                    self.store.remove(f"{company}/{children}", child_id, note=app)
 
     def _assign(
         self,
@@ -342,6 +406,8 @@ class ErpRecords:
             if column.access in ("key", "server") or (column.access == "read" and (by_api or column.calculated)):
                 raise ErpError(400, "BadRequest_InvalidOperation", f"Control '{name}' is read-only.")
             stored = to_stored(column, value)
+            if column.fixed and not creating and stored != row[name] != column.empty:
+                raise ErpError(400, "Application_DialogException", column.fixed)
             if column.access == "create" and not creating and stored != row[name]:
                 raise ErpError(
                     400,
@@ -381,7 +447,7 @@ class ErpRecords:
         self, company: str, entity_set: EntitySet, row: Values, body: Values, name: str, value: str
     ) -> None:
         """Where a row is named by id and by code, each of them follows from the other; they cannot differ."""
-        for id_name, code_name, set_name in entity_set.pairs:
+        for id_name, code_name, set_name, text in entity_set.pairs:
             if name not in (id_name, code_name):
                 continue
             key = self.sets[set_name].key
@@ -394,11 +460,8 @@ class ErpRecords:
                 row_id, code = self.store.table(f"{company}/{set_name}").index(key)[value], value
             other, other_value = (code_name, code) if name == id_name else (id_name, row_id)
             if body.get(other) is not None and to_stored(entity_set.columns[other], body[other]) != other_value:
-                raise ErpError(
-                    400,
-                    "Application_DialogException",
-                    f'The "{other}" does not match to a {self.sets[set_name].source}.',
-                )
+                said = text or f'The "{other}" does not match to a {self.sets[set_name].source}.'
+                raise ErpError(400, "Application_DialogException", said)
             row[id_name], row[code_name] = row_id, code
 
     def _must_relate(self, company: str, entity_set: EntitySet, column: Column, value: str) -> None:
@@ -434,7 +497,8 @@ class ErpRecords:
             row["currencyId"], row["currencyCode"] = found_id, value
         sent = body.get("currencyId")
         if sent is not None and str(sent).lower() != row["currencyId"]:
-            raise ErpError(400, "Application_DialogException", 'The "currencyId" does not match to a Currency.')
+            text = "The currency values do not match to a specific Currency."
+            raise ErpError(400, "Application_DialogException", text)
 
     def _fill_address(self, company: str, row: Values, name: str) -> None:
         """Where the post code table knows exactly one place, the rest of the address follows from it."""

@@ -11,10 +11,13 @@ import datetime as dt
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
 from typing import Any
 
-from drawbar.sandbox.erp_model import EMPTY_DATE, EMPTY_GUID, HIGHEST, ErpError, overflow
+from drawbar.sandbox.erp_amounts import money, plain, rounded
+from drawbar.sandbox.erp_dimensions import SHORTCUTS, assign_shortcut, defaults, take_dimensions
+from drawbar.sandbox.erp_ledger import adjust_stock, has_entries
+from drawbar.sandbox.erp_model import EMPTY_DATE, EMPTY_GUID, ErpError, invalid
 from drawbar.sandbox.erp_records import ErpRecords, SetRules
 from drawbar.sandbox.erp_units import follow_base_unit, settle_base_unit
 from drawbar.sandbox.store import Values
@@ -22,6 +25,7 @@ from drawbar.sandbox.store import Values
 TAXABLE = "TAXABLE"
 _STEP = 10_000  # between the numbers of two lines
 DRAFT = "Draft"
+_POSTED = ("salesInvoices", "salesCreditMemos")  # sets of drafts and of what was posted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +44,11 @@ DOCUMENTS: Mapping[str, Document] = {
         Document(set="salesQuotes", lines="salesQuoteLines", day="documentDate", word="Quote"),
         Document(set="salesOrders", lines="salesOrderLines", day="orderDate", word="Order"),
         Document(set="salesInvoices", lines="salesInvoiceLines", day="invoiceDate", word="Invoice"),
+        Document(set="salesCreditMemos", lines="salesCreditMemoLines", day="creditMemoDate", word="Credit Memo"),
     )
 }
 _OF_LINES = {kind.lines: kind for kind in DOCUMENTS.values()}
+_OBJECTS = {"Account": "accounts", "Item": "items", "Resource": "resources"}  # what a line can be of, and its set
 _ADDRESS = {
     "AddressLine1": "addressLine1",
     "AddressLine2": "addressLine2",
@@ -58,11 +64,15 @@ class ItemRules(SetRules):
         settle_base_unit(records, company, "items", row, before)
         if before is None and row["inventory"]:
             raise dialog("Inventory cannot be changed during on insert.")
-        if before is not None and before["inventory"] and before["baseUnitOfMeasureId"] != row["baseUnitOfMeasureId"]:
+        is_other_unit = before is not None and before["baseUnitOfMeasureId"] != row["baseUnitOfMeasureId"]
+        if before is not None and is_other_unit and has_entries(records, company, before):
             raise dialog(
                 f"You cannot change Base Unit of Measure because there are one or more item ledger entries for item"
                 f" {row['number']}."
             )
+        moved = money(row["inventory"]) - money(before["inventory"]) if before is not None else Decimal(0)
+        if moved:
+            adjust_stock(records, company, row, moved)
 
     def after(self, records: ErpRecords, company: str, before: Values | None, after: Values | None, app: str) -> None:
         """An item that is in a document stays; its variants and units go with it."""
@@ -75,6 +85,11 @@ class ItemRules(SetRules):
                     f"You cannot delete Item {before['number']} because there is at least one outstanding Sales"
                     f" {kind.word} that includes this item."
                 )
+        if has_entries(records, company, before):
+            raise dialog(
+                f"You cannot delete Item {before['number']} because it has ledger entries in a fiscal year that has not"
+                " been closed yet."
+            )
         for row_id in records.store.table(f"{company}/itemVariants").having("itemId", before["id"]):
             records.remove(company, "itemVariants", row_id, app=app)
 
@@ -91,8 +106,11 @@ class DocumentRules(SetRules):
 
     def assign(self, records: ErpRecords, company: str, row: Values, name: str, value: Any) -> None:
         row[name] = value
-        if name in ("customerId", "customerNumber") and row["customerId"] != EMPTY_GUID:
+        if name in SHORTCUTS:
+            assign_shortcut(records, company, row, name, value)
+        elif name in ("customerId", "customerNumber") and row["customerId"] != EMPTY_GUID:
             _take_customer(row, records.rows(company, "customers")[row["customerId"]].values)
+            take_dimensions(records, company, row, defaults(records, company, row["customerId"]))
         elif name in ("billToCustomerId", "billToCustomerNumber") and row["billToCustomerId"] != EMPTY_GUID:
             _address(row, "billTo", records.rows(company, "customers")[row["billToCustomerId"]].values)
 
@@ -140,7 +158,10 @@ class DocumentLineRules(SetRules):
             case "itemId" if value != EMPTY_GUID:
                 self._take_item(records, company, row, records.rows(company, "items")[value].values)
             case "accountId" if value != EMPTY_GUID:
-                raise _no_object("Account", value)
+                account = records.rows(company, "accounts").get(value)
+                if account is None:
+                    raise dialog("Account does not exist.")
+                _take_account(row, account.values)
             case "lineType" | "lineObjectNumber" if row["lineObjectNumber"] and row["lineType"] != "Comment":
                 self._take_object(records, company, row)
             case "quantity" if "shipQuantity" in row:
@@ -149,21 +170,41 @@ class DocumentLineRules(SetRules):
                 row["discountBy"] = name
 
     def _take_object(self, records: ErpRecords, company: str, row: Values) -> None:
-        if row["lineType"] != "Item":
+        """What the number of a line is of: the line has the description, the unit and the price of that."""
+        set_name = _OBJECTS.get(row["lineType"])
+        if set_name is None:
             raise _no_object(row["lineType"], row["lineObjectNumber"])
-        item_id = records.store.table(f"{company}/items").index("number").get(row["lineObjectNumber"])
-        if item_id is None:
-            raise dialog("Item does not exist.")
-        if row["itemId"] != item_id:
-            self._take_item(records, company, row, records.rows(company, "items")[item_id].values)
+        found = records.store.table(f"{company}/{set_name}").index("number").get(row["lineObjectNumber"])
+        if found is None and row["lineType"] == "Resource":
+            raise _no_object(row["lineType"], row["lineObjectNumber"])
+        if found is None:
+            raise dialog(f"{row['lineType']} does not exist.")
+        taken = records.rows(company, set_name)[found].values
+        match row["lineType"]:
+            case "Account" if row["accountId"] != found:
+                _take_account(row, taken)
+            case "Resource":
+                self._take_resource(records, company, row, taken)
+            case "Item" if row["itemId"] != found:
+                self._take_item(records, company, row, taken)
 
     def _take_item(self, records: ErpRecords, company: str, row: Values, item: Values) -> None:
         row["itemId"], row["lineType"], row["lineObjectNumber"] = item["id"], "Item", item["number"]
         row["description"], row["description2"] = item["displayName"], item["displayName2"]
         row["unitOfMeasureId"], row["unitOfMeasureCode"] = item["baseUnitOfMeasureId"], item["baseUnitOfMeasureCode"]
+        row["unitPrice"] = self._price(records, company, row, item)
+
+    def _take_resource(self, records: ErpRecords, company: str, row: Values, resource: Values) -> None:
+        row["description"], row["description2"] = resource["displayName"], resource["displayName2"]
+        unit = records.store.table(f"{company}/unitsOfMeasure").index("code").get(resource["baseUnitOfMeasureCode"])
+        row["unitOfMeasureId"], row["unitOfMeasureCode"] = unit or EMPTY_GUID, resource["baseUnitOfMeasureCode"]
+        row["unitPrice"] = self._price(records, company, row, resource)
+
+    def _price(self, records: ErpRecords, company: str, row: Values, sold: Values) -> float | int:
+        """In the currency of the line's document."""
         document = records.rows(company, self._kind.set).get(row["documentId"])
         factor = _factor(records, company, document.values, self._kind.day) if document else Decimal(1)
-        row["unitPrice"] = plain(rounded(money(item["unitPrice"]) * factor))
+        return plain(rounded(money(sold["unitPrice"]) * factor))
 
     def settle(self, records: ErpRecords, company: str, row: Values, before: Values | None) -> None:
         document = records.rows(company, self._kind.set).get(row["documentId"])
@@ -179,7 +220,9 @@ class DocumentLineRules(SetRules):
                     f"The Sales Line already exists. Identification fields and values: Line No.='{row['sequence']}'",
                 )
             row["sequence"] = row["sequence"] or max(taken, default=0) + _STEP
-            if not row["taxCode"] and row["itemId"] != EMPTY_GUID:
+            own = defaults(records, company, row["itemId"])
+            take_dimensions(records, company, row, {**document.values.get("dimensions", {}), **own})
+            if not row["taxCode"] and row["lineObjectNumber"]:
                 customer = records.rows(company, "customers").get(document.values["customerId"])
                 row["taxCode"] = TAXABLE if customer and customer.values["taxLiable"] else ""
         row["taxPercent"] = plain(Decimal(str(records.switches["tax_rates"].get(row["taxCode"], 0))))
@@ -200,10 +243,24 @@ def _is_due_date_alone(row: Values, before: Values) -> bool:
     return all(value == before[name] for name, value in row.items() if name != "dueDate")
 
 
+def _take_account(row: Values, account: Values) -> None:
+    """Raises ErpError for an account that nothing is posted to directly."""
+    where = f"G/L Account: No.={account['number']}"
+    if account["accountType"] != "Posting":
+        raise invalid(
+            f"Account Type must be equal to 'Posting' in {where}. Current value is '{account['accountType']}'."
+        )
+    if not account["directPosting"]:
+        raise invalid(f"Direct Posting must be equal to 'Yes' in {where}. Current value is 'No'.")
+    row["accountId"], row["lineType"], row["lineObjectNumber"] = account["id"], "Account", account["number"]
+    row["description"] = account["displayName"]
+
+
 def refuse_posted(kind: Document, document: Values) -> None:
-    """Raises ErpError for an invoice that is posted: only drafts can be changed or deleted."""
-    if kind.set == "salesInvoices" and document["status"] not in (DRAFT, "In_x0020_Review"):
-        raise dialog(f"The invoice {document['number']} is posted: only drafts can be changed or deleted.")
+    """Raises ErpError for an invoice or a credit memo that is posted: only drafts can be changed or deleted."""
+    if kind.set in _POSTED and document["status"] not in (DRAFT, "In_x0020_Review"):
+        word = kind.word.lower()
+        raise dialog(f"The {word} {document['number']} is posted: only drafts can be changed or deleted.")
 
 
 def refuse_with_documents(records: ErpRecords, company: str, customer: Values) -> None:
@@ -337,21 +394,6 @@ def calculate(row: Values, *, prices_include_tax: bool) -> None:
     ):
         taxes = rounded(value * tax)
         row[base], row[taxed], row[including] = plain(value), plain(taxes), plain(value + taxes)
-
-
-def money(value: Any) -> Decimal:
-    return Decimal(str(value))
-
-
-def rounded(value: Decimal) -> Decimal:
-    if abs(value) >= HIGHEST:
-        raise overflow(value)
-    return value.quantize(Decimal("0.01"), ROUND_HALF_UP)
-
-
-def plain(value: Decimal) -> float | int:
-    """A number as JSON has it, without trailing zeros."""
-    return int(value) if value == value.to_integral_value() else float(value)
 
 
 def dialog(text: str) -> ErpError:

@@ -19,6 +19,7 @@ WINDOW_S = 300.0  # both services count over five minutes
 REQUESTS = 6000  # per window and user, both services
 ERP_RUNNING = 5
 ERP_QUEUE = 95
+ERP_QUEUE_S = 480.0
 CRM_EXECUTION_S = 1200.0  # per window
 CRM_CONCURRENT = 52
 CRM_DOP_HINT = 4  # requests side by side, of each server
@@ -28,7 +29,7 @@ CRM_DOP_HINT = 4  # requests side by side, of each server
 class Refusal:
     """Which limit was reached, what it is now, and how long until it would not be."""
 
-    facet: str  # requests, execution, concurrency, queue
+    facet: str  # requests, execution, concurrency, queue, time (in the queue)
     limit: int
     retry_after_s: int
 
@@ -38,6 +39,7 @@ class LimitSettings:
     on: bool = True
     scale: float = 1.0  # on every count; 0.01 makes 6,000 requests 60
     window_s: float = WINDOW_S
+    queue_s: float = ERP_QUEUE_S  # in which a request that waits gets its turn; Business Central
 
     def scaled(self, limit: float) -> int:
         return max(1, int(limit * self.scale))
@@ -117,7 +119,10 @@ class BusinessCentralLimits(_Counted):
                 return Refusal("queue", queue + ERP_RUNNING, 1)
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             load.waiting.append(turn)
-            await turn
+            await asyncio.wait((turn,), timeout=self.settings.queue_s)
+            if not turn.done():  # it may have come at the last moment
+                load.waiting.remove(turn)
+                return Refusal("time", queue, 1)
         else:
             load.running += 1
         load.requests.extend([now] * weight)

@@ -33,6 +33,7 @@ from drawbar.sandbox.seed_names import (
     WITH_USER,
     Place,
 )
+from drawbar.sandbox.seed_setup import plant_setup
 from drawbar.sandbox.store import Values
 
 COMPANY = "Harbor & Vale Trading"
@@ -226,6 +227,7 @@ class Planter:
             "lastModifiedDateTime": "2023-02-14T08:30:00.000Z",
         }
         self.erp.store.put(f"{company}/companyInformation", information["id"], information, note="setup")
+        plant_setup(self.erp, company)
 
     def _set_up_crm(self) -> None:
         unit = self.ids.business_unit_id

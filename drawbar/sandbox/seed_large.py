@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 
-from drawbar.sandbox.erp_posting import post
+from drawbar.sandbox.erp_billing import post_invoice
 from drawbar.sandbox.seed_ground import Bed, Ground
 from drawbar.sandbox.seed_names import FIRST_NAMES, FORMS, JOBS, OWNERS, PLACES, SALESPEOPLE, TRADES, WITH_USER, Place
 from drawbar.sandbox.store import Values
@@ -210,4 +210,4 @@ class _Planter(Bed):
                 dated = {day: self._day(), f"{set_name[:-1]}Lines": lines}
                 made = self._in_erp(set_name, customerId=buyer["id"], **dated)
                 if set_name == "salesInvoices" and at % 10:
-                    post(self._ground.erp.records, self._ground.company_id, made["id"], "setup")
+                    post_invoice(self._ground.erp.records, self._ground.company_id, made["id"], "setup")

@@ -27,6 +27,7 @@ import uvicorn
 
 from drawbar.sandbox import control as control_endpoint
 from drawbar.sandbox.business_central import AUDIENCE, BusinessCentral
+from drawbar.sandbox.business_central import LONGEST_BODY as ERP_BODY
 from drawbar.sandbox.certificates import Certificates, ensure_certificates
 from drawbar.sandbox.clock import Clock
 from drawbar.sandbox.control import Control
@@ -50,7 +51,7 @@ from drawbar.sandbox.sign_in import Application, SignIn
 from drawbar.sandbox.store import Database, Store
 from drawbar.sandbox.switches import SwitchError, Switches, checked
 from drawbar.sandbox.traffic import Traffic
-from drawbar.sandbox.wire import EXEMPT, CuttableProtocol, Endpoint, Reply, Request, Surroundings
+from drawbar.sandbox.wire import EXEMPT, BodyLimit, CuttableProtocol, Endpoint, Reply, Request, Surroundings
 
 ENVIRONMENT = "sandbox"  # of the ERP, the one that is always there
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,29}")
@@ -277,7 +278,12 @@ class _Machine:
         front = _Front(sign_in, control if options.control else None)
         self.endpoints = {
             "sign_in": Endpoint(front, surroundings, limits=None),
-            "erp": Endpoint(Environments(environments), surroundings, limits=limits["erp"]),
+            "erp": Endpoint(
+                Environments(environments, tenant_id=identities.tenant_id, origin=origins["erp"], grants=grants),
+                surroundings,
+                limits=limits["erp"],
+                most=BodyLimit(ERP_BODY, erp.too_long),
+            ),
             "crm": Endpoint(crm, surroundings, limits=limits["crm"]),
         }
         self.info = {

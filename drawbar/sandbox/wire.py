@@ -115,6 +115,14 @@ class CuttableProtocol(HttpToolsProtocol):
         return self.cycle is None or self.cycle.response_complete
 
 
+@dataclass(frozen=True, slots=True)
+class BodyLimit:
+    """How long a request's body may be, in bytes, and how the service refuses one that is announced to be longer."""
+
+    size: int
+    refuse: Callable[[], Reply]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
     """What all endpoints of a sandbox share."""
@@ -128,16 +136,27 @@ class Surroundings:
 class Endpoint:
     """One service as an ASGI application."""
 
-    def __init__(self, service: Service, surroundings: Surroundings, *, limits: Limits | None) -> None:
+    def __init__(
+        self,
+        service: Service,
+        surroundings: Surroundings,
+        *,
+        limits: Limits | None,
+        most: BodyLimit | None = None,
+    ) -> None:
         self._service = service
         self._clock = surroundings.clock
         self._faults = surroundings.faults
         self._latencies = surroundings.latencies
         self._traffic = surroundings.traffic
         self._limits = limits
+        self._most = most
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
+            return
+        if self._most is not None and _announced(scope) > self._most.size:
+            await self._send(self._most.refuse(), scope["method"], send)
             return
         body = await _read(receive)
         if body is None:
@@ -245,6 +264,11 @@ class Endpoint:
 
 def _target(request: Request) -> str:
     return f"{request.path}?{request.query}" if request.query else request.path
+
+
+def _announced(scope: Mapping[str, Any]) -> int:
+    length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+    return int(length) if length.isdigit() else 0
 
 
 async def _read(receive: Receive) -> bytes | None:

@@ -68,10 +68,58 @@ class TestResponses:
     def test_need_an_if_match_of_their_own(self, erp: Client, base):
         customer = erp.rows("customers?$top=1")[0]["id"]
         patch = {"method": "PATCH", "url": f"{base}/customers({customer})", "body": {"phoneNumber": "7"}}
+        patch["headers"] = {"Content-Type": "application/json"}
 
         (response,) = send(erp, patch, headers={"If-Match": "*"}).json()["responses"]
 
         assert (400, "BadRequest_InvalidToken") == (response["status"], response["body"]["error"]["code"])
+
+    def test_need_a_content_type_of_their_own_where_there_is_a_body(self, erp: Client, base, name):
+        """learn.microsoft.com/…/developer/devenv-connect-apps-tips: headers of each request of a batch."""
+        made = {key: value for key, value in create(base, name).items() if key != "headers"}
+        (response,) = send(erp, made).json()["responses"]
+
+        assert (400, "BadRequest") == (response["status"], response["body"]["error"]["code"])
+        assert [] == named(erp, name)
+
+
+class TestMultipart:
+    """docs.oasis-open.org/odata/odata/v4.0: the multipart format, which the product takes beside JSON."""
+
+    @staticmethod
+    def sent(erp: Client, *lines: str, **given):
+        headers = {"Content-Type": "multipart/mixed; boundary=b", **given.pop("headers", {})}
+        return erp.send("POST", f"{erp.root}/$batch", data="\r\n".join(lines).encode(), headers=headers, **given)
+
+    @staticmethod
+    def operation(method: str, url: str, body: str = "") -> list[str]:
+        head = ["Content-Type: application/http", "Content-Transfer-Encoding: binary", ""]
+        return [*head, f"{method} {url} HTTP/1.1", *(["Content-Type: application/json"] if body else []), "", body]
+
+    def test_is_answered_in_its_own_format(self, erp: Client, base, name):
+        made = self.operation("POST", f"{base}/customers", f'{{"displayName": "{name}"}}')
+        read = self.operation("GET", f"{base}/customers?$top=1")
+        reply = self.sent(erp, "--b", *made, "--b", *read, "--b--", "")
+
+        assert (200, True) == (reply.status_code, reply.headers["Content-Type"].startswith("multipart/mixed"))
+        assert [True, True] == ["HTTP/1.1 201 Created" in reply.text, "HTTP/1.1 200 OK" in reply.text]
+        assert 1 == len(named(erp, name))
+
+    def test_change_set_happens_whole_or_not_at_all(self, erp: Client, base, name):
+        first, second = (
+            ["--c", f"Content-ID: {at}", *self.operation("POST", f"{base}/customers", body)]
+            for at, body in ((1, f'{{"displayName": "{name}"}}'), (2, '{"displayName": ""}'))
+        )
+        head = ["--b", "Content-Type: multipart/mixed; boundary=c", ""]
+        reply = self.sent(erp, *head, *first, *second, "--c--", "--b--", "")
+
+        assert (200, 1) == (reply.status_code, reply.text.count("HTTP/1.1 "))
+        assert "HTTP/1.1 400 Bad Request" in reply.text
+        assert [] == named(erp, name)
+
+    def test_that_is_none_is_refused(self, erp: Client):
+        assert (400, "BadRequest") == error_code(self.sent(erp, "--b", "nothing"))
+        assert 405 == erp.get(f"{erp.root}/$batch").status_code
 
 
 class TestCompany:

@@ -84,7 +84,11 @@ class TestCompanies:
         below = {part.get("Name"): part.get("Type") for part in company.iter(f"{EDM}NavigationProperty")}
 
         assert "Collection(Microsoft.NAV.customer)" == below["customers"]
-        assert {entry.get("Name") for entry in root.iter(f"{EDM}EntitySet")} == {"companies", *below}
+        assert {entry.get("Name") for entry in root.iter(f"{EDM}EntitySet")} == {
+            "companies",
+            "entityDefinitions",
+            *below,
+        }
 
     @pytest.mark.parametrize("name", ["", "x" * 31, NAME.upper()])
     def test_have_a_name_of_thirty_characters_that_is_their_own(self, info: Info, control: Control, second, name):

@@ -82,7 +82,7 @@ class TestRoute:
     def test_serves_the_pages_and_the_companies(self, custom: Client):
         listed = [entry["name"] for entry in custom.get(custom.root).json()["value"]]
 
-        assert sorted([*PAGES, "companies", "subscriptions"]) == sorted(listed)
+        assert sorted([*PAGES, "companies", "entityDefinitions", "subscriptions"]) == sorted(listed)
         assert 1 == len(custom.get(f"{custom.root}/companies").json()["value"])
 
     def test_is_apart_from_the_standard_one(self, erp: Client, custom: Client):
@@ -100,8 +100,10 @@ class TestRoute:
         of_standard = ET.fromstring(erp.get(f"{erp.root}/$metadata").content)
         names = {entry.get("Name") for entry in of_custom.iter(f"{EDM}EntitySet")}
 
-        assert {*PAGES, "companies"} == names
-        assert {"companies"} == names & {entry.get("Name") for entry in of_standard.iter(f"{EDM}EntitySet")}
+        assert {*PAGES, "companies", "entityDefinitions"} == names
+        assert {"companies", "entityDefinitions"} == names & {
+            entry.get("Name") for entry in of_standard.iter(f"{EDM}EntitySet")
+        }
         assert [] == list(of_custom.iter(f"{EDM}Action"))
         types = {entry.get("Name"): entry for entry in of_custom.iter(f"{EDM}EntityType")}
         lengths = {part.get("Name"): part.get("MaxLength") for part in types["shippingAgent"].iter(f"{EDM}Property")}
@@ -147,9 +149,9 @@ class TestRoute:
     def test_takes_batches(self, info: Info, custom: Client):
         company = f"companies({info['erp']['company_id']})"
         row_id = str(uuid.uuid4())
-        body = {"id": row_id, "code": "BATCHED"}
+        body, json = {"id": row_id, "code": "BATCHED"}, {"Content-Type": "application/json"}
         parts = [
-            {"id": "1", "method": "POST", "url": f"{company}/shippingAgents", "headers": {}, "body": body},
+            {"id": "1", "method": "POST", "url": f"{company}/shippingAgents", "headers": json, "body": body},
             {"id": "2", "method": "GET", "url": f"{company}/shippingAgents({row_id})"},
             {"id": "3", "method": "GET", "url": f"{company}/customers"},
         ]

@@ -13,7 +13,7 @@ import pytest
 
 from drawbar.sandbox.erp_model import CUSTOM
 from drawbar.sandbox.server import SandboxError, SandboxOptions, start_in_thread
-from tests.sandbox.client import Client, Control, Info, error_code, eventually
+from tests.sandbox.client import Client, Control, Info, error_code, eventually, session
 from tests.sandbox.conftest import Receiver
 
 
@@ -91,9 +91,26 @@ class TestEnvironments:
         assert [f"{resource}({made['id']})"] == [entry["resource"] for entry in receiver.got[0][1]["value"]]
 
     def test_that_are_not_there_are_not_found(self, erp: Client):
-        reply = erp.get(erp.root.replace("/sandbox/api", "/nowhere/api") + "/companies")
+        """From the gateway, as it was recorded: XML, or JSON where that is asked for."""
+        url = erp.root.replace("/sandbox/api", "/nowhere/api") + "/companies"
+        reply = erp.get(url)
 
-        assert (404, "BadRequest_ResourceNotFound") == error_code(reply)
+        assert (404, True) == (reply.status_code, "<code>NoEnvironment</code>" in reply.text)
+        assert (404, "NoEnvironment") == error_code(erp.get(url, headers={"Accept": "application/json"}))
+
+    def test_are_listed_for_administrators(self, info: Info, erp: Client, control: Control):
+        """learn.microsoft.com/…/webservices/api-get-environments"""
+        origin = erp.root.partition("/v2.0/")[0]
+        rule = {"system": "erp", "app": info["erp"]["client_id"], "entity": "environments"}
+        rows = erp.get(f"{origin}/environments/v1.2").json()["value"]
+        control("POST", "grants", {**rule, "allowed": False})
+        refused = erp.get(f"{origin}/environments/v1.2")
+        control("POST", "grants", {**rule, "allowed": True})
+
+        assert [("sandbox", "Sandbox"), ("production", "Production")] == [(row["name"], row["type"]) for row in rows]
+        assert {info["sign_in"]["tenant_id"]} == {row["aadTenantId"] for row in rows}
+        assert (403, "Authorization_RequestDenied") == error_code(refused)
+        assert 401 == session(info).get(f"{origin}/environments/v1.2").status_code
 
     def test_are_named_to_the_control_endpoint(self, info: Info, control: Control, production: Client):
         other = control("POST", "companies", {"name": "Second there", "environment": "production"})

@@ -201,7 +201,7 @@ class TestLine:
         [
             ({"lineType": "Item", "lineObjectNumber": "NONE"}, "Application_DialogException"),
             ({"lineType": "Resource", "lineObjectNumber": "R1"}, "Internal_RecordNotFound"),
-            ({"accountId": "11111111-1111-4111-8111-111111111111"}, "Internal_RecordNotFound"),
+            ({"accountId": "11111111-1111-4111-8111-111111111111"}, "Application_DialogException"),
             ({"itemVariantId": "11111111-1111-4111-8111-111111111111"}, "Application_DialogException"),
             ({"amountExcludingTax": 5}, "BadRequest_InvalidOperation"),
         ],

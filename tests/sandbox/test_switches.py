@@ -427,7 +427,8 @@ def a_batch_with_a_dependency(both: Both) -> Any:
 def a_snapshot_batch_whose_first_request_fails(both: Both) -> Any:
     base, name = f"companies({both.info['erp']['company_id']})", f"Snapshot {uuid.uuid4()}"
     missing = {"method": "GET", "url": f"{base}/customers({NOBODY})"}
-    made = {"method": "POST", "url": f"{base}/customers", "body": {"displayName": name}}
+    typed = {"Content-Type": "application/json"}
+    made = {"method": "POST", "url": f"{base}/customers", "headers": typed, "body": {"displayName": name}}
     responses = both.batch(missing, made, headers={"Isolation": "snapshot"}).json()["responses"]
     assert [] == both.erp.rows(f"customers?$filter=displayName eq '{name}'")
     return [response["status"] for response in responses]

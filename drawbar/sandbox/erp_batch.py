@@ -1,0 +1,105 @@
+"""Business Central's batches: bodies to operations, and replies to bodies. Pure.
+
+JSON is what the product recommends; multipart, with change sets, is taken as well.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from drawbar.sandbox.crm_batch import BatchOperation, ChangeSet, format_batch, parse_batch
+from drawbar.sandbox.erp_model import ErpError
+from drawbar.sandbox.odata import ApiError
+from drawbar.sandbox.store import Values
+from drawbar.sandbox.wire import Reply, Request, from_json, to_json
+
+MOST = 100  # operations of a batch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchRequest:
+    """One request of a batch. `id` is echoed as it was given."""
+
+    id: Any
+    method: str
+    url: str
+    headers: Mapping[str, str]  # names in lower case
+    body: bytes
+
+    is_grouped: bool = False  # says that it belongs to others, or comes after them (OData 4.01)
+
+    @property
+    def lacks_content_type(self) -> bool:
+        """A body says in its own part what it is."""
+        return bool(self.body) and "content-type" not in self.headers
+
+
+def is_multipart(request: Request) -> bool:
+    return request.headers.get("content-type", "").lower().startswith("multipart/mixed")
+
+
+def operations(request: Request, *, too_long_status: int) -> list[list[BatchRequest]]:
+    """Groups of operations: those of a change set happen together or not at all, others are alone."""
+    groups = _of_parts(request) if is_multipart(request) else _of_json(request)
+    if sum(map(len, groups)) > MOST:
+        raise ErpError(too_long_status, "Internal_ServerError", f"The batch exceeds the maximum of {MOST} operations.")
+    return groups
+
+
+def _of_json(request: Request) -> list[list[BatchRequest]]:
+    try:
+        body = from_json(request.body or b"{}")
+    except ValueError as error:
+        raise ErpError(400, "BadRequest", "The payload is not valid JSON.") from error
+    requests = body.get("requests") if isinstance(body, dict) else None
+    if not isinstance(requests, list):
+        raise ErpError(400, "BadRequest", "The batch has no list of requests.")
+    return [[_operation(part if isinstance(part, dict) else {})] for part in requests]
+
+
+def _operation(given: Values) -> BatchRequest:
+    own = given.get("headers")
+    return BatchRequest(
+        id=given.get("id"),
+        method=str(given.get("method", "GET")).upper(),
+        url=str(given.get("url", "")),
+        headers={str(name).lower(): str(value) for name, value in (own if isinstance(own, dict) else {}).items()},
+        body=to_json(given["body"]) if "body" in given else b"",
+        is_grouped=bool({"atomicityGroup", "dependsOn"} & set(given)),
+    )
+
+
+def _of_parts(request: Request) -> list[list[BatchRequest]]:
+    try:
+        items = parse_batch(request.headers["content-type"], request.body)
+    except ApiError as error:
+        raise ErpError(400, "BadRequest", error.message) from error
+    return [
+        [_from_part(part) for part in (item.operations if isinstance(item, ChangeSet) else (item,))] for item in items
+    ]
+
+
+def _from_part(part: BatchOperation) -> BatchRequest:
+    return BatchRequest(id=part.content_id, method=part.method, url=part.target, headers=part.headers, body=part.body)
+
+
+def answer(request: Request, replies: list[list[tuple[BatchRequest, Reply]]]) -> Reply | Values:
+    """The whole of a batch in the format it came in: a reply, or the body of one."""
+    if is_multipart(request):
+        return format_batch([[(operation.id, reply) for operation, reply in group] for group in replies], status=200)
+    return {"responses": [_response(operation, reply) for group in replies for operation, reply in group]}
+
+
+def _response(operation: BatchRequest, reply: Reply) -> Values:
+    response: Values = {
+        "id": operation.id,
+        "status": reply.status,
+        "headers": {name.lower(): value for name, value in reply.headers.items()},
+    }
+    if reply.body:
+        is_json = reply.headers.get("Content-Type", "").startswith("application/json")
+        response["body"] = json.loads(reply.body) if is_json else reply.body.decode("utf-8", "replace")
+    return response
