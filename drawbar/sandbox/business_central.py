@@ -19,10 +19,12 @@ from drawbar.sandbox.erp_model import (
     CUSTOM,
     RUNTIME,
     STANDARD,
+    Column,
     EntitySet,
     ErpError,
     etag,
     etag_version,
+    to_stored,
 )
 from drawbar.sandbox.erp_posting import ACTIONS
 from drawbar.sandbox.erp_reading import ErpReader, Within, read_token, values_of, whole, write_token
@@ -184,7 +186,7 @@ class BusinessCentral:
         if segments and segments[0].name == "subscriptions":
             return self._subscriptions(call, segments)
         self.records.begin()
-        if segments and segments[0].name == "$batch":
+        if segments == [Segment("$batch", None)]:
             return self._batch(call)
         with self.store.transaction():
             return self._answer(call, segments)
@@ -566,6 +568,8 @@ class BusinessCentral:
     # ------------------------------------------------------------ batches
 
     def _batch(self, call: _Call) -> Reply:
+        if call.request.method != "POST":
+            raise ErpError(405, "BadRequest_MethodNotAllowed", f"'{call.request.method}' is not allowed on a batch.")
         requests = self._body(call).get("requests")
         if not isinstance(requests, list):
             raise ErpError(400, "BadRequest", "The batch has no list of requests.")
@@ -648,7 +652,9 @@ class BusinessCentral:
         given = change.get("company")
         company = str((self._company_by_id(str(given)) if given else self.records.companies()[0])["id"])
         set_name = str(change["set"])
-        entity_set = self._sets[set_name]
+        entity_set = self._sets.get(set_name)
+        if entity_set is None:
+            raise ErpError(404, "BadRequest_ResourceNotFound", f"There is no set '{set_name}'.")
         with self.store.transaction():
             table = self.store.table(f"{company}/{set_name}")
             row_id = change.get("id") or table.index(entity_set.key).get(change.get("key"))
@@ -660,7 +666,8 @@ class BusinessCentral:
                 body = {**values, "id": row_id} if row_id else values
                 stored = self.records.insert(company, set_name, body, app=app, by_api=False)
             elif change.get("silent"):
-                row = {**table.rows[row_id].values, **values}
+                checked = {name: to_stored(_column(entity_set, name), value) for name, value in values.items()}
+                row = {**table.rows[row_id].values, **checked}
                 stored = self.store.put(f"{company}/{set_name}", row_id, row, note=app, silent=True)
             else:
                 late_ms = int(change.get("late_ms", 0))
@@ -706,6 +713,13 @@ class BusinessCentral:
             to_json({"error": {"code": error.code, "message": text}}),
             {"Content-Type": _JSON, "OData-Version": "4.0", "request-id": correlation, **error.headers},
         )
+
+
+def _column(entity_set: EntitySet, name: str) -> Column:
+    column = entity_set.columns.get(name)
+    if column is None:
+        raise ErpError(400, "BadRequest", f"The property '{name}' does not exist.")
+    return column
 
 
 def _given(company: str | None) -> str:

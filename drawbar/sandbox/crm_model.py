@@ -15,7 +15,16 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
-from drawbar.sandbox.odata import GUID, ApiError, Getter, Literal, Predicate, QueryError, QueryFunction
+from drawbar.sandbox.odata import (
+    GUID,
+    ApiError,
+    Getter,
+    Literal,
+    Predicate,
+    QueryError,
+    QueryFunction,
+    whole_number,
+)
 
 LOOKUPS = frozenset(("Lookup", "Customer", "Owner"))
 NUMBERS = frozenset(("Integer", "BigInt", "Decimal", "Double", "Money"))
@@ -169,7 +178,7 @@ def to_stored(entity: Entity, attribute: Attribute, value: Any) -> Any:
         return value.lower()
     if kind == "DateTime":
         return _time(entity, attribute, value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not _is_finite(value):
         raise payload_error(entity, f"Cannot convert the value of '{attribute.name}' to a number.")
     if kind in ("Integer", "BigInt") or kind in CHOICES:
         if isinstance(value, float):
@@ -192,6 +201,13 @@ def to_stored(entity: Entity, attribute: Attribute, value: Any) -> Any:
             " is outside the valid range.",
         )
     return round(value, 2) if kind == "Money" else value
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond every floating one
+        return False
 
 
 def _time(entity: Entity, attribute: Attribute, value: Any) -> str:
@@ -323,27 +339,37 @@ class CrmSchema:
 
         if function.name in ("In", "NotIn"):
             given = arguments.get("PropertyValues", ())
-            wanted = {folded(value) for value in given} | {
-                int(value) for value in given if kind == "number" and isinstance(value, str) and value.isdigit()
-            }
+            if not isinstance(given, tuple):
+                raise QueryError(f"The parameter 'PropertyValues' of '{function.name}' is a list.")
+            wanted = {folded(value) for value in given}
+            if kind == "number":
+                wanted |= {whole_number(value) for value in given if isinstance(value, str)} - {None}
             inside = function.name == "In"
             return lambda row: (folded(getter(row)) in wanted) == inside
-        value = arguments.get("PropertyValue")
-        match function.name:
-            case "OnOrAfter":
-                edge = whole_seconds(str(value))
-                return lambda row: (getter(row) or "") >= edge
-            case "OnOrBefore":
-                edge = whole_seconds(str(value))[:10]
-                return lambda row: getter(row) is not None and getter(row)[:10] <= edge
-            case "LastXHours" | "LastXDays":
-                step = dt.timedelta(hours=1) if function.name == "LastXHours" else dt.timedelta(days=1)
-                span = step * int(value or 0)
+        if function.name not in ("OnOrAfter", "OnOrBefore", "LastXHours", "LastXDays"):
+            raise QueryError(f"The query function '{function.name}' is not supported.")
+        if kind not in ("time", "date"):
+            raise QueryError(f"The query function '{function.name}' is about columns of days and times.")
+        return self._about_days(function.name, getter, arguments.get("PropertyValue"))
 
-                def recent(row: Mapping[str, Any]) -> bool:
-                    edge = self._now() - span
-                    return (getter(row) or "") >= edge.strftime("%Y-%m-%dT%H:%M:%SZ")
+    def _about_days(self, name: str, getter: Getter, value: Any) -> Predicate:
+        if name == "OnOrAfter":
+            since = whole_seconds(str(value))
+            return lambda row: (getter(row) or "") >= since
+        if name == "OnOrBefore":
+            until = whole_seconds(str(value))[:10]
+            return lambda row: getter(row) is not None and getter(row)[:10] <= until
+        number = whole_number(str(value))
+        if number is None:
+            raise QueryError(f"The parameter 'PropertyValue' of '{name}' is a whole number.")
+        try:
+            span = dt.timedelta(hours=number) if name == "LastXHours" else dt.timedelta(days=number)
+            self._now() - span
+        except OverflowError as error:
+            raise QueryError("The days of a condition are beyond the calendar.") from error
 
-                return recent
-            case _:
-                raise QueryError(f"The query function '{function.name}' is not supported.")
+        def recent(row: Mapping[str, Any]) -> bool:
+            edge = self._now() - span
+            return (getter(row) or "") >= edge.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+        return recent

@@ -18,6 +18,7 @@ from drawbar.sandbox.odata import (
     parse_order,
     sort_rows,
     split_list,
+    whole_number,
 )
 from drawbar.sandbox.store import Stored, Values
 
@@ -150,7 +151,7 @@ class CrmReader:
         shape = self.shape(children, options, included)
         rows = self.matching(children, options)
         sort_rows(rows, self.orders(children, options), row_of=itself)
-        top = int(options["$top"]) if options.get("$top", "").isdigit() else None
+        top = top_of(options) if "$top" in options else None
         by_parent: dict[str, list[Values]] = {}
         for row in rows:
             by_parent.setdefault(row[children.attributes[lookup].wire_name], []).append(row)
@@ -205,6 +206,13 @@ class CrmReader:
     def _symbol(self, currency_id: str | None) -> str:
         stored = self._records.store.table("transactioncurrency").rows.get(currency_id or "")
         return str(stored.values.get("currencysymbol", "")) if stored else ""
+
+
+def top_of(options: Mapping[str, str]) -> int:
+    number = whole_number(options["$top"])
+    if number is None:
+        raise CrmError(400, "0x80060888", "The value of $top is not a whole number.")
+    return number
 
 
 def wanted_annotations(preferences: Mapping[str, str]) -> Included:
