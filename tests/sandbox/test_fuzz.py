@@ -236,6 +236,32 @@ class TestDataverse:
         world.restore(kept)
 
 
+PLAIN = {
+    "erp": ("customers", ("addressLine1", "addressLine2", "website", "email", "phoneNumber", "state")),
+    "crm": ("accounts", ("telephone1", "fax", "description", "websiteurl", "address1_line1", "tickersymbol")),
+}
+
+
+class TestBoth:
+    @examples(200)
+    @given(data=st.data())
+    @pytest.mark.parametrize("system", ["erp", "crm"])
+    def test_keep_what_is_written_to_the_letter(self, world: World, data: st.DataObject, system: str):
+        kept = world.keep()
+        set_name, columns = PLAIN[system]
+        body = data.draw(st.dictionaries(st.sampled_from(columns), odd.texts, min_size=1))
+        path = f"{set_name}({world.shapes[system][set_name].ids[0]})"
+        before = world.ask(system, "GET", path).json()
+        answer = world.ask(system, "PATCH", path, body=body, if_match="*")
+        after = world.ask(system, "GET", path).json()
+
+        taken = {name: value or (None if system == "crm" else "") for name, value in body.items()}
+        wanted = {**before, **taken} if answer.status < 300 else before
+        assert {name: wanted[name] for name in columns} == {name: after[name] for name in columns}
+        assert (answer.status < 300) or (before == after)
+        world.restore(kept)
+
+
 class TestSignIn:
     @examples(150)
     @given(data=st.data())

@@ -7,7 +7,7 @@ rows, values of the right type for most properties, and among them what is odd.
 from tests.sandbox.odd.crm import crm_batches, crm_reads, crm_requests, crm_writes
 from tests.sandbox.odd.erp import erp_batches, erp_reads, erp_requests, erp_writes
 from tests.sandbox.odd.outside import authorizations, control_calls, sign_in_requests
-from tests.sandbox.odd.queries import Sent
+from tests.sandbox.odd.queries import Sent, texts
 from tests.sandbox.odd.shapes import crm_shapes, erp_shapes
 
 __all__ = [
@@ -25,4 +25,5 @@ __all__ = [
     "erp_shapes",
     "erp_writes",
     "sign_in_requests",
+    "texts",
 ]
