@@ -72,6 +72,15 @@ def furnish(world: World) -> dict[str, dict[str, dict[str, Any]]]:
     assert 204 == erp.post(f"salesInvoices({invoice})/Microsoft.NAV.post", None).status_code
     order = erp.get("salesOrders").json()["value"][0]["id"]
     assert 204 == erp.post(f"salesOrders({order})/Microsoft.NAV.shipAndInvoice", None).status_code
+    for table, columns in (("account", ["accountnumber"]), ("contact", ["lastname", "parentcustomerid"])):
+        key = {"SchemaName": f"key_{table}", "KeyAttributes": columns}
+        assert 204 == crm.post(f"EntityDefinitions(LogicalName='{table}')/Keys", key).status_code
+    assert (
+        204
+        == crm.post(
+            "EntityDefinitions(LogicalName='product')/Keys", {"SchemaName": "n", "KeyAttributes": ["quantitydecimal"]}
+        ).status_code
+    )
     shop = Shop(crm)
     contact = made(crm, "contacts", {"lastname": "Nell", "parentcustomerid_account@odata.bind": f"/{shop.account}"})
     made(crm, "annotations", {"subject": "Note", "objectid_account@odata.bind": f"/{shop.account}"})

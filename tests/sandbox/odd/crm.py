@@ -12,7 +12,19 @@ from tests.sandbox.in_process import World
 from tests.sandbox.odd.bodies import bodies, json_texts, references, usual_value, writes
 from tests.sandbox.odd.erp import entity_paths
 from tests.sandbox.odd.fetch import fetches
-from tests.sandbox.odd.queries import METHODS, NOWHERE, Sent, broken, escaped, headers, mostly, queries, texts, values
+from tests.sandbox.odd.queries import (
+    METHODS,
+    NOWHERE,
+    Sent,
+    broken,
+    escaped,
+    headers,
+    keys,
+    mostly,
+    queries,
+    texts,
+    values,
+)
 
 
 @st.composite
@@ -50,7 +62,8 @@ def crm_writes(draw: st.DrawFn, world: World) -> Sent:
         ]
         text = draw(json_texts(st.just({"Targets": targets[: draw(st.integers(0, 2))]})))
         return Sent("POST", f"{root}{shape.name}/Microsoft.Dynamics.CRM.{message}", draw(headers()), text)
-    path = f"{root}{shape.name}({draw(st.sampled_from(list(shape.ids)))})"
+    row_id = draw(keys(shape)) if shape.keys and draw(st.booleans()) else draw(st.sampled_from(list(shape.ids)))
+    path = f"{root}{shape.name}({row_id})"
     if kind == "act":
         if shape.actions and draw(st.booleans()):
             action = draw(st.sampled_from(list(shape.actions)))

@@ -74,6 +74,7 @@ class Shape:
     writable: Sequence[str]  # columns that a client may write, and lookups as they are bound
     fitting: Mapping[str, Sequence[Any]]  # values that are there to be pointed to, or to choose from
     base: Mapping[str, Any]  # a body that makes a row
+    keys: Sequence[Sequence[str]] = ()  # columns of alternate keys, as they stand in an address
 
 
 _LITERALS: Mapping[str, st.SearchStrategy[str]] = {
@@ -255,6 +256,11 @@ def keys(draw: st.DrawFn, shape: Shape) -> str:
         st.tuples(names(shape), texts).map(lambda drawn: f"{drawn[0][0]}='{drawn[1]}'"),
         st.tuples(names(shape), numbers).map(lambda drawn: f"{drawn[0][0]}={drawn[1]}"),
     )
+    if shape.keys and not draw(st.integers(0, 3)):
+        key = draw(st.sampled_from(list(shape.keys)))
+        real = st.tuples(*(literals(shape.columns[name]) for name in key)).map(
+            lambda drawn: ",".join(f"{name}={value}" for name, value in zip(key, drawn, strict=True))
+        )
     return escaped(draw(mostly(real, odd)), safe="'=,()/")
 
 

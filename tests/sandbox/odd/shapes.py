@@ -70,4 +70,9 @@ def _crm_shape(world: World, entity: Entity) -> Shape:
         fitting={a.name: list(a.options) for a in entity.attributes.values() if a.options}
         | {bind: _fitting_crm(world, entity, bind) for bind in binds},
         base=world.bases["crm"].get(entity.set, {"name": "New"}),
+        keys=[
+            [entity.attributes[column].wire_name for column in key.columns]
+            for key in world.crm.records.keys.of(entity)
+            if key.active
+        ],
     )
