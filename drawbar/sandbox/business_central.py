@@ -27,6 +27,7 @@ from drawbar.sandbox.erp_model import (
     etag,
     is_etag,
     is_etag_of,
+    to_stored,
 )
 from drawbar.sandbox.erp_parts import decoded, encoded, not_allowed, part_rules
 from drawbar.sandbox.erp_posting import ACTIONS, action_of
@@ -212,7 +213,7 @@ class BusinessCentral:
         if segments and segments[0].name == "subscriptions":
             return self._subscriptions(call, segments)
         self.records.begin()
-        if segments and segments[0].name == "$batch":
+        if segments == [Segment("$batch", None)]:
             return self._batch(call)
         with self.store.transaction():
             return self._answer(call, segments)
@@ -755,7 +756,9 @@ class BusinessCentral:
         given = change.get("company")
         company = str((self._company_by_id(str(given)) if given else self.records.companies()[0])["id"])
         set_name = str(change["set"])
-        entity_set = self._sets[set_name]
+        entity_set = self._sets.get(set_name)
+        if entity_set is None:
+            raise ErpError(404, "BadRequest_ResourceNotFound", f"There is no set '{set_name}'.")
         with self.store.transaction():
             table = self.store.table(f"{company}/{set_name}")
             row_id = change.get("id") or table.index(entity_set.key).get(change.get("key"))
@@ -767,7 +770,8 @@ class BusinessCentral:
                 body = {**values, "id": row_id} if row_id else values
                 stored = self.records.insert(company, set_name, body, app=app, by_api=False)
             elif change.get("silent"):
-                row = {**table.rows[row_id].values, **values}
+                checked = {name: to_stored(_column(entity_set, name), value) for name, value in values.items()}
+                row = {**table.rows[row_id].values, **checked}
                 stored = self.store.put(f"{company}/{set_name}", row_id, row, note=app, silent=True)
             else:
                 late_ms = int(change.get("late_ms", 0))
@@ -829,6 +833,13 @@ def _must_be_binary(request: Request) -> None:
     given = request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
     if given == "application/json":
         raise ErpError(400, "BadRequest", "A stream is written with the content type 'application/octet-stream'.")
+
+
+def _column(entity_set: EntitySet, name: str) -> Column:
+    column = entity_set.columns.get(name)
+    if column is None:
+        raise ErpError(400, "BadRequest", f"The property '{name}' does not exist.")
+    return column
 
 
 def _given(company: str | None) -> str:

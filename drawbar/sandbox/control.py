@@ -7,12 +7,29 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict
 from typing import Any
 
+from pydantic import BaseModel
+
 from drawbar.sandbox.business_central import BusinessCentral
+from drawbar.sandbox.control_calls import (
+    AutomationCall,
+    ClockCall,
+    CompanyCall,
+    ControlError,
+    EditCall,
+    ExpireCall,
+    FaultCall,
+    GrantsCall,
+    LatencyCall,
+    LimitsCall,
+    WebhooksCall,
+    read,
+    read_list,
+)
 from drawbar.sandbox.crm_model import CrmError
 from drawbar.sandbox.crm_webhooks import CrmWebhookSettings
 from drawbar.sandbox.dataverse import Dataverse
@@ -20,36 +37,17 @@ from drawbar.sandbox.erp_model import ErpError, milliseconds, parse_time, shown_
 from drawbar.sandbox.erp_webhooks import ErpWebhookSettings
 from drawbar.sandbox.grants import Grants
 from drawbar.sandbox.limits import BusinessCentralLimits, DataverseLimits
-from drawbar.sandbox.odata import QueryError, parse_options
+from drawbar.sandbox.odata import QueryError, parse_options, whole_number
 from drawbar.sandbox.selection import RuleError
 from drawbar.sandbox.servers import Servers
 from drawbar.sandbox.sign_in import SignIn
-from drawbar.sandbox.store import Change, Values
+from drawbar.sandbox.store import Change, Store, Values
 from drawbar.sandbox.switches import SwitchError, Switches
-from drawbar.sandbox.wire import Reply, Request, Surroundings, to_json
+from drawbar.sandbox.wire import Reply, Request, Surroundings, from_json, to_json
 
 PATH = "/control"
 MAX_RATE = 100_000
 LAST_S = 32_503_680_000  # the year 3000
-_LISTS = frozenset(("faults", "latency", "edit", "automations"))  # calls that take several at once
-
-
-class ControlError(Exception):
-    """The request cannot be followed; the text says why."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Automation:
-    """After an application's write to `field` of a set, another application writes `values` there, ms later."""
-
-    system: str
-    set: str
-    field: str
-    after_app: str
-    by_app: str
-    values: dict[str, Any]
-    delay_ms: int = 5
-    times: int | None = None
 
 
 class Control:
@@ -79,7 +77,7 @@ class Control:
         self._limits = limits
         self._servers = servers
         self._grants = grants
-        self._automations: list[Automation] = []
+        self._automations: list[AutomationCall] = []
         self._runs: list[int] = []
         self._erp.store.listeners.append(self._after_erp)
         crm.store.listeners.append(self._after_crm)
@@ -109,7 +107,7 @@ class Control:
             ("POST", "edit"): self._edit,
             ("POST", "companies"): self._add_company,
             ("POST", "automations"): self._set_automations,
-            ("GET", "automations"): lambda _: [asdict(rule) for rule in self._automations],
+            ("GET", "automations"): lambda _: [rule.model_dump() for rule in self._automations],
             ("DELETE", "automations"): lambda _: self._set_automations([]),
             ("GET", "requests"): lambda _: self._traffic.rows(),
             ("DELETE", "requests"): lambda _: self._traffic.clear(),
@@ -122,22 +120,21 @@ class Control:
             route = routes.get((request.method, "/".join(parts)))
             if route is None:
                 return _json(404, {"error": "there is no such control call"})
-            answer = route(_body(request, may_be_list=parts[0] in _LISTS))
+            answer = route(_body(request))
         except (ControlError, RuleError, QueryError, SwitchError) as error:
             return _json(400, {"error": str(error)})
         except (ErpError, CrmError) as error:
             return _json(error.status, {"error": {"code": error.code, "message": error.message}})
-        except (KeyError, TypeError, ValueError) as error:
-            return _json(400, {"error": f"{type(error).__name__}: {error}"})
         return _json(200, {} if answer is None else answer)
 
     # ------------------------------------------------------------ what may be asked
 
-    def _add_faults(self, rules: Any) -> Any:
-        return [asdict(rule) for rule in self._faults.add(rules if isinstance(rules, list) else [rules])]
+    def _add_faults(self, body: Any) -> Any:
+        rules = [call.model_dump(exclude_unset=True) for call in read_list(FaultCall, body)]
+        return [asdict(rule) for rule in self._faults.add(rules)]
 
-    def _add_latency(self, rules: Any) -> Any:
-        self._latencies.add(rules if isinstance(rules, list) else [rules])
+    def _add_latency(self, body: Any) -> Any:
+        self._latencies.add([call.model_dump(exclude_unset=True) for call in read_list(LatencyCall, body)])
         return self._latency_rules()
 
     def _latency_rules(self) -> Any:
@@ -147,72 +144,58 @@ class Control:
         unknown = set(options) - {"after", "client_id", "system"}
         if unknown:
             raise ControlError(f"the log knows no {', '.join(sorted(unknown))}")
-        after = int(options.get("after", 0))
+        after = whole_number(options.get("after", "0"))
+        if after is None:
+            raise ControlError("after is the number of a request")
         return self._traffic.log(after=after, client_id=options.get("client_id"), system=options.get("system"))
 
     def _expire(self, body: Any) -> None:
-        what = body.get("what", ["tokens", "delta_links"])
-        for name in [what] if isinstance(what, str) else what:
-            match name:
-                case "tokens":
-                    self._sign_in.expire_tokens()
-                case "delta_links":
-                    self._crm.expire_delta_links()
-                case _:
-                    raise ControlError(f"'{name}' is neither tokens nor delta_links")
+        what = read(ExpireCall, body).what
+        if "tokens" in what:
+            self._sign_in.expire_tokens()
+        if "delta_links" in what:
+            self._crm.expire_delta_links()
 
     def _set_limits(self, body: Any) -> Any:
-        for system in self._systems(body):
-            settings = self._limits[system].settings
-            settings.on = bool(body.get("on", settings.on))
-            settings.scale = float(body.get("scale", settings.scale))
-            settings.window_s = float(body.get("window_s", settings.window_s))
-            settings.queue_s = float(body.get("queue_s", settings.queue_s))
+        call = read(LimitsCall, body)
+        for system in call.systems:
+            _take(self._limits[system].settings, call)
             self._limits[system].forget()
-            if system == "crm" and "servers" in body:
-                self._servers.count = int(body["servers"])
+            if system == "crm" and call.servers is not None:
+                self._servers.count = call.servers
         shown = {system: asdict(limits.settings) for system, limits in self._limits.items()}
         return {**shown, "crm": {**shown["crm"], "servers": self._servers.count}}
 
     def _set_grants(self, body: Any) -> Any:
-        for system in self._systems(body):
-            self._grants.set(
-                system,
-                str(body["app"]),
-                str(body.get("entity", "*")),
-                str(body.get("operation", "*")),
-                allowed=bool(body["allowed"]),
-            )
+        call = read(GrantsCall, body)
+        for system in call.systems:
+            self._grants.set(system, call.app, call.entity, call.operation, allowed=call.allowed)
         return self._grants.rows()
 
     def _set_webhooks(self, body: Any) -> Any:
+        call = read(WebhooksCall, body)
         settings: dict[str, ErpWebhookSettings | CrmWebhookSettings] = {
             "erp": self._erp.webhooks.settings,
             "crm": self._crm.webhooks.settings,
         }
-        unknown = set(body) - {"system"}.union(*(asdict(chosen) for chosen in settings.values()))
-        if unknown:
-            raise ControlError(f"webhooks have no {', '.join(sorted(unknown))}")
-        for system in self._systems(body):
-            for name in asdict(settings[system]):
-                if name in body:
-                    setattr(settings[system], name, body[name])
+        for system in call.systems:
+            _take(settings[system], call)
         return {system: asdict(chosen) for system, chosen in settings.items()}
 
     def _set_switches(self, body: Any) -> Any:
+        if not isinstance(body, dict):
+            raise ControlError("the body is not an object")
         self._switches.set(body)
         return self._switches.values
 
     def _set_clock(self, body: Any) -> Any:
-        unknown = set(body) - {"set", "advance_s", "rate", "reset"}
-        if unknown:
-            raise ControlError(f"the clock knows no {', '.join(sorted(unknown))}")
-        moment_s = milliseconds(parse_time(str(body["set"]))) / 1000 if "set" in body else self._clock.now_s()
-        moment_s += float(body.get("advance_s", 0))
-        rate = float(body.get("rate", self._clock.rate))
+        call = read(ClockCall, body)
+        moment_s = self._clock.now_s() if call.set is None else milliseconds(parse_time(call.set)) / 1000
+        moment_s += call.advance_s
+        rate = self._clock.rate if call.rate is None else call.rate
         if not 0 <= rate <= MAX_RATE or not 0 <= moment_s < LAST_S:
             raise ControlError(f"a rate is between 0 and {MAX_RATE}, a time between the years 1970 and 3000")
-        if body.get("reset"):
+        if call.reset:
             self._clock.reset()
         else:
             self._clock.set(moment_s, rate=rate)
@@ -222,56 +205,54 @@ class Control:
         return {"now": shown_time(time_text(self._clock.now_ms())), "rate": self._clock.rate}
 
     def _edit(self, body: Any) -> Any:
-        edits = body if isinstance(body, list) else [body]
-        return [self._one_edit(edit) for edit in edits]
+        """All edits of a call, or none."""
+        edits = read_list(EditCall, body)
+        stores = {id(store): store for store in map(self._store, edits)}
+        with ExitStack() as stack:
+            for store in stores.values():
+                stack.enter_context(store.transaction())
+            return [self._one_edit(edit) for edit in edits]
 
-    def _one_edit(self, edit: Values) -> Values:
-        app = str(edit["app"])
-        if edit["system"] == "erp":
-            return self._environment(edit).edit(edit, app=app)
-        if edit["system"] == "crm":
-            return self._crm.edit(edit, user=self._crm.records.application_user(app))
-        raise ControlError("system is neither erp nor crm")
+    def _store(self, edit: EditCall) -> Store:
+        return self._crm.store if edit.system == "crm" else self._environment(edit.environment).store
+
+    def _one_edit(self, edit: EditCall) -> Values:
+        change = edit.model_dump(exclude_unset=True)
+        if edit.system == "erp":
+            return self._environment(edit.environment).edit(change, app=edit.app)
+        return self._crm.edit(change, user=self._crm.records.application_user(edit.app))
 
     def _add_company(self, body: Any) -> Values:
-        unknown = set(body) - {"name", "display_name", "currency", "environment"}
-        if unknown:
-            raise ControlError(f"a company has no {', '.join(sorted(unknown))}")
-        name, display_name, currency = str(body["name"]), body.get("display_name"), body.get("currency")
-        return self._environment(body).add_company(name, display_name=display_name, currency=currency, app="setup")
+        call = read(CompanyCall, body)
+        environment = self._environment(call.environment)
+        return environment.add_company(call.name, display_name=call.display_name, currency=call.currency, app="setup")
 
     def _truth(self, system: str, set_name: str, options: Mapping[str, str]) -> list[Values]:
         if system == "erp":
-            return self._environment(options).truth(set_name, company=options.get("company"))
+            return self._environment(options.get("environment")).truth(set_name, company=options.get("company"))
         if system == "crm":
             return self._crm.truth(set_name)
         raise ControlError("system is neither erp nor crm")
 
-    def _environment(self, given: Mapping[str, Any]) -> BusinessCentral:
+    def _environment(self, name: str | None) -> BusinessCentral:
         """The one of the ERP that a call names, or the first."""
-        name = given.get("environment")
         if name is None:
             return self._erp
         if name not in self._environments:
             raise ControlError(f"there is no environment {name}")
         return self._environments[name]
 
-    @staticmethod
-    def _systems(body: Any) -> list[str]:
-        system = body.get("system")
-        if system is None:
-            return ["erp", "crm"]
-        if system not in ("erp", "crm"):
-            raise ControlError("system is neither erp nor crm")
-        return [system]
-
     # ------------------------------------------------------------ automations
 
     def _set_automations(self, rules: Any) -> Any:
-        given = [Automation(**rule) for rule in (rules if isinstance(rules, list) else [rules])]
+        given = read_list(AutomationCall, rules)
+        known = {"erp": self._erp.records.sets, "crm": self._crm.records.by_set}
+        for rule in given:
+            if rule.set not in known[rule.system]:
+                raise ControlError(f"there is no set {rule.set}")
         self._automations = given
         self._runs = [0] * len(given)
-        return [asdict(rule) for rule in given]
+        return [rule.model_dump() for rule in given]
 
     def _after_erp(self, changes: list[Change]) -> None:
         for change in changes:
@@ -293,10 +274,10 @@ class Control:
             if rule.times is not None and self._runs[index] >= rule.times:
                 continue
             self._runs[index] += 1
-            edit = {"system": system, "set": set_name, "id": change.id, "app": rule.by_app, "values": rule.values}
+            edit = EditCall(system=rule.system, set=set_name, id=change.id, app=rule.by_app, values=rule.values)
             asyncio.get_running_loop().call_later(rule.delay_ms / 1000, self._automatic, edit)
 
-    def _automatic(self, edit: Values) -> None:
+    def _automatic(self, edit: EditCall) -> None:
         """The record may be gone by now."""
         try:
             self._one_edit(edit)
@@ -304,11 +285,19 @@ class Control:
             return
 
 
-def _body(request: Request, *, may_be_list: bool) -> Any:
-    body = json.loads(request.body) if request.body else {}
-    if not isinstance(body, dict) and not (may_be_list and isinstance(body, list)):
-        raise ControlError("the body is not an object")
-    return body
+def _body(request: Request) -> Any:
+    try:
+        return from_json(request.body) if request.body else {}
+    except ValueError as error:
+        raise ControlError(f"the body is not JSON: {error}") from error
+
+
+def _take(settings: Any, call: BaseModel) -> None:
+    """What a call says about settings of these; what it does not say stays."""
+    for name in asdict(settings):
+        value = getattr(call, name, None)
+        if value is not None:
+            setattr(settings, name, value)
 
 
 def _moved(change: Change) -> set[str]:

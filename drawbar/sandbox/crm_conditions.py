@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from typing import Any
 
+from drawbar.sandbox.crm_patterns import like
 from drawbar.sandbox.crm_periods import COUNTED, DATED, PERIODS, Span
 from drawbar.sandbox.odata import Getter, Predicate, QueryError, QueryFunction, plain_text_test
 
@@ -31,25 +32,13 @@ def with_caller(options: dict[str, str], user: Mapping[str, Any]) -> dict[str, s
     return {name: _CALLER.sub(named, value) for name, value in options.items()}
 
 
-def like(text: str) -> str:
-    """A pattern of SQL's LIKE as one of ours: `%` any text, `_` any character, `[abc]` one of these, `[^abc]` none."""
-    return "".join(
-        {"%": ".*", "_": "."}.get(part, part if part.startswith("[") else re.escape(part))
-        for part in re.findall(r"\[[^\]]+\]|.", text, re.DOTALL)
-    )
-
-
 def text_test(name: str, part: str) -> Callable[[str], bool]:
     """`contains`, `startswith`, `endswith`, in whose text wildcards stand for others."""
     if not any(mark in part for mark in "%_["):
         return plain_text_test(name, part)
-    before = "" if name == "startswith" else ".*"
-    behind = "" if name == "endswith" else ".*"
-    try:
-        pattern = re.compile(before + like(part) + behind, re.DOTALL)
-    except re.error as error:
-        raise QueryError(f"'{part}' is no pattern.") from error
-    return lambda text: pattern.fullmatch(text) is not None
+    before = "" if name == "startswith" else "%"
+    behind = "" if name == "endswith" else "%"
+    return like(before + part + behind)
 
 
 def condition(function: QueryFunction, getter: Getter, kind: str, now: Callable[[], datetime]) -> Predicate:

@@ -17,12 +17,14 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from drawbar.sandbox.crm_conditions import like
 from drawbar.sandbox.crm_model import CrmError, Entity
+from drawbar.sandbox.crm_patterns import like, literal
 from drawbar.sandbox.crm_periods import COUNTED, DATED, PERIODS, Span
+from drawbar.sandbox.odata import QueryError, whole_number
 from drawbar.sandbox.store import Values
 
 PAGE = 5000
+MAX_DEPTH = 50  # of the elements of a query
 AGGREGATED = 50_000  # rows that an aggregate query may look at
 # What a query's parts are called.
 _OF_FETCH = {"version", "mapping", "output-format", "distinct", "count", "page", "paging-cookie", "top", "aggregate",
@@ -101,6 +103,7 @@ def read_fetch(text: str, tables: Tables, *, now: datetime, user_id: str, entity
         root = ET.fromstring(text)  # noqa: S314 - a sandbox, of its own users
     except ET.ParseError as fault:
         raise _wrong("0x80040201", f"Invalid XML: {fault}") from fault
+    _refuse_depth(root)
     parts = [part for part in root if part.tag == "entity"]
     if root.tag != "fetch" or len(parts) != 1:
         raise _wrong("0x80041100", "A query is one fetch with one entity.")
@@ -128,13 +131,22 @@ def read_fetch(text: str, tables: Tables, *, now: datetime, user_id: str, entity
     return fetch
 
 
+def _refuse_depth(root: ET.Element) -> None:
+    level = [root]
+    for _ in range(MAX_DEPTH):
+        level = [child for part in level for child in part]
+    if level:
+        raise _wrong("0x80041100", f"The elements of the query stand more than {MAX_DEPTH} deep in each other.")
+
+
 def _number(part: ET.Element, name: str) -> int | None:
     text = part.get(name)
     if text is None or text == "":
         return None
-    if not text.isdigit() or int(text) == 0:
+    number = whole_number(text)
+    if not number:
         raise _wrong("0x80041100", f"The value of {name} is no positive whole number.")
-    return int(text)
+    return number
 
 
 def _flag(part: ET.Element, name: str) -> bool:
@@ -189,6 +201,9 @@ class _Reader:
             raise _unsupported("dategrouping")
         if aggregate not in ("", "count", "countcolumn", "sum", "avg", "min", "max"):
             raise _wrong("0x80041100", f"There is no aggregate {aggregate!r}.")
+        column = entity.by_wire_name.get(name)
+        if aggregate in ("sum", "avg") and (column is None or column.kind != "number"):
+            raise _wrong("0x80041100", f"The aggregate {aggregate} is for columns of numbers.")
         self.fetch.columns.append(
             _Column(
                 table=alias,
@@ -290,7 +305,12 @@ class _Reader:
         if operator in ("eq-userid", "ne-userid"):
             return lambda held: (held == self.user_id) == (operator == "eq-userid")
         if operator in _SPANS:
-            begin, end = _SPANS[operator](self.now, values[0] if values else "")
+            if kind not in ("time", "date"):
+                raise _wrong("0x80041100", f"The condition operator {operator!r} is about columns of days and times.")
+            try:
+                begin, end = _SPANS[operator](self.now, values[0] if values else "")
+            except (OverflowError, ValueError) as fault:
+                raise _wrong("0x80041100", "The days of a condition are beyond the calendar.") from fault
             return lambda held: held is not None and begin <= _time(str(held)) < end
         if not values:
             raise _wrong("0x80041100", f"The condition operator {operator!r} needs a value, or is not known.")
@@ -304,9 +324,12 @@ class _Reader:
             compare = _COMPARED[operator]
             return lambda held: held is not None and compare(_held(held, kind), wanted[0])
         if operator in _PATTERNS:
-            pattern = re.compile(_PATTERNS[operator](values[0]), re.IGNORECASE | re.DOTALL)
+            try:
+                fits = like(_PATTERNS[operator](values[0]))
+            except QueryError as fault:
+                raise _wrong("0x80041100", str(fault)) from fault
             wants = not operator.startswith("not-")
-            return lambda held: held is not None and (pattern.fullmatch(str(held)) is not None) == wants
+            return lambda held: held is not None and fits(str(held)) == wants
         raise _unsupported(f"the operator {operator}")
 
 
@@ -339,27 +362,28 @@ _COMPARED: Mapping[str, Callable[[Any, Any], bool]] = {
 
 
 _PATTERNS: Mapping[str, Callable[[str], str]] = {
-    "like": like,
-    "not-like": like,
-    "begins-with": lambda text: re.escape(text) + ".*",
-    "not-begin-with": lambda text: re.escape(text) + ".*",
-    "ends-with": lambda text: ".*" + re.escape(text),
-    "not-end-with": lambda text: ".*" + re.escape(text),
+    "like": lambda text: text,
+    "not-like": lambda text: text,
+    "begins-with": lambda text: literal(text) + "%",
+    "not-begin-with": lambda text: literal(text) + "%",
+    "ends-with": lambda text: "%" + literal(text),
+    "not-end-with": lambda text: "%" + literal(text),
 }
 
 
 def _count(text: str) -> int:
-    if not text.isdigit():
+    number = whole_number(text)
+    if number is None:
         raise _wrong("0x80041100", f"'{text}' is no whole number.")
-    return int(text)
+    return number
 
 
 def _time(text: str) -> datetime:
     try:
         found = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except ValueError as fault:
+        return found.astimezone(timezone.utc) if found.tzinfo else found.replace(tzinfo=timezone.utc)
+    except (ValueError, OverflowError) as fault:
         raise _wrong("0x80041100", f"'{text}' is no time.") from fault
-    return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
 
 
 def _of_kind(text: str, kind: str) -> Any:

@@ -45,7 +45,7 @@ class _AnyShape:
             value: Any = row
             for name in path:
                 value = value.get(name) if isinstance(value, Mapping) else None
-            return value
+            return None if isinstance(value, (Mapping, list)) else value
 
         return read, "any"
 

@@ -243,7 +243,7 @@ def to_stored(entity: Entity, attribute: Attribute, value: Any) -> Any:
         return value.lower()
     if kind == "DateTime":
         return _time(entity, attribute, value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not _is_finite(value):
         raise payload_error(entity, f"Cannot convert the value of '{attribute.name}' to a number.")
     if kind in ("Integer", "BigInt") or kind in CHOICES:
         if isinstance(value, float):
@@ -266,6 +266,13 @@ def to_stored(entity: Entity, attribute: Attribute, value: Any) -> Any:
             " is outside the valid range.",
         )
     return round(value, 2) if kind == "Money" else value
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond every floating one
+        return False
 
 
 def _time(entity: Entity, attribute: Attribute, value: Any) -> str:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
 from html import escape
 from typing import Any
 from urllib.parse import quote
 
 from drawbar.sandbox.crm_model import CrmError, Entity
+from drawbar.sandbox.odata import whole_number
 from drawbar.sandbox.store import Values
-from drawbar.sandbox.wire import to_json
+from drawbar.sandbox.wire import from_json, to_json
 
 PAGE = 5000  # rows that one answer has at most
 
@@ -31,13 +31,17 @@ def write_cookie(entity: Entity, page: list[Values], number: int, bookmark: list
     return quote(cookie, safe="")
 
 
-def read_cookie(cookie: str) -> tuple[list[Any], int]:
+def read_cookie(cookie: str) -> tuple[tuple[Any, int], int]:
+    """Where the page before ended, the version that was read, and the number of this page."""
     number = re.search(r'pagenumber="(\d+)"', cookie)
     place = re.search(r'bookmark="([^"]*)"', cookie)
     if number is None or place is None:
         raise CrmError(400, "0x80060888", "The paging cookie is not valid.")
     try:
-        bookmark = json.loads(base64.urlsafe_b64decode(place.group(1)))
-    except ValueError as error:
+        last, version = from_json(base64.urlsafe_b64decode(place.group(1)))
+    except (TypeError, ValueError) as error:
         raise CrmError(400, "0x80060888", "The paging cookie is not valid.") from error
-    return list(bookmark), int(number.group(1))
+    page = whole_number(number.group(1))
+    if type(version) is not int or page is None:
+        raise CrmError(400, "0x80060888", "The paging cookie is not valid.")
+    return (last, version), page

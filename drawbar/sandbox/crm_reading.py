@@ -24,6 +24,7 @@ from drawbar.sandbox.odata import (
     sort_rows,
     sort_values,
     split_list,
+    whole_number,
 )
 from drawbar.sandbox.store import Stored, Values
 
@@ -199,7 +200,7 @@ class CrmReader:
         shape = self._shape(children, options, expand.inner, included, size)
         orders = self.orders(children, options)
         predicate = self._predicate(children, options["$filter"]) if "$filter" in options else None
-        top = int(options["$top"]) if options.get("$top", "").isdigit() else PAGE
+        top = top_of(options) if "$top" in options else PAGE
         query = as_query(expand)
 
         def several(row: Values) -> Values:
@@ -325,6 +326,13 @@ class CrmReader:
     def _symbol(self, currency_id: str | None) -> str:
         stored = self._records.store.table("transactioncurrency").rows.get(currency_id or "")
         return str(stored.values.get("currencysymbol", "")) if stored else ""
+
+
+def top_of(options: Mapping[str, str]) -> int:
+    number = whole_number(options["$top"])
+    if number is None:
+        raise CrmError(400, "0x80060888", "The value of $top is not a whole number.")
+    return number
 
 
 def wanted_annotations(preferences: Mapping[str, str]) -> Included:

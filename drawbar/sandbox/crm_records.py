@@ -398,7 +398,10 @@ class CrmRecords:
     def _address(self, entity: Entity, value: Any) -> tuple[Entity, str]:
         text = str(value)
         if "://" in text:
-            text = urlsplit(text).path
+            try:
+                text = urlsplit(text).path
+            except ValueError as error:
+                raise payload_error(entity, f"'{value}' is not a valid address.") from error
         match = _REFERENCE.match(unquote(VERSIONED.sub("", text)))
         other = self.by_set.get(match.group(1)) if match else None
         if match is None or other is None:

@@ -61,9 +61,12 @@ ON_DELETE: dict[tuple[str, str], OnDelete] = {
 }
 
 
+# What is priced in a currency, owned by somebody or in a business unit is never without, so those stay.
+_NEVER_EMPTY = frozenset(("transactioncurrencyid", "ownerid", "businessunitid"))
+
+
 def on_delete(table: str, lookup: str) -> OnDelete:
-    """Nothing that is priced in a currency outlives it, so the currency stays."""
-    return "refuse" if lookup == "transactioncurrencyid" else ON_DELETE.get((table, lookup), "empty")
+    return "refuse" if lookup in _NEVER_EMPTY else ON_DELETE.get((table, lookup), "empty")
 
 
 def full_name(row: Values, order: str) -> str | None:

@@ -48,7 +48,7 @@ from drawbar.sandbox.crm_model import (
 from drawbar.sandbox.crm_operations import BOUND, BULK
 from drawbar.sandbox.crm_organization import ORGANIZATION_RULES, setting
 from drawbar.sandbox.crm_paging import PAGE, read_cookie, write_cookie
-from drawbar.sandbox.crm_reading import CrmReader, Within, itself, wanted_annotations
+from drawbar.sandbox.crm_reading import CrmReader, Within, itself, top_of, wanted_annotations
 from drawbar.sandbox.crm_records import PATH, VERSIONED, CrmRecords, Located, Terms, no_row
 from drawbar.sandbox.crm_reply import applied, at_present_version, error_details, in_version, numbered, prefer
 from drawbar.sandbox.crm_roles import ROLE_RULES, RoleMessages
@@ -61,6 +61,7 @@ from drawbar.sandbox.grants import Grants
 from drawbar.sandbox.limits import Refusal
 from drawbar.sandbox.listings import Listings
 from drawbar.sandbox.odata import (
+    GUID,
     QueryError,
     Segment,
     first_after,
@@ -68,6 +69,7 @@ from drawbar.sandbox.odata import (
     parse_path,
     sort_rows,
     sort_values,
+    whole_number,
 )
 from drawbar.sandbox.sign_in import SignIn
 from drawbar.sandbox.store import Store, Stored, Values
@@ -195,16 +197,15 @@ class Dataverse:
             raise CrmError(403, "0x80072560", "The user is not a member of the organization.")
         call = self._call(request, user_id)
         segments = parse_path(request.path[len(PATH) :])
-        if segments and segments[0].name == "$batch":
+        if segments == [Segment("$batch", None)]:
             return self._batch(call, user_id)
         return self._carry_out(call, segments)
 
     def _call(self, request: Request, user_id: str) -> _Call:
         caller = self._security.caller(user_id, request.headers)
         reader = self._reader if caller.unrestricted else CrmReader(self.records, self.base_url, caller.sees)
-        return _Call(
-            request, caller, reader, with_caller(parse_options(request.query), caller.user), request.preferences()
-        )
+        options = with_caller(parse_options(request.query), caller.user)
+        return _Call(request, caller, reader, options, request.preferences())
 
     def _carry_out(self, call: _Call, segments: list[Segment]) -> Reply:
         """One operation, by itself or in a batch."""
@@ -217,6 +218,8 @@ class Dataverse:
             return applied(call.preferences, self._route(call, segments))
 
     def _route(self, call: _Call, segments: list[Segment]) -> Reply:
+        if not segments or segments[0].name in ("$metadata", "WhoAmI"):
+            _refuse_all_but_get(call.request.method)
         if not segments:
             return self._service_document()
         first = segments[0]
@@ -409,9 +412,10 @@ class Dataverse:
         text = call.preferences.get("odata.maxpagesize")
         if text is None:
             return PAGE
-        if not text.isdigit() or not 1 <= int(text) <= PAGE:
+        size = whole_number(text)
+        if size is None or not 1 <= size <= PAGE:
             raise CrmError(400, "0x80060888", f"The page size must be between 1 and {PAGE}.")
-        return int(text)
+        return size
 
     def _list(self, call: _Call, entity: Entity, within: Within | None = None) -> Reply:
         self._allow(call, entity, "read")
@@ -438,14 +442,11 @@ class Dataverse:
         total, start = len(rows), 0
         version, number = self.store.version, 1
         if "$skiptoken" in call.options:
-            bookmark, number = read_cookie(call.options["$skiptoken"])
-            last, version = bookmark
+            (last, version), number = read_cookie(call.options["$skiptoken"])
             start = first_after(rows, last, orders, row_of=itself)
         size, left = self._page_size(call), len(rows) - start
         if "$top" in call.options:
-            if not call.options["$top"].isdigit():
-                raise CrmError(400, "0x80060888", "The value of $top is not a whole number.")
-            size = left = min(left, int(call.options["$top"]), PAGE)
+            size = left = min(left, top_of(call.options), PAGE)
         page = rows[start : start + size]
         body = self._collection(call, entity, total)
         paged = size if "odata.maxpagesize" in call.preferences else None
@@ -555,11 +556,12 @@ class Dataverse:
         attribute_or_none = entity.by_wire_name.get(name)
         if attribute_or_none is None or attribute_or_none.secret:
             raise CrmError(404, "0x80060888", f"Resource not found for the segment '{name}'.")
-        if method in ("PUT", "DELETE"):
+        if method in ("PUT", "DELETE") and len(rest) == 1:
             self._allow(call, entity, "write", row_id)
             value = None if method == "DELETE" else self._body(call, entity).get("value")
             self.records.update(entity, row_id, {name: value}, user=call.user)
             return Reply(204, b"", {"OData-Version": "4.0"})
+        _refuse_all_but_get(method)
         self._allow(call, entity, "read", row_id)
         value = call.reader.shown(entity, row_id, stored)[name]
         if value is None:
@@ -713,6 +715,8 @@ class Dataverse:
         up_to, done, number = self.store.version, 0, 1
         if "$skiptoken" in call.options:
             (done, up_to), number = read_cookie(call.options["$skiptoken"])
+            if type(done) is not int:
+                raise CrmError(400, "0x80060888", "The paging cookie is not valid.")
         changed, gone = self._changed_since(call, entity, since, up_to)
         # A row that changes while its delta is paged leaves the range and is in the next one. Positions count the
         # rows of the range by version, so that leaving does not shift the others: deleted ones stand after them.
@@ -947,6 +951,8 @@ class Dataverse:
                 self.records.remove(entity, str(row_id), user=user)
                 return {"id": row_id}
             values = change.get("values", {})
+            if row_id is not None and not GUID.match(row_id):
+                raise CrmError(400, "0x80060888", f"'{row_id}' is no id.")
             if row_id in rows:
                 stored = self.records.update(entity, str(row_id), values, user=user)
             else:
@@ -995,6 +1001,11 @@ def _wire_names(entity: Entity, columns: tuple[str, ...]) -> list[str]:
 def _check_length(length: int, limit: int) -> None:
     if length > limit:
         raise CrmError(414, "0x80060888", f"The address has {length} characters; here it has up to {limit}.")
+
+
+def _refuse_all_but_get(method: str) -> None:
+    if method != "GET":
+        raise CrmError(405, "0x80060888", f"The HTTP method '{method}' is not allowed here.")
 
 
 def _match(tag: str, stored: Stored) -> None:

@@ -6,7 +6,6 @@ Who may read what is asked of `allow`, which raises where a navigation leads to 
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -32,9 +31,10 @@ from drawbar.sandbox.odata import (
     parse_order,
     sort_rows,
     split_list,
+    whole_number,
 )
 from drawbar.sandbox.store import Stored, Values
-from drawbar.sandbox.wire import to_json
+from drawbar.sandbox.wire import from_json, to_json
 
 _VERSIONS = ("2.0", "2.1")  # of the schema; the standard API runs at the first
 Allow = Callable[[EntitySet], None]
@@ -232,9 +232,10 @@ def values_of(stored: Stored) -> Values:
 
 
 def whole(text: str, name: str) -> int:
-    if not text.isdigit():
+    number = whole_number(text)
+    if number is None:
         raise ErpError(400, "BadRequest", f"The value of '{name}' is not a whole number.")
-    return int(text)
+    return number
 
 
 def write_token(last: list[Any], left: int | None) -> str:
@@ -243,10 +244,12 @@ def write_token(last: list[Any], left: int | None) -> str:
 
 def read_token(token: str) -> tuple[list[Any], int | None]:
     try:
-        last, left = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-    except ValueError as error:
+        last, left = from_json(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
+    except (TypeError, ValueError) as error:
         raise ErpError(400, "BadRequest", "The skip token is not valid.") from error
-    return list(last), left
+    if not isinstance(last, list) or not (left is None or (type(left) is int and left > 0)):
+        raise ErpError(400, "BadRequest", "The skip token is not valid.")
+    return last, left
 
 
 def _refuse_wide_or(node: Node) -> None:

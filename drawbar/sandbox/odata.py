@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import unquote_plus
@@ -59,6 +60,11 @@ def parse_path(path: str) -> list[Segment]:
         segments.append(Segment(match.group(1), match.group(2)))
         position = match.end()
     return segments
+
+
+def whole_number(text: str) -> int | None:
+    """None for what is no Int32 of plain digits: not `-1`, `1e3`, `²`, nor digits without end."""
+    return int(text) if re.fullmatch(r"0*[0-9]{1,10}", text) and int(text.lstrip("0") or "0") < 2**31 else None
 
 
 def parse_options(query: str) -> dict[str, str]:
@@ -148,11 +154,17 @@ _TOKEN = re.compile(
     r")"
 )
 _COMPARE = {"eq", "ne", "gt", "ge", "lt", "le"}
+MAX_DEPTH = 100  # of parentheses, `not` and functions in each other, and of `$expand` in `$expand`
+
+
+def _too_deep() -> QueryError:
+    return QueryError("Recursion depth exceeded allowed limit.")
 
 
 class _Parser:
     def __init__(self, text: str) -> None:
         self.text = text
+        self.depth = 0
         self.tokens: list[tuple[str, str]] = []
         position = 0
         end = len(text.rstrip())
@@ -183,24 +195,33 @@ class _Parser:
         return node
 
     def either(self) -> Node:
-        node = self.both()
+        nodes = [self.both()]
         while self.peek() == ("word", "or"):
             self.take()
-            node = Binary("or", node, self.both())
-        return node
+            nodes.append(self.both())
+        return _chain("or", nodes)
 
     def both(self) -> Node:
-        node = self.unary()
+        nodes = [self.unary()]
         while self.peek() == ("word", "and"):
             self.take()
-            node = Binary("and", node, self.unary())
-        return node
+            nodes.append(self.unary())
+        return _chain("and", nodes)
 
     def unary(self) -> Node:
         if self.peek() == ("word", "not"):
             self.take()
-            return Not(self.unary())
+            with self.deeper():
+                return Not(self.unary())
         return self.comparison()
+
+    @contextmanager
+    def deeper(self) -> Iterator[None]:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise _too_deep()
+        yield
+        self.depth -= 1
 
     def comparison(self) -> Node:
         left = self.operand()
@@ -234,11 +255,12 @@ class _Parser:
             case "time" | "date":
                 return Literal(kind, text)
             case "number":
-                return Literal("number", float(text) if any(mark in text for mark in ".eE") else int(text))
+                return Literal("number", _number(text))
             case "word":
                 return self.word(text)
             case "mark" if text == "(":
-                node = self.either()
+                with self.deeper():
+                    node = self.either()
                 self.expect(")")
                 return node
             case _:
@@ -258,11 +280,12 @@ class _Parser:
         if len(path) > 1 and path[-1] in ("any", "all"):
             return self.lambda_of(path[:-1], every=path[-1] == "all")
         arguments: list[Node] = []
-        if self.peek() != ("mark", ")"):
-            arguments.append(self.either())
-            while self.peek() == ("mark", ","):
-                self.take()
+        with self.deeper():
+            if self.peek() != ("mark", ")"):
                 arguments.append(self.either())
+                while self.peek() == ("mark", ","):
+                    self.take()
+                    arguments.append(self.either())
         self.expect(")")
         return Call(text, tuple(arguments))
 
@@ -308,6 +331,21 @@ class _Parser:
             return json.loads(self.take()[1])
         value = self.operand()
         return value.value if isinstance(value, Literal) else None
+
+
+def _chain(operator: str, nodes: list[Node]) -> Node:
+    """`a or b or c …` as a tree whose depth is the logarithm of their number: a filter of many ids is a long one."""
+    if len(nodes) == 1:
+        return nodes[0]
+    half = len(nodes) // 2
+    return Binary(operator, _chain(operator, nodes[:half]), _chain(operator, nodes[half:]))
+
+
+def _number(text: str) -> int | float:
+    try:
+        return float(text) if any(mark in text for mark in ".eE") else int(text)
+    except ValueError as error:  # Python reads no whole number of more than 4,300 digits
+        raise QueryError(f"The number '{text[:20]}…' is too long.") from error
 
 
 def parse_filter(text: str) -> Node:
@@ -361,7 +399,7 @@ class Schema(Protocol):
     """What a service knows of one table's properties."""
 
     def property(self, path: tuple[str, ...]) -> tuple[Getter, str]:
-        """How to read it from a row, and its kind: string, number, guid, time, date, bool, enum."""
+        """How to read it from a row, and its kind: string, number, guid, time, date, bool, enum, any."""
 
     def literal(self, kind: str, literal: Literal) -> Any:
         """The literal as a value of that kind is compared; raises QueryError when it cannot be one."""
@@ -480,21 +518,35 @@ def _value(node: Node, schema: Schema) -> tuple[Getter, str]:
         case Call("tolower" | "toupper", (inner,)):
             return _value(inner, schema)  # text is compared without regard to case anyway
         case Call("trim", (inner,)):
-            getter, kind = _value(inner, schema)
-            return lambda row: (getter(row) or "").strip(), kind
+            getter = _text(inner, schema, "trim")
+            return lambda row: (getter(row) or "").strip(), "string"
         case Call("length", (inner,)):
-            getter, _ = _value(inner, schema)
+            getter = _text(inner, schema, "length")
             return lambda row: len(getter(row) or ""), "number"
         case Call("substring", (inner, Literal("number", start), *rest)):
-            getter, kind = _value(inner, schema)
+            getter = _text(inner, schema, "substring")
             end = None
-            if rest and isinstance(rest[0], Literal):
-                end = int(start) + int(rest[0].value)
-            return lambda row: (getter(row) or "")[int(start) : end], kind
+            if rest:
+                length = rest[0].value if isinstance(rest[0], Literal) else None
+                end = start + length if _is_place(start) and _is_place(length) else -1
+            if not _is_place(start) or end == -1 or len(rest) > 1:
+                raise QueryError("The arguments of the function 'substring' are a text, where it begins, and how many.")
+            return lambda row: (getter(row) or "")[start:end], "string"
         case Call(name, _):
             raise QueryError(f"An unknown function with name '{name}' was found.")
         case _:
             raise QueryError("A property was expected in the filter expression.")
+
+
+def _text(node: Node, schema: Schema, function: str) -> Getter:
+    getter, kind = _value(node, schema)
+    if kind != "string":
+        raise QueryError(f"The arguments of the function '{function}' are not text.")
+    return getter
+
+
+def _is_place(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
 
 
 def _comparison(operator: str, left: Node, right: Node, schema: Schema) -> Predicate:
@@ -502,6 +554,8 @@ def _comparison(operator: str, left: Node, right: Node, schema: Schema) -> Predi
         turned = {"gt": "lt", "lt": "gt", "ge": "le", "le": "ge"}.get(operator, operator)
         return _comparison(turned, right, left, schema)
     getter, kind = _value(left, schema)
+    if kind == "any" and operator not in ("eq", "ne"):
+        raise QueryError(f"The operator '{operator}' is not supported here.")
     if isinstance(right, Literal):
         wanted = None if right.kind == "null" else schema.literal(kind, right)
         if kind in ("string", "enum") and wanted is not None:
@@ -592,8 +646,14 @@ def comes_after(values: Sequence[Any], last: Sequence[Any], orders: Sequence[Ord
 def first_after(
     rows: Sequence[Any], last: Sequence[Any], orders: Sequence[Order], *, row_of: Callable[[Any], Row]
 ) -> int:
-    """Where in sorted rows the page begins that follows the row with the sort values `last`."""
-    return bisect_left(rows, True, key=lambda entry: comes_after(sort_values(row_of(entry), orders), last, orders))
+    """Where in sorted rows the page begins that follows the row with the sort values `last`.
+
+    Raises QueryError where these are not values of that order: they come from a token, which a client may change.
+    """
+    try:
+        return bisect_left(rows, True, key=lambda entry: comes_after(sort_values(row_of(entry), orders), last, orders))
+    except (TypeError, ValueError) as error:
+        raise QueryError("The skip token is not valid.") from error
 
 
 def split_list(text: str, separator: str = ",") -> list[str]:
@@ -606,6 +666,8 @@ def split_list(text: str, separator: str = ",") -> list[str]:
             continue
         elif mark in "([":
             depth += 1
+            if depth > MAX_DEPTH:
+                raise _too_deep()
         elif mark in ")]":
             depth -= 1
         elif mark == separator and depth == 0:

@@ -73,11 +73,25 @@ def to_json(value: Any) -> bytes:
     return orjson.dumps(value)
 
 
+MAX_NESTING = 100  # as OData's readers take it (ODataMessageQuotas.MaxNestingDepth)
+
+
 def from_json(body: bytes) -> Any:
     """Raises ValueError for what is no JSON; so are `NaN`, `Infinity` and half a surrogate pair, which Python's own
-    reader takes.
+    reader takes. So does what is nested too deep to be worked on.
     """
-    return orjson.loads(body)
+    value = orjson.loads(body)
+    if body.count(b"{") + body.count(b"[") > MAX_NESTING and _is_deeper(value, MAX_NESTING):
+        raise ValueError(f"nested deeper than {MAX_NESTING}")
+    return value
+
+
+def _is_deeper(value: Any, depth: int) -> bool:
+    level = [value]
+    for _ in range(depth):
+        inner = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, (dict, list)))
+        level = [child for each in inner for child in each]
+    return any(isinstance(each, (dict, list)) for each in level)
 
 
 class Service(Protocol):

@@ -23,6 +23,10 @@ def address(row) -> str:
 
 
 class TestCompanies:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_company
+    https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/endpoints-apis-for-dynamics
+    """
+
     def test_are_listed_and_read_only(self, info: Info, erp: Client):
         companies = erp.get(f"{erp.root}/companies").json()["value"]
 
@@ -49,6 +53,8 @@ class TestCompanies:
 
 
 class TestValues:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_customer"""
+
     def test_nothing_is_null(self, customer):
         """Every property of the page is there, empty ones in the manner of their type."""
         assert 28 == len([name for name in customer if name != "@odata.context"])
@@ -118,6 +124,10 @@ class TestValues:
 
 
 class TestCreate:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_customer
+    https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/dynamics-error-codes
+    """
+
     def test_keeps_the_id_it_is_given(self, erp: Client):
         wanted = str(uuid.uuid4())
 
@@ -149,6 +159,7 @@ class TestCreate:
         assert (204, b"") == (reply.status_code, reply.content)
 
     def test_a_template_fills_what_was_not_sent(self, erp: Client, control: Control):
+        """Source: the sandbox itself."""
         control("POST", "switches", {"customer_template": {"taxLiable": True, "creditLimit": 100}})
         made = erp.post("customers", {"displayName": "Templated", "creditLimit": 5}).json()
         control("POST", "switches", {"customer_template": {}})
@@ -157,6 +168,8 @@ class TestCreate:
 
 
 class TestConditionalWrites:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/api/dynamics_customer_update"""
+
     def test_a_tag_is_opaque_base64_that_moves_with_each_write(self, erp: Client, customer):
         inner = base64.b64decode(customer["@odata.etag"][3:-1]).decode()
 
@@ -204,6 +217,8 @@ class TestConditionalWrites:
 
 
 class TestSideEffects:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_customer"""
+
     def test_a_post_code_with_one_match_fills_the_address(self, erp: Client, customer):
         changed = erp.patch(address(customer), {"postalCode": "29221"}, tag=customer["@odata.etag"]).json()
 
@@ -215,6 +230,7 @@ class TestSideEffects:
         assert ("Berlin", "", "") == (changed["city"], changed["postalCode"], changed["country"])
 
     def test_can_be_switched_off(self, erp: Client, control: Control, customer):
+        """Source: the sandbox itself."""
         control("POST", "switches", {"post_codes": False})
         changed = erp.patch(address(customer), {"postalCode": "29221"}, tag="*").json()
         control("POST", "switches", {"post_codes": True})
@@ -223,6 +239,10 @@ class TestSideEffects:
 
 
 class TestQueries:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/developer/devenv-connect-apps-filtering
+    https://learn.microsoft.com/dynamics365/business-central/dev-itpro/webservices/use-filter-expressions-in-odata-uris
+    """
+
     @pytest.mark.parametrize(
         ("filter_", "numbers"),
         [
@@ -277,6 +297,10 @@ class TestQueries:
 
 
 class TestPages:
+    """Source: https://docs.oasis-open.org/odata/odata/v4.0/os/part1-protocol/odata-v4.0-os-part1-protocol.html
+    https://learn.microsoft.com/training/modules/work-with-api/4-limits
+    """
+
     def test_are_followed_to_the_end_each_row_once(self, erp: Client):
         rows = erp.rows("customers?$filter=number le 'C02000'&$select=number", prefer="odata.maxpagesize=70")
 
@@ -299,6 +323,8 @@ class TestPages:
 
 
 class TestBatch:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/webservices/use-odata-batch"""
+
     def test_answers_each_part_and_stops_at_the_first_failure(self, erp: Client, customer):
         part = {"method": "GET", "url": f"{erp.base.removeprefix(erp.root)[1:]}/{address(customer)}"}
         bad = {**part, "url": part["url"] + "/nothing"}
@@ -327,6 +353,8 @@ class TestBatch:
 
 
 class TestMetadata:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/developer/devenv-connect-apps-tips"""
+
     def test_names_every_set(self, erp: Client):
         text = erp.get(f"{erp.root}/$metadata").text
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +23,7 @@ from pybusinesscentral.model.post_customer_request import PostCustomerRequest
 
 from drawbar.bus.jars import default_cache
 from tests.sandbox.client import Client, Info, sign_in
+from tests.sandbox.real_address import BUSINESS_CENTRAL, proxy
 
 NODE_CLIENT = "dynamics-web-api@2.5.0"
 
@@ -167,3 +170,106 @@ class TestPyBusinessCentral:
         assert ("From OpenAPI", "+1 555") == (found.display_name, found.phone_number)
         with pytest.raises(NotFoundException):
             customers.get_customer(company, made.id)
+
+
+class TestBcCli:
+    """`bc-cli`, a client for Business Central that knows its real address only: https://github.com/igor-ctrl/bcli."""
+
+    @pytest.fixture
+    def run(
+        self, info: Info, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[tuple[Info, Callable[[Callable[[Any], Awaitable[Any]]], Any]]]:
+        """What it reaches, and what runs a session of it."""
+        bcli = pytest.importorskip("bcli", reason="needs Python 3.11")
+        token = sign_in(info, "erp")["access_token"]
+        with proxy(tmp_path, BUSINESS_CENTRAL, info["erp"]["base_url"], info["ca_file"]) as (address, certificate):
+            monkeypatch.setenv("HTTPS_PROXY", address)
+            monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+            for name in ("NO_PROXY", "no_proxy", "https_proxy", "ALL_PROXY", "all_proxy"):
+                monkeypatch.delenv(name, raising=False)
+
+            async def session(steps: Callable[[Any], Awaitable[Any]]) -> Any:
+                async with bcli.AsyncBCClient(
+                    tenant_id=info["sign_in"]["tenant_id"],
+                    client_id=info["erp"]["client_id"],
+                    environment="sandbox",
+                    company_id=info["erp"]["company_id"],
+                    auth=bcli.StaticTokenAuth(token),
+                ) as client:
+                    return await steps(client)
+
+            yield info, lambda steps: asyncio.run(session(steps))
+
+    def test_finds_the_companies(self, run: Any):
+        info, session = run
+
+        assert [info["erp"]["company_id"]] == [row["id"] for row in session(lambda client: client.list_companies())]
+
+    def test_filters_orders_counts_and_cuts(self, run: Any):
+        _, session = run
+
+        async def steps(client: Any) -> Any:
+            some = client.query("customers").filter("startswith(displayName,'A')").select("id", "displayName")
+            first = await some.orderby("displayName desc").top(2).count().execute()
+            rest = await client.query("customers").orderby("number").skip(198).get()
+            return first, rest
+
+        first, rest = session(steps)
+        names = [row["displayName"] for row in first.value]
+        assert 2 == len(names) < first.count
+        assert sorted(names, reverse=True) == names
+        assert 2 == len(rest)
+
+    def test_writes_and_asks_what_has_changed_since(self, run: Any):
+        _, session = run
+
+        async def steps(client: Any) -> Any:
+            (last,) = await client.query("customers").orderby("lastModifiedDateTime desc").top(1).get()
+            made = await client.post("customers", {"displayName": "From bc-cli"})
+            await client.patch("customers", made["id"], {"phoneNumber": "+1 555"})
+            changed = (
+                await client.query("customers").filter(f"lastModifiedDateTime gt {last['lastModifiedDateTime']}").get()
+            )
+            await client.delete("customers", made["id"])
+            left = await client.query("customers").filter(f"id eq {made['id']}").get()
+            return made["id"], changed, left
+
+        made, changed, left = session(steps)
+        assert [(made, "+1 555")] == [(row["id"], row["phoneNumber"]) for row in changed]
+        assert [] == left
+
+    def test_expands_and_reads_pages_of_a_partner(self, run: Any):
+        _, session = run
+
+        async def steps(client: Any) -> Any:
+            (customer,) = await client.query("customers").expand("currency", "paymentTerm").top(1).get()
+            units = client.query("unitGroups").route("drawbar", "integration", "v1.0")
+            return customer, await units.get()
+
+        customer, units = session(steps)
+        assert customer["paymentTermsId"] == customer["paymentTerm"]["id"]
+        assert units
+
+    def test_carries_out_a_bound_action(self, run: Any):
+        _, session = run
+
+        async def steps(client: Any) -> Any:
+            (customer,) = await client.query("customers").filter("blocked eq '_x0020_'").top(1).get()
+            body = {"customerId": customer["id"], "externalDocumentNumber": "FROM-BC-CLI"}
+            quote = await client.post("salesQuotes", body)
+            await client.post("salesQuoteLines", {"documentId": quote["id"], "description": "A line"})
+            await client.post(f"salesQuotes({quote['id']})/Microsoft.NAV.makeOrder", {})
+            made = client.query("salesOrders").filter("externalDocumentNumber eq 'FROM-BC-CLI'")
+            return quote, await made.get()
+
+        quote, orders = session(steps)
+        assert [quote["customerId"]] == [order["customerId"] for order in orders]
+
+    def test_understands_why_it_was_refused(self, run: Any):
+        _, session = run
+        bcli = importlib.import_module("bcli")
+
+        with pytest.raises(bcli.ValidationError, match="Could not find a property named 'nope'"):
+            session(lambda client: client.query("customers").filter("nope eq 1").get())
+        with pytest.raises(bcli.NotFoundError):
+            session(lambda client: client.get("customers", "12345678-1234-1234-1234-123456789abc"))

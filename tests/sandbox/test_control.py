@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import requests
@@ -100,6 +101,60 @@ class TestFaults:
 
         assert 400 == reply.status_code
         assert [] == control("GET", "faults")
+
+    @pytest.mark.parametrize(
+        ("path", "body"),
+        [
+            ("faults", {"action": "status", "status": "500"}),
+            ("faults", {"action": "status", "status": 99}),
+            ("faults", {"action": "status", "headers": {"A b": "c"}}),
+            ("faults", {"action": "delay", "seconds": -1}),
+            ("faults", [{"action": "cut"}, {"action": "cut", "times": "x"}]),
+            ("latency", {"ms": "soon"}),
+            ("limits", {"on": False, "scale": 0}),
+            ("limits", {"on": "no"}),
+            ("webhooks", {"drop": True, "delay_s": "x"}),
+            ("webhooks", {"handshake": "PUT"}),
+            ("grants", {"app": "a", "operation": "admire", "allowed": False}),
+            ("grants", {"app": 5, "allowed": False}),
+            ("switches", {"post_codes": False, "tax_rates": []}),
+            ("switches", {"tax_rates": {"TAXABLE": -1}}),
+            (
+                "automations",
+                {"system": "erp", "set": "nope", "field": "a", "after_app": "a", "by_app": "b", "values": {}},
+            ),
+            (
+                "automations",
+                {"system": "erp", "set": "customers", "field": "a", "after_app": "a", "by_app": "b", "values": 5},
+            ),
+            ("edit", {"system": "crm", "app": "a", "set": "accounts", "values": []}),
+            ("edit", 5),
+            ("companies", {"name": ["x"]}),
+            ("expire", {"what": ["tokens", "youth"]}),
+        ],
+    )
+    def test_a_call_that_cannot_be_followed_changes_nothing(
+        self, info: Info, control: Control, erp: Client, path: str, body: Any
+    ):
+        shown = [(call, control("GET", call)) for call in ("faults", "grants", "automations")]
+        settings = [control("POST", call, {}) for call in ("switches", "webhooks", "limits")]
+
+        reply = control.http.post(f"{info['control_url']}/{path}", json=body, timeout=10)
+
+        assert 400 == reply.status_code
+        assert reply.json()["error"]
+        assert shown == [(call, control("GET", call)) for call in ("faults", "grants", "automations")]
+        assert settings == [control("POST", call, {}) for call in ("switches", "webhooks", "limits")]
+        assert 200 == erp.get("customers?$top=1").status_code
+
+    def test_edits_of_one_call_are_made_together_or_not_at_all(self, info: Info, control: Control):
+        app = info["crm"]["client_id"]
+        edit = {"system": "crm", "app": app, "set": "accounts", "values": {"name": "Half of it"}}
+        wrong = {**edit, "values": {"nope": 1}}
+        reply = control.http.post(f"{info['control_url']}/edit", json=[edit, wrong], timeout=10)
+
+        assert 400 == reply.status_code
+        assert "Half of it" not in [row["name"] for row in control("GET", "truth/crm/accounts")]
 
     def test_control_needs_its_token(self, info: Info):
         with session(info) as http:

@@ -64,6 +64,8 @@ def named(crm: Client, name: str) -> list[dict]:
 
 
 class TestOperations:
+    """Source: https://learn.microsoft.com/power-apps/developer/data-platform/webapi/execute-batch-operations-using-web-api"""
+
     def test_are_answered_one_by_one_in_order(self, crm: Client, name):
         reply = send(
             crm,
@@ -110,6 +112,8 @@ class TestOperations:
 
 
 class TestChangeSet:
+    """Source: https://learn.microsoft.com/power-apps/developer/data-platform/webapi/execute-batch-operations-using-web-api"""
+
     def test_may_refer_to_what_it_made(self, crm: Client, name):
         reply = send(
             crm,
@@ -190,6 +194,8 @@ class TestChangeSet:
 
 
 class TestRefusedAsAWhole:
+    """Source: https://learn.microsoft.com/power-apps/developer/data-platform/webapi/execute-batch-operations-using-web-api"""
+
     @pytest.mark.parametrize(
         ("content_type", "body"),
         [

@@ -39,6 +39,8 @@ def named(crm: Client, name: str) -> list[dict]:
 
 
 class TestCreateMultiple:
+    """Source: https://learn.microsoft.com/power-apps/developer/data-platform/bulk-operations"""
+
     def test_answers_with_ids_in_order(self, crm: Client, name):
         wanted = [str(uuid.uuid4()) for _ in range(3)]
         reply = bulk(crm, "CreateMultiple", [{**KIND, "accountid": key, "name": name} for key in wanted])
@@ -55,6 +57,8 @@ class TestCreateMultiple:
 
 
 class TestUpdateMultiple:
+    """Source: https://learn.microsoft.com/power-apps/developer/data-platform/bulk-operations"""
+
     def test_writes_each_by_its_id(self, crm: Client, ids):
         reply = bulk(crm, "UpdateMultiple", [{**KIND, "accountid": key, "telephone1": key[:4]} for key in ids])
 
@@ -76,6 +80,8 @@ class TestUpdateMultiple:
 
 
 class TestUpsertMultiple:
+    """Source: https://learn.microsoft.com/power-apps/developer/data-platform/bulk-operations"""
+
     def test_makes_what_is_missing_and_does_not_say_so(self, crm: Client, ids, name):
         new = str(uuid.uuid4())
         reply = bulk(
@@ -110,6 +116,8 @@ class TestUpsertMultiple:
 
 
 class TestTargets:
+    """Source: https://learn.microsoft.com/power-apps/developer/data-platform/bulk-operations"""
+
     @pytest.mark.parametrize(
         "targets",
         [[], None, [{"name": "N"}], [{"@odata.type": "Microsoft.Dynamics.CRM.contact", "name": "N"}], ["N"]],
@@ -139,6 +147,8 @@ class TestTargets:
 
 
 class TestVersions:
+    """Source: https://learn.microsoft.com/power-apps/developer/data-platform/bulk-operations"""
+
     def test_give_each_row_a_version_of_its_own(self, crm: Client, name):
         before = max(row["versionnumber"] for row in crm.rows("accounts"))
         ids = bulk(crm, "CreateMultiple", [{**KIND, "name": name} for _ in range(3)]).json()["Ids"]

@@ -38,7 +38,7 @@ class TestUnits:
         )
 
     def test_a_group_names_its_primary_unit(self, crm: Client):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: BaseUomNameNotSpecified"""
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes: BaseUomNameNotSpecified"""
         assert (400, "0x80043810") == error_code(crm.post("uomschedules", {"name": a_name("Group")}))
 
     def test_a_unit_is_so_many_of_another(self, crm: Client, units):
@@ -49,18 +49,18 @@ class TestUnits:
         assert (12, False, key(units[1])) == (box["quantity"], box["isschedulebaseuom"], box["_baseuom_value"])
 
     def test_a_unit_belongs_to_a_group(self, crm: Client):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: MissingUomScheduleId"""
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes: MissingUomScheduleId"""
         assert (400, "0x80043b0a") == error_code(crm.post("uoms", {"name": "Box", "quantity": 12}))
 
     def test_a_unit_is_made_of_units_of_its_group(self, crm: Client, units):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: InvalidBaseUnit"""
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes: InvalidBaseUnit"""
         foreign = a_unit_group(crm)[1]
         body = {"name": "Box", "quantity": 12, "uomscheduleid@odata.bind": f"/{units[0]}"}
 
         assert (400, "0x80043b0b") == error_code(crm.post("uoms", {**body, "baseuom@odata.bind": f"/{foreign}"}))
 
     def test_units_make_no_loop(self, crm: Client, units):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: UnitLoopBeingCreated"""
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes: UnitLoopBeingCreated"""
         body = {"quantity": 12, "uomscheduleid@odata.bind": f"/{units[0]}"}
         box = made(crm, "uoms", {"name": "Box", **body})
         pallet = made(crm, "uoms", {"name": "Pallet", **body, "baseuom@odata.bind": f"/{box}"})
@@ -71,13 +71,13 @@ class TestUnits:
         ("body", "code"), [({"quantity": 2}, "0x80043b18"), ({"baseuom@odata.bind": "itself"}, "0x80043b17")]
     )
     def test_a_primary_unit_is_one_of_itself(self, crm: Client, units, body, code):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: QuantityReadonly, BaseUnitNotNull"""
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes: QuantityReadonly, BaseUnitNotNull"""
         bound = {name: f"/{units[1]}" if value == "itself" else value for name, value in body.items()}
 
         assert (400, code) == error_code(crm.patch(units[1], bound))
 
     def test_a_primary_unit_goes_with_its_group_only(self, crm: Client, units):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: BaseUnitNotDeletable"""
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes: BaseUnitNotDeletable"""
         assert (400, "0x80043b03") == error_code(crm.delete(units[1]))
         assert 204 == crm.delete(units[0]).status_code
         assert 404 == crm.get(units[1]).status_code
@@ -96,7 +96,7 @@ class TestProduct:
 
     @pytest.mark.parametrize("status", [1, 2, 3])
     def test_is_not_made_in_another_state(self, crm: Client, units, status):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: InvalidStateCodeStatusCode"""
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes: InvalidStateCodeStatusCode"""
         body = {
             "name": "N",
             "productnumber": uuid.uuid4().hex,
@@ -118,7 +118,7 @@ class TestProduct:
         assert (400, "0x80040200") == error_code(crm.post("products", body))
 
     def test_its_number_is_unique(self, crm: Client, units, product):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: ProductProductNumberExists"""
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes: ProductProductNumberExists"""
         other = a_product(crm, units, active=False)
         number = crm.get(product).json()["productnumber"]
 
@@ -128,7 +128,7 @@ class TestProduct:
         ("missing", "code"), [("defaultuomscheduleid", "0x80043b0a"), ("defaultuomid", "0x80043b0d")]
     )
     def test_is_counted_in_a_unit_of_a_group(self, crm: Client, units, missing, code):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: MissingUomScheduleId, MissingUomId"""
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes: MissingUomScheduleId, MissingUomId"""
         binds = {"defaultuomscheduleid": units[0], "defaultuomid": units[1]}
         body = {"name": "N", "productnumber": uuid.uuid4().hex}
         body |= {f"{name}@odata.bind": f"/{path}" for name, path in binds.items() if name != missing}
@@ -136,7 +136,7 @@ class TestProduct:
         assert (400, code) == error_code(crm.post("products", body))
 
     def test_its_unit_is_of_its_group(self, crm: Client, units):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: ProductInvalidUnit"""
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes: ProductInvalidUnit"""
         draft = a_product(crm, units, active=False)
         foreign = a_unit_group(crm)[1]
 
@@ -155,7 +155,7 @@ class TestProduct:
         assert 204 == crm.patch(draft, {"statecode": 0, "statuscode": 1}).status_code
 
     def test_is_published_once(self, crm: Client, product):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: ProductFromActiveToActiveState"""
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes: ProductFromActiveToActiveState"""
         reply = crm.post(f"{product}/Microsoft.Dynamics.CRM.PublishProductHierarchy", {})
 
         assert (400, "0x8004f982") == error_code(reply)
@@ -172,7 +172,7 @@ class TestProduct:
         assert [0, 0] == [crm.get(path).json()["statecode"] for path in (family, child)]
 
     def test_has_a_family_as_parent_or_none(self, crm: Client, units, product):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: ProductOrBundleCannotBeAsParent"""
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes: ProductOrBundleCannotBeAsParent"""
         body = {
             "name": "N",
             "productnumber": uuid.uuid4().hex,
@@ -184,7 +184,7 @@ class TestProduct:
         assert (400, "0x8004f973") == error_code(crm.post("products", body))
 
     def test_once_active_it_is_not_written(self, crm: Client, product):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: ProductCanOnlyBeUpdatedInDraft"""
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes: ProductCanOnlyBeUpdatedInDraft"""
         assert (400, "0x8004f995") == error_code(crm.patch(product, {"name": "Other"}))
 
     def test_under_revision_it_is_written_and_published_again(self, crm: Client, product):
@@ -211,7 +211,7 @@ class TestProduct:
         ],
     )
     def test_goes_no_other_way(self, crm: Client, units, path, to, code):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: ProductFrom…To…State"""
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes: ProductFrom…To…State"""
         draft = a_product(crm, units, active=False)
         for state in path:
             assert 204 == crm.patch(draft, {"statecode": state}).status_code
@@ -229,7 +229,7 @@ class TestPriceList:
         assert before == crm.get(price_list).json()["_transactioncurrencyid_value"] != euro
 
     def test_its_name_is_unique(self, crm: Client, price_list):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: PriceLevelNameExists"""
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes: PriceLevelNameExists"""
         name = crm.get(price_list).json()["name"]
 
         assert (400, "0x80043b0f") == error_code(crm.post("pricelevels", {"name": name}))
@@ -277,7 +277,7 @@ class TestPrice:
         assert number == crm.get(item).json()["productnumber"]
 
     def test_there_is_one_for_product_and_unit(self, crm: Client, price_list, product, units):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: DuplicateProductPriceLevel"""
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes: DuplicateProductPriceLevel"""
         a_price(crm, price_list, product, units[1])
         body = {
             "pricelevelid@odata.bind": f"/{price_list}",
@@ -292,14 +292,14 @@ class TestPrice:
         [("pricelevelid", "0x80043b12"), ("uomid", "0x80043b0d"), ("productid", "0x80040200")],
     )
     def test_names_list_product_and_unit(self, crm: Client, price_list, product, units, missing, code):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: MissingPriceLevelId, MissingUomId"""
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes: MissingPriceLevelId, MissingUomId"""
         binds = {"pricelevelid": price_list, "productid": product, "uomid": units[1]}
         body = {f"{name}@odata.bind": f"/{path}" for name, path in binds.items() if name != missing}
 
         assert (400, code) == error_code(crm.post("productpricelevels", body))
 
     def test_is_for_a_unit_of_the_product(self, crm: Client, price_list, product):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: ProductInvalidUnit"""
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes: ProductInvalidUnit"""
         body = {
             "pricelevelid@odata.bind": f"/{price_list}",
             "productid@odata.bind": f"/{product}",
@@ -315,7 +315,7 @@ class TestPrice:
         assert 200 == crm.get(item).status_code
 
     def test_is_not_for_a_retired_product(self, crm: Client, price_list, product, units):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: CannotAddRetiredProductToPricelist"""
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes: CannotAddRetiredProductToPricelist"""
         crm.patch(product, {"statecode": 1})
         body = {
             "pricelevelid@odata.bind": f"/{price_list}",
@@ -326,7 +326,7 @@ class TestPrice:
         assert (400, "0x80061009") == error_code(crm.post("productpricelevels", body))
 
     def test_is_not_for_a_family(self, crm: Client, price_list, units):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: CannotAddPricelistToProductFamily"""
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes: CannotAddPricelistToProductFamily"""
         body = {"name": a_name("Family"), "productnumber": uuid.uuid4().hex, "productstructure": 2}
         family = made(crm, "products", body)
         reply = crm.post(
@@ -341,13 +341,13 @@ class TestPrice:
         assert (400, "0x8004f902") == error_code(reply)
 
     def test_its_percentage_has_an_end(self, crm: Client, price_list, product, units):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: ProductInvalidPriceLevelPercentage"""
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes: ProductInvalidPriceLevelPercentage"""
         item = a_price(crm, price_list, product, units[1])
 
         assert (400, "0x80043b0c") == error_code(crm.patch(item, {"pricingmethodcode": 2, "percentage": 100_000}))
 
     def test_a_percentage_is_of_prices_in_its_currency(self, crm: Client, product, units):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: InvalidPriceLevelCurrencyForPricingMethod"""
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes: InvalidPriceLevelCurrencyForPricingMethod"""
         euro = crm.rows("transactioncurrencies?$filter=isocurrencycode eq 'EUR'")[0]["transactioncurrencyid"]
         price_list = a_price_list(crm, **{"transactioncurrencyid@odata.bind": f"/transactioncurrencies({euro})"})
         item = a_price(crm, price_list, product, units[1])

@@ -25,6 +25,8 @@ def key(address: str) -> str:
 
 
 class TestFullName:
+    """Source: https://learn.microsoft.com/power-apps/developer/data-platform/reference/entities/contact"""
+
     @pytest.fixture
     def switched(self, control: Control) -> Iterator[Callable[[str], None]]:
         yield lambda order: control("POST", "switches", {"full_name": order})
@@ -52,6 +54,8 @@ class TestFullName:
 
 
 class TestParent:
+    """Source: https://learn.microsoft.com/power-apps/developer/data-platform/reference/entities/contact"""
+
     def test_is_an_account_or_a_contact_never_both(self, crm: Client, account, contact):
         other = crm.post("contacts", {"lastname": "Lee"}).headers["OData-EntityId"]
         first = crm.get(contact).json()
@@ -78,6 +82,8 @@ class TestParent:
 
 
 class TestPrimaryContact:
+    """Source: https://learn.microsoft.com/power-apps/developer/data-platform/webapi/associate-disassociate-entities-using-web-api"""
+
     def test_of_an_account_is_bound_expanded_and_emptied_when_it_goes(self, crm: Client, account, contact):
         crm.patch(account, {"primarycontactid@odata.bind": contact})
         expanded = crm.get(f"{account}?$select=name&$expand=primarycontactid($select=fullname)").json()
@@ -88,7 +94,10 @@ class TestPrimaryContact:
 
 
 class TestCollection:
-    """`contact_customer_accounts`: an account's contacts."""
+    """`contact_customer_accounts`: an account's contacts.
+
+    Source: https://learn.microsoft.com/power-apps/developer/data-platform/webapi/associate-disassociate-entities-using-web-api
+    """
 
     @pytest.fixture
     def path(self, account) -> str:
@@ -130,6 +139,8 @@ class TestCollection:
 
 
 class TestDescription:
+    """Source: https://learn.microsoft.com/power-apps/developer/data-platform/webapi/query-metadata-web-api"""
+
     def test_names_types_lengths_and_targets(self, crm: Client):
         base = "EntityDefinitions(LogicalName='contact')"
         strings = crm.get(

@@ -25,6 +25,8 @@ def base(crm: Client) -> str:
 
 
 class TestCurrency:
+    """Source: https://learn.microsoft.com/power-apps/developer/data-platform/transaction-currency-currency-entity"""
+
     def test_is_made_with_a_rate(self, crm: Client):
         made = crm.post("transactioncurrencies", a_currency("NZD"), prefer="return=representation").json()
 
@@ -82,6 +84,8 @@ class TestCurrency:
 
 
 class TestBaseCurrency:
+    """Source: https://learn.microsoft.com/power-apps/developer/data-platform/transaction-currency-currency-entity"""
+
     def test_stays_at_one(self, crm: Client, base):
         assert 1.0 == crm.get(base).json()["exchangerate"]
         assert (400, "0x80048cf5") == error_code(crm.patch(base, {"exchangerate": 1.1}))

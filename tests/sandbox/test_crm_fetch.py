@@ -53,6 +53,8 @@ def where(condition: str) -> str:
 
 
 class TestColumns:
+    """Source: https://learn.microsoft.com/power-apps/developer/data-platform/fetchxml/reference/attribute"""
+
     def test_are_those_that_are_asked_for(self, crm: Client, accounts):
         """The id comes along."""
         row = fetched(crm, f'<attribute name="name"/>{where("")}').json()["value"][0]
@@ -78,6 +80,8 @@ class TestColumns:
 
 
 class TestConditions:
+    """Source: https://learn.microsoft.com/power-apps/developer/data-platform/fetchxml/filter-rows"""
+
     @pytest.mark.parametrize(
         ("condition", "found"),
         [
@@ -139,6 +143,8 @@ class TestConditions:
 
 
 class TestLinks:
+    """Source: https://learn.microsoft.com/power-apps/developer/data-platform/fetchxml/join-tables"""
+
     LINK = '<link-entity name="contact" from="parentcustomerid" to="accountid" alias="person" link-type="{kind}">{inner}</link-entity>'
 
     def test_join_only_what_has_a_counterpart(self, crm: Client, accounts):
@@ -175,6 +181,8 @@ class TestLinks:
 
 
 class TestPages:
+    """Source: https://learn.microsoft.com/power-apps/developer/data-platform/fetchxml/page-results"""
+
     def test_go_on_with_the_number_of_the_page(self, crm: Client, accounts):
         """`morerecords` and the cookie come as annotations."""
         inner = f'<attribute name="name"/><order attribute="name"/>{where("")}'
@@ -205,6 +213,8 @@ class TestPages:
 
 
 class TestOrders:
+    """Source: https://learn.microsoft.com/power-apps/developer/data-platform/fetchxml/order-rows"""
+
     def test_are_followed_in_turn(self, crm: Client, accounts):
         inner = '<attribute name="name"/><order attribute="telephone1"/><order attribute="name" descending="true"/>'
         rows = fetched(crm, inner + where("")).json()["value"]
@@ -213,6 +223,8 @@ class TestOrders:
 
 
 class TestAggregates:
+    """Source: https://learn.microsoft.com/power-apps/developer/data-platform/fetchxml/aggregate-data"""
+
     def test_count_and_sum(self, crm: Client, accounts):
         inner = (
             '<attribute name="accountid" alias="number" aggregate="count"/>'
@@ -243,6 +255,8 @@ class TestAggregates:
 
 
 class TestFetch:
+    """Source: https://learn.microsoft.com/power-apps/developer/data-platform/fetchxml/reference/fetch"""
+
     @pytest.mark.parametrize(
         "xml",
         [

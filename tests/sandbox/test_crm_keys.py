@@ -34,6 +34,8 @@ def address(number: str) -> str:
 
 
 class TestDefinition:
+    """Source: https://learn.microsoft.com/power-apps/developer/data-platform/define-alternate-keys-entity"""
+
     def test_is_listed_with_its_columns_and_the_state_of_its_index(self, crm: Client, key):
         query = f"{KEYS}?$select=SchemaName,KeyAttributes,EntityKeyIndexStatus"
         rows = [row for row in crm.rows(query) if row["SchemaName"] == "test_Number"]
@@ -67,6 +69,8 @@ class TestDefinition:
 
 
 class TestAddress:
+    """Source: https://learn.microsoft.com/power-apps/developer/data-platform/use-alternate-key-reference-record"""
+
     def test_reads_writes_and_deletes(self, crm: Client, key, number):
         crm.post("accounts", {"name": "N", "accountnumber": number})
 
@@ -107,6 +111,8 @@ class TestAddress:
 
 
 class TestUniqueness:
+    """Source: https://learn.microsoft.com/power-apps/developer/data-platform/define-alternate-keys-entity"""
+
     def test_is_kept_on_create_and_update(self, crm: Client, key, number):
         crm.post("accounts", {"name": "N", "accountnumber": number})
         other = crm.post("accounts", {"name": "M"}).headers["OData-EntityId"]
@@ -129,6 +135,8 @@ class TestUniqueness:
 
 
 class TestUpsert:
+    """Source: https://learn.microsoft.com/power-apps/developer/data-platform/webapi/update-delete-entities-using-web-api"""
+
     def test_creates_with_the_key_then_updates(self, crm: Client, key, number):
         first = crm.patch(address(number), {"name": "N"}, prefer="return=representation")
         second = crm.patch(address(number), {"name": "M"}, prefer="return=representation")

@@ -26,6 +26,8 @@ COSTS = {"list_price": Decimal(200), "current_cost": Decimal(80), "standard_cost
 
 
 class TestUnitPrice:
+    """Source: https://learn.microsoft.com/dynamics365/sales/price-calculation-opportunity-quote-order-invoice-records"""
+
     @pytest.mark.parametrize(
         ("method", "expected"),
         [

@@ -104,7 +104,7 @@ class TestDocument:
 
     @pytest.mark.parametrize("set_name", [*DOCUMENTS, "opportunities"])
     def test_is_in_the_currency_of_its_price_list(self, crm: Client, shop: Shop, set_name):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: the currency … does not match … the price list"""
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes: the currency … does not match … the price list"""
         body = {"name": "N", "pricelevelid@odata.bind": f"/{shop.price_list}", **euro(crm)}
 
         assert (400, "0x80048cee") == error_code(crm.post(set_name, body))
@@ -119,7 +119,7 @@ class TestDocument:
         ("set_name", "status"), [("quotes", 4), ("salesorders", 100001), ("invoices", 100001), ("opportunities", 3)]
     )
     def test_is_made_open(self, crm: Client, set_name, status):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: InvalidStateCodeStatusCode"""
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes: InvalidStateCodeStatusCode"""
         assert (400, "0x80048408") == error_code(crm.post(set_name, {"name": "N", "statuscode": status}))
 
     def test_of_an_opportunity_takes_the_account_for_its_customer(self, crm: Client, shop: Shop):
@@ -129,7 +129,7 @@ class TestDocument:
         assert (key(shop.account),) == columns(crm, made(crm, "opportunities", body), "_customerid_value")
 
     def test_dates_are_dates_or_times(self, crm: Client, shop: Shop):
-        """learn.microsoft.com/dynamics365/sales/developer/entities/opportunity, …/salesorder: DateTimeBehavior"""
+        """learn.microsoft.com/dynamics365/sales/developer/entities/opportunity, learn.microsoft.com/dynamics365/sales/developer/entities/salesorder: DateTimeBehavior"""
         opportunity = shop.document("opportunities", estimatedclosedate="2026-03-02")
         order = shop.document("salesorders", requestdeliveryby="2026-03-02")
 
@@ -181,18 +181,18 @@ class TestLine:
         ],
     )
     def test_is_of_the_catalogue_or_written_in(self, crm: Client, shop: Shop, order, more, code):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: CannotSpecifyBoth…, Missing…, ProductInvalid…"""
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes: CannotSpecifyBoth…, Missing…, ProductInvalid…"""
         assert (400, code) == error_code(crm.post("salesorderdetails", shop.line_body(order, **more)))
 
     def test_is_of_an_active_product(self, crm: Client, shop: Shop, order):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: CannotAddProduct"""
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes: CannotAddProduct"""
         draft = a_product(crm, shop.units, active=False)
         body = shop.line_body(order, **{"productid@odata.bind": f"/{draft}"})
 
         assert (400, "0x8004f908") == error_code(crm.post("salesorderdetails", body))
 
     def test_is_counted_in_a_unit_of_the_product(self, crm: Client, shop: Shop, order):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: ProductInvalidUnit"""
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes: ProductInvalidUnit"""
         body = shop.line_body(order, **{"uomid@odata.bind": f"/{a_unit_group(crm)[1]}"})
 
         assert (400, "0x80043b14") == error_code(crm.post("salesorderdetails", body))
@@ -376,7 +376,7 @@ class TestState:
         ],
     )
     def test_moves_no_other_way(self, crm: Client, shop: Shop, set_name, body):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: InvalidStateCodeStatusCode"""
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes: InvalidStateCodeStatusCode"""
         assert (400, "0x80048408") == error_code(crm.patch(shop.document(set_name), body))
 
     def test_may_have_another_status(self, crm: Client, shop: Shop, order):
@@ -387,7 +387,7 @@ class TestState:
 
     @pytest.mark.parametrize(("set_name", "state"), [("quotes", 1), ("salesorders", 4), ("invoices", 2)])
     def test_closes_a_document_and_its_lines(self, crm: Client, shop: Shop, set_name, state):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: ParentReadOnly"""
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes: ParentReadOnly"""
         document = shop.document(set_name)
         line = shop.line(document)
         crm.patch(document, {"statecode": state})

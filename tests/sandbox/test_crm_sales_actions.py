@@ -69,7 +69,7 @@ def lines(crm: Client, document: str) -> list[dict]:
 class TestClosing:
     @pytest.mark.parametrize(("action", "set_name", "path", "status", "state"), CLOSINGS)
     def test_leads_to_the_state_of_its_status(self, crm: Client, shop: Shop, action, set_name, path, status, state):
-        """learn.microsoft.com/dynamics365/sales/developer/entities/salesorder, …/quote, …/opportunity: StatusCode"""
+        """learn.microsoft.com/dynamics365/sales/developer/entities/salesorder, learn.microsoft.com/dynamics365/sales/developer/entities/quote, learn.microsoft.com/dynamics365/sales/developer/entities/opportunity: StatusCode"""
         document = shop.document(set_name)
         for step in path:
             crm.patch(document, {"statecode": step})
@@ -102,7 +102,7 @@ class TestClosing:
         [("WinOpportunity", "opportunities", 4), ("FulfillSalesOrder", "salesorders", 4), ("WinQuote", "quotes", "4")],
     )
     def test_has_a_status_of_its_state(self, crm: Client, shop: Shop, action, set_name, status):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: InvalidStateCodeStatusCode"""
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes: InvalidStateCodeStatusCode"""
         assert (400, "0x80048408") == error_code(close(crm, action, shop.document(set_name), status))
 
     @pytest.mark.parametrize("action", ["WinQuote", "CloseQuote"])
@@ -119,14 +119,14 @@ class TestClosing:
         ],
     )
     def test_happens_once(self, crm: Client, shop: Shop, first, second, set_name):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: InvalidStateCodeStatusCode"""
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes: InvalidStateCodeStatusCode"""
         document = shop.document(set_name)
         close(crm, first, document)
 
         assert (400, "0x80048408") == error_code(close(crm, second, document))
 
     def test_says_when(self, crm: Client, shop: Shop, quote):
-        """learn.microsoft.com/dynamics365/sales/developer/entities/quote, …/salesorder, …/opportunity: the dates"""
+        """learn.microsoft.com/dynamics365/sales/developer/entities/quote, learn.microsoft.com/dynamics365/sales/developer/entities/salesorder, learn.microsoft.com/dynamics365/sales/developer/entities/opportunity: the dates"""
         when = "2026-03-02T09:15:27Z"
         order, opportunity = shop.document("salesorders"), shop.document("opportunities")
         close(crm, "WinQuote", quote, actualend=when)
@@ -248,7 +248,7 @@ class TestClosing:
         assert (400, "0x80048d19") == error_code(crm.post("CancelSalesOrder", body))
 
     def test_of_what_is_not_there_is_refused(self, crm: Client):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: ObjectDoesNotExist"""
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes: ObjectDoesNotExist"""
         assert (404, "0x80040217") == error_code(close(crm, "CancelSalesOrder", f"salesorders({uuid.uuid4()})"))
 
 
@@ -294,7 +294,7 @@ class TestQuoteToOrder:
 
     @pytest.mark.parametrize("state", [0, 3])
     def test_takes_no_other(self, crm: Client, shop: Shop, quote, state):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: InvalidStateCodeStatusCode"""
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes: InvalidStateCodeStatusCode"""
         if state == 0:
             crm.patch(quote, {"statecode": 0})
         else:
@@ -331,7 +331,7 @@ class TestRevision:
         assert 2 == len(lines(crm, f"quotes({made['quoteid']})"))
 
     def test_there_is_one_at_a_time(self, crm: Client, quote):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: QuoteReviseExistingActiveQuote"""
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes: QuoteReviseExistingActiveQuote"""
         convert(crm, "ReviseQuote", "QuoteId", quote)
 
         assert (400, "0x80048d00") == error_code(convert(crm, "ReviseQuote", "QuoteId", quote))
@@ -488,7 +488,7 @@ class TestPriceLock:
 
     @pytest.mark.parametrize(("word", "code"), [("Lock", "0x80043b1d"), ("Unlock", "0x80043b1e")])
     def test_is_set_and_lifted_once(self, crm: Client, document, word, code):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: EntityIsLocked, EntityIsUnlocked"""
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes: EntityIsLocked, EntityIsUnlocked"""
         if word == "Lock":
             self.lock(crm, document)
 

@@ -24,6 +24,8 @@ def number(row) -> int:
 
 
 class TestCreate:
+    """Source: https://learn.microsoft.com/power-apps/developer/data-platform/webapi/create-entity-web-api"""
+
     def test_answers_with_the_address_of_the_row(self, crm: Client):
         reply = crm.post("accounts", {"name": "New"})
 
@@ -69,7 +71,11 @@ class TestCreate:
 
 
 class TestPatch:
-    """The matrix of update, upsert and their conditions."""
+    """The matrix of update, upsert and their conditions.
+
+    Source: https://learn.microsoft.com/power-apps/developer/data-platform/webapi/perform-conditional-operations-using-web-api
+    https://learn.microsoft.com/power-apps/developer/data-platform/webapi/update-delete-entities-using-web-api
+    """
 
     def test_updates_and_creates_alike_without_a_condition(self, crm: Client, account):
         new = f"accounts({uuid.uuid4()})"
@@ -119,6 +125,8 @@ class TestPatch:
 
 
 class TestValues:
+    """Source: https://learn.microsoft.com/dynamics365/sales/developer/entities/account"""
+
     def test_an_empty_text_is_nothing(self, crm: Client, account):
         changed = crm.patch(address(account), {"telephone1": ""}, prefer="return=representation").json()
 
@@ -140,6 +148,7 @@ class TestValues:
         ],
     )
     def test_what_cannot_be_is_refused_and_changes_nothing(self, crm: Client, account, body, code: str):
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes"""
         reply = crm.patch(address(account), {"fax": "2", **body})
 
         assert (400, code) == error_code(reply)
@@ -153,6 +162,7 @@ class TestValues:
         assert (0, 1) == (opened["statecode"], opened["statuscode"])
 
     def test_money_has_a_base_amount_at_the_rate_of_its_currency(self, crm: Client, account):
+        """learn.microsoft.com/power-apps/developer/data-platform/transaction-currency-currency-entity"""
         euro = crm.rows("transactioncurrencies?$filter=isocurrencycode eq 'EUR'")[0]
         body = {
             "creditlimit": 920,
@@ -171,6 +181,8 @@ class TestValues:
 
 
 class TestLookups:
+    """Source: https://learn.microsoft.com/power-apps/developer/data-platform/webapi/associate-disassociate-entities-using-web-api"""
+
     def test_are_bound_by_navigation_and_read_as_values(self, info: Info, crm: Client, account):
         company = crm.rows(f"bcbi_companies?$filter=bcbi_externalid eq '{info['erp']['company_id']}'")[0]
         target = f"/bcbi_companies({company['bcbi_companyid']})"
@@ -258,6 +270,8 @@ class TestLookups:
 
 
 class TestQueries:
+    """Source: https://learn.microsoft.com/power-apps/developer/data-platform/webapi/query/overview"""
+
     def test_filter_of_the_connector_finds_active_customers_of_this_company_or_none(self, info: Info, crm: Client):
         company = crm.rows(f"bcbi_companies?$filter=bcbi_externalid eq '{info['erp']['company_id']}'")[0]
         wanted = (
@@ -305,6 +319,8 @@ class TestQueries:
 
 
 class TestChangeTracking:
+    """Source: https://learn.microsoft.com/power-apps/developer/data-platform/use-change-tracking-synchronize-data-external-systems"""
+
     def test_begins_with_all_rows_and_a_link_on_the_last_page(self, crm: Client):
         prefer = "odata.track-changes,odata.maxpagesize=60"
         reply = crm.get("accounts?$select=name", prefer=prefer)
@@ -370,6 +386,7 @@ class TestChangeTracking:
         assert 400 == crm.get(f"accounts?$select=name&{option}", prefer="odata.track-changes").status_code
 
     def test_a_link_can_expire_and_a_new_one_is_good(self, crm: Client, control: Control):
+        """Source: the sandbox itself."""
         link = self.link(crm)
 
         control("POST", "expire", {"what": "delta_links"})
@@ -379,6 +396,8 @@ class TestChangeTracking:
 
 
 class TestMetadata:
+    """Source: https://learn.microsoft.com/power-apps/developer/data-platform/webapi/query-metadata-web-api"""
+
     def test_tells_lengths_and_choices_and_targets(self, crm: Client):
         base = "EntityDefinitions(LogicalName='account')"
         name = crm.get(f"{base}/Attributes(LogicalName='name')").json()

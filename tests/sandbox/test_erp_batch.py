@@ -33,6 +33,8 @@ def named(erp: Client, name: str) -> list[dict]:
 
 
 class TestResponses:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/webservices/use-odata-batch"""
+
     def test_are_those_of_single_requests_under_a_status_of_success(self, erp: Client, base, name):
         reply = send(erp, create(base, name, id="c1"), {"method": "GET", "url": f"{base}/customers/$count", "id": "n"})
 
@@ -123,6 +125,8 @@ class TestMultipart:
 
 
 class TestCompany:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/webservices/use-odata-batch"""
+
     def test_may_stand_in_the_header_of_the_batch_or_of_the_part(self, erp: Client):
         company = erp.get(f"{erp.root}/companies").json()["value"][0]["name"]
         read = {"method": "GET", "url": "customers?$top=1"}
@@ -134,6 +138,8 @@ class TestCompany:
 
 
 class TestFailure:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/webservices/use-odata-batch"""
+
     def test_ends_the_batch_and_takes_nothing_back(self, erp: Client, base, name):
         responses = send(erp, create(base, name), create(base, ""), create(base, name)).json()["responses"]
 
@@ -149,6 +155,8 @@ class TestFailure:
 
 
 class TestSnapshot:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/webservices/use-odata-batch"""
+
     def test_happens_as_a_whole(self, erp: Client, base, name):
         send(erp, create(base, name), create(base, name), headers={"Isolation": "snapshot"})
 
@@ -169,6 +177,8 @@ class TestSnapshot:
 
 
 class TestLimit:
+    """Source: https://learn.microsoft.com/training/modules/work-with-api/4-limits"""
+
     def test_is_a_hundred(self, erp: Client, base):
         read = {"method": "GET", "url": f"{base}/currencies/$count"}
 

@@ -38,6 +38,8 @@ def at_root(erp: Client, path: str, **given):
 
 
 class TestCompanies:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_company"""
+
     def test_have_every_property_of_their_page(self, erp: Client, second):
         first, other = at_root(erp, "companies").json()["value"][:2]
 
@@ -56,6 +58,7 @@ class TestCompanies:
         assert (second["id"], NAME, "Quay & Loom GmbH") == (other["id"], other["name"], other["displayName"])
 
     def test_list_that_of_the_connection_file_first(self, info: Info, erp: Client, second):
+        """Source: the sandbox itself."""
         assert info["erp"]["company_id"] == at_root(erp, "companies").json()["value"][0]["id"]
 
     def test_are_found_ordered_counted_and_cut(self, erp: Client, second):
@@ -98,7 +101,7 @@ class TestCompanies:
 
 
 class TestAddress:
-    """https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/endpoints-apis-for-dynamics"""
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/endpoints-apis-for-dynamics"""
 
     def test_names_a_company_in_three_ways_that_are_the_same(self, erp: Client, there: Client, second):
         made = there.post("customers", {"displayName": "Addressed"}).json()
@@ -156,6 +159,8 @@ class TestAddress:
 
 
 class TestData:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_company"""
+
     def test_is_each_companys_own(self, erp: Client, there: Client):
         made = there.post("customers", {"displayName": "Only there", "number": "ONLY"}).json()
 
@@ -164,6 +169,7 @@ class TestData:
         assert [] == erp.rows("customers?$filter=displayName eq 'Only there'")
 
     def test_begins_with_the_set_up_of_the_first_and_no_business(self, erp: Client, control: Control):
+        """Source: the sandbox itself."""
         company = control("POST", "companies", {"name": "Fresh"})
         fresh = f"{erp.root}/companies({company['id']})"
         for set_name in ("countriesRegions", "paymentTerms", "shipmentMethods", "paymentMethods", "currencies"):
@@ -217,6 +223,7 @@ class TestData:
         assert (404, "Internal_CompanyNotFound") == error_code(reply)
 
     def test_is_edited_and_told_the_truth_of_by_company(self, info: Info, control: Control, second):
+        """Source: the sandbox itself."""
         edit = {"system": "erp", "app": info["erp"]["client_id"], "set": "items", "company": second["id"]}
         made = control("POST", "edit", {**edit, "values": {"displayName": "Edited"}})[0]
 
@@ -227,6 +234,8 @@ class TestData:
 
 
 class TestRestart:
+    """Source: the sandbox itself."""
+
     def test_keeps_companies_and_their_data(self, certificates: Path, tmp_path: Path):
         shutil.copytree(certificates, tmp_path, dirs_exist_ok=True)
         options = SandboxOptions(state_dir=tmp_path, seed="empty", limits=False, db=tmp_path / "data.db")

@@ -43,6 +43,8 @@ def again(erp: Client, contact_id: str) -> dict:
 
 
 class TestContact:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_contact"""
+
     def test_has_every_property_of_its_page(self, company):
         assert 23 == len([name for name in company if not name.startswith("@")])
         assert None not in company.values()
@@ -106,6 +108,8 @@ class TestContact:
 
 
 class TestPerson:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_contact"""
+
     def test_bears_the_name_of_its_company(self, erp: Client, company, person):
         assert ("Corliss & Pike", "Customer") == (person["companyName"], person["contactBusinessRelation"])
 
@@ -153,6 +157,8 @@ class TestPerson:
 
 
 class TestCustomersContact:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_contact"""
+
     def test_is_made_with_the_customer(self, customer, company):
         assert ("Company", "Corliss & Pike", "office@corliss.example", "Customer") == tuple(
             company[name] for name in ("type", "displayName", "email", "contactBusinessRelation")
@@ -211,6 +217,8 @@ class TestCustomersContact:
 
 
 class TestContactsInformation:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_contactinformation"""
+
     def test_links_a_customer_to_its_contact_and_the_persons_there(self, erp: Client, customer, company, person):
         found = links(erp, customer)
 
@@ -262,6 +270,8 @@ class TestContactsInformation:
 
 
 class TestRights:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_contactinformation"""
+
     @pytest.fixture
     def without(self, info: Info, control: Control) -> Iterator[None]:
         grant = {"system": "erp", "app": info["erp"]["client_id"], "entity": "contacts", "operation": "read"}
@@ -286,6 +296,8 @@ class TestRights:
 
 
 class TestMetadata:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/developer/devenv-connect-apps-tips"""
+
     def test_says_how_contacts_hang_together(self, erp: Client):
         text = erp.get(f"{erp.root}/$metadata").text
 
@@ -300,7 +312,7 @@ def customer_contact(erp: Client, person) -> dict:
 
 
 class TestCustomerContact:
-    """https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_customercontact"""
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_customercontact"""
 
     def test_has_every_property_of_its_page(self, customer, person, customer_contact):
         expected = {

@@ -16,6 +16,8 @@ def dollar(erp: Client) -> str:
 
 
 class TestCurrency:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_currency"""
+
     def test_has_every_property_of_its_page(self, erp: Client):
         euro = erp.rows("currencies?$filter=code eq 'EUR'")[0]
 
@@ -59,6 +61,8 @@ class TestCurrency:
 
 
 class TestExchangeRate:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_currencyexchangerate"""
+
     def test_has_every_property_of_its_page_and_stands_in_order(self, erp: Client):
         rates = erp.rows("currencyExchangeRates")
 

@@ -1,7 +1,7 @@
 """The pages that a partner publishes for what Business Central's API lacks, fact by fact.
 
 How such pages behave: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/developer/devenv-develop-custom-api
-and .../developer/devenv-api-pagetype. What they show is in docs/custom-api.md.
+and https://learn.microsoft.com/dynamics365/business-central/dev-itpro/developer/devenv-api-pagetype. What they show is in docs/custom-api.md.
 """
 
 from __future__ import annotations
@@ -76,6 +76,10 @@ def units(custom: Client, kind: str, owner) -> list[dict]:
 
 
 class TestRoute:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/developer/devenv-develop-custom-api
+    https://learn.microsoft.com/dynamics365/business-central/dev-itpro/developer/devenv-api-pagetype
+    """
+
     def test_has_publisher_group_and_version(self, custom: Client):
         assert re.search(r"/api/drawbar/integration/v1\.0\Z", custom.root)
 
@@ -201,6 +205,10 @@ class TestRoute:
 
 
 class TestDocument:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/developer/devenv-develop-custom-api
+    https://learn.microsoft.com/dynamics365/business-central/dev-itpro/developer/devenv-api-pagetype
+    """
+
     @pytest.mark.parametrize("page", PAGES)
     def test_lists_every_property_of_a_page_with_its_field(self, page):
         """A partner writes the page from the document: it says what the sandbox serves."""
@@ -223,6 +231,10 @@ class TestDocument:
 
 
 class TestShippingAgent:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/developer/devenv-develop-custom-api
+    https://learn.microsoft.com/dynamics365/business-central/dev-itpro/developer/devenv-api-pagetype
+    """
+
     def test_has_a_code_that_is_unique_and_a_name(self, custom: Client):
         made = custom.post("shippingAgents", {"code": " ups ", "displayName": "Parcels"}).json()
 
@@ -234,6 +246,10 @@ class TestShippingAgent:
 
 
 class TestCustomerPriceGroup:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/developer/devenv-develop-custom-api
+    https://learn.microsoft.com/dynamics365/business-central/dev-itpro/developer/devenv-api-pagetype
+    """
+
     def test_allows_discounts_unless_said_otherwise(self, custom: Client):
         plain = custom.post("customerPriceGroups", {"code": "RETAIL"}).json()
         strict = custom.post("customerPriceGroups", {"code": "DEALER", "allowLineDiscount": False}).json()
@@ -246,6 +262,10 @@ class TestCustomerPriceGroup:
 
 
 class TestResource:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/developer/devenv-develop-custom-api
+    https://learn.microsoft.com/dynamics365/business-central/dev-itpro/developer/devenv-api-pagetype
+    """
+
     def test_has_a_number_from_a_series_and_its_base_unit(self, custom: Client, resource):
         assert resource["number"].startswith("R0")
         assert ("Person", False, 0) == (resource["type"], resource["blocked"], resource["capacity"])
@@ -271,7 +291,11 @@ class TestResource:
 
 
 class TestUnit:
-    """Item Unit of Measure and Resource Unit of Measure, tables 5404 and 205."""
+    """Item Unit of Measure and Resource Unit of Measure, tables 5404 and 205.
+
+    Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/developer/devenv-develop-custom-api
+    https://learn.microsoft.com/dynamics365/business-central/dev-itpro/developer/devenv-api-pagetype
+    """
 
     def test_is_there_for_every_item_with_a_base_unit(self, erp: Client, custom: Client, item):
         unit, *more = units(custom, "item", item)
@@ -365,7 +389,11 @@ class TestUnit:
 
 
 class TestUnitGroup:
-    """Unit Group, table 5400."""
+    """Unit Group, table 5400.
+
+    Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/developer/devenv-develop-custom-api
+    https://learn.microsoft.com/dynamics365/business-central/dev-itpro/developer/devenv-api-pagetype
+    """
 
     def test_is_there_for_each_item_and_each_resource(self, custom: Client, item, resource):
         (of_item,) = custom.rows(f"unitGroups?$filter=sourceId eq {item['id']}")
@@ -395,7 +423,11 @@ class TestUnitGroup:
 
 
 class TestPriceList:
-    """Price List Header, table 7000."""
+    """Price List Header, table 7000.
+
+    Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/developer/devenv-develop-custom-api
+    https://learn.microsoft.com/dynamics365/business-central/dev-itpro/developer/devenv-api-pagetype
+    """
 
     def test_is_a_draft_of_sales_prices_for_all_customers(self, price_list):
         assert ("Sale", "All_x0020_Customers", "Any", "Draft", "", False) == tuple(
@@ -465,7 +497,11 @@ class TestPriceList:
 
 
 class TestPriceListLine:
-    """Price List Line, table 7001."""
+    """Price List Line, table 7001.
+
+    Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/developer/devenv-develop-custom-api
+    https://learn.microsoft.com/dynamics365/business-central/dev-itpro/developer/devenv-api-pagetype
+    """
 
     def test_takes_what_its_header_says_and_the_unit_of_its_asset(self, custom: Client, item, price_list, line):
         assert (price_list["id"], 10000, "Item", item["id"], "PCS") == tuple(

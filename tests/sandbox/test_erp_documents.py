@@ -66,6 +66,8 @@ def lines(erp: Client, set_name: str, row_id: str) -> list[dict]:
 
 
 class TestQuote:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_salesquote"""
+
     def test_has_every_property_of_its_page(self, document: Make):
         quote = document("salesQuotes")
 
@@ -149,6 +151,8 @@ class TestQuote:
 
 
 class TestInvoice:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_salesinvoice"""
+
     def test_has_every_property_of_its_page(self, document: Make):
         invoice = document("salesInvoices")
 
@@ -274,6 +278,8 @@ class TestInvoice:
 
 
 class TestShipAndInvoice:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_salesorder"""
+
     def test_of_the_whole_order_leaves_a_shipment_and_an_invoice(self, erp: Client, document: Make, customer, item):
         order = document("salesOrders", externalDocumentNumber="PO-9")
         set_name, invoice_id = made_by(act(erp, "salesOrders", order, "shipAndInvoice"))
@@ -347,6 +353,8 @@ class TestShipAndInvoice:
 
 
 class TestShipments:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_salesShipment"""
+
     def test_cannot_be_written(self, erp: Client, document: Make):
         order = document("salesOrders")
         act(erp, "salesOrders", order, "shipAndInvoice")
@@ -359,6 +367,10 @@ class TestShipments:
 
 
 class TestActions:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_salesquote
+    https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_salesinvoice
+    """
+
     def test_are_posted_to_an_entity_that_has_them(self, erp: Client, document: Make):
         order = document("salesOrders")
 
@@ -402,6 +414,8 @@ class TestActions:
 
 
 class TestCustomer:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_customer"""
+
     @pytest.mark.parametrize("set_name", ["salesQuotes", "salesInvoices"])
     def test_with_a_document_stays(self, erp: Client, document: Make, customer, set_name: str):
         document(set_name)

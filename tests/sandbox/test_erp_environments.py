@@ -33,6 +33,8 @@ def production(info: Info) -> Iterator[Client]:
 
 
 class TestEnvironments:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/endpoints-apis-for-dynamics"""
+
     def test_stand_in_the_path_after_the_tenant_or_without_it(self, info: Info, production: Client):
         tenant = info["sign_in"]["tenant_id"]
         without = production.root.replace(f"/{tenant}", "")

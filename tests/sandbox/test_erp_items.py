@@ -19,6 +19,8 @@ def address(row) -> str:
 
 
 class TestItem:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_item"""
+
     def test_has_every_property_of_its_page(self, item):
         assert 22 == len([name for name in item if not name.startswith("@")])
         assert ("Inventory", False, 0, EMPTY) == tuple(
@@ -78,6 +80,8 @@ class TestItem:
 
 
 class TestInventory:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_item"""
+
     def test_is_refused_with_a_new_item(self, erp: Client):
         reply = erp.post("items", {"displayName": "N", "inventory": 5})
 
@@ -99,6 +103,8 @@ class TestInventory:
 
 
 class TestVariant:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_itemVariant"""
+
     def test_has_a_code_unique_for_its_item(self, erp: Client, item):
         other = erp.post("items", {"displayName": "Other"}).json()
         first = erp.post("itemVariants", {"itemId": item["id"], "code": "red"})
@@ -128,6 +134,8 @@ class TestVariant:
 
 
 class TestUnit:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_unitOfMeasure"""
+
     def test_has_every_property_of_its_page(self, erp: Client):
         unit = erp.rows("unitsOfMeasure?$filter=code eq 'KG'")[0]
 

@@ -69,6 +69,8 @@ def set_status(control: Control, info: Info, row, status: str) -> None:
 
 
 class TestOpportunity:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_opportunity"""
+
     def test_has_every_property_of_its_page_in_its_type(self, opportunity):
         shown = {name: type(value) for name, value in opportunity.items() if not name.startswith("@")}
 
@@ -149,6 +151,8 @@ class TestOpportunity:
 
 
 class TestProgress:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_opportunity"""
+
     def test_an_opportunity_in_progress_stays_with_the_company_and_is_not_deleted(
         self, info: Info, erp: Client, control: Control, company, opportunity
     ):

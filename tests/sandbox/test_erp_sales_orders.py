@@ -55,6 +55,8 @@ def totals(erp: Client, order) -> tuple:
 
 
 class TestOrder:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_salesorder"""
+
     def test_has_every_property_of_its_page(self, order):
         assert 51 == len([name for name in order if not name.startswith("@")])
         assert None not in order.values()
@@ -159,6 +161,8 @@ class TestOrder:
 
 
 class TestLine:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_salesorderline"""
+
     def test_has_every_property_of_its_page(self, line):
         assert 32 == len([name for name in line() if not name.startswith("@")])
 
@@ -247,6 +251,8 @@ class TestLine:
 
 
 class TestAmounts:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_salesorderline"""
+
     def test_follow_from_quantity_price_and_discount(self, erp: Client, order, line):
         by_percent = line(unitPrice=9.99, discountPercent=10)
         by_amount = line(unitPrice=10, discountAmount=5)

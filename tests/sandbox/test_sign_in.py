@@ -30,6 +30,10 @@ def crm(info: Info) -> Iterator[Client]:
 
 
 class TestToken:
+    """Source: https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow
+    https://learn.microsoft.com/entra/identity-platform/reference-error-codes
+    """
+
     @pytest.mark.parametrize("system", ["erp", "crm"])
     @pytest.mark.parametrize("other", [False, True])
     def test_is_given_for_a_client_secret(self, info: Info, system: str, other: bool):
@@ -88,6 +92,8 @@ class TestToken:
 
 
 class TestRefusedTokens:
+    """Source: https://www.rfc-editor.org/rfc/rfc6750"""
+
     def test_business_central_answers_with_its_error_body(self, info: Info, erp: Client):
         erp.http.headers["Authorization"] = f"Bearer {sign_in(info, 'crm')['access_token']}"
 
@@ -102,6 +108,7 @@ class TestRefusedTokens:
         assert reply.headers["WWW-Authenticate"].startswith(f"Bearer authorization_uri={info['sign_in']['authority']}")
 
     def test_a_token_can_be_expired(self, info: Info, control: Control, erp: Client, crm: Client):
+        """Source: the sandbox itself."""
         assert 200 == erp.get("customers?$top=1").status_code
 
         control("POST", "expire", {"what": "tokens"})

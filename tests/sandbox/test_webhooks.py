@@ -11,6 +11,8 @@ from tests.sandbox.conftest import Receiver
 
 
 class TestBusinessCentral:
+    """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/dynamics-subscriptions"""
+
     @pytest.fixture
     def subscription(self, info: Info, erp: Client, receiver: Receiver) -> Iterator[dict]:
         resource = f"/api/v2.0/companies({info['erp']['company_id']})/customers"
@@ -160,6 +162,8 @@ class TestBusinessCentral:
 
 
 class TestDataverse:
+    """Source: https://learn.microsoft.com/power-apps/developer/data-platform/use-webhooks"""
+
     @pytest.fixture
     def step(self, crm: Client, receiver: Receiver) -> Iterator[str]:
         settings = '<settings><setting name="x-hook-key" value="s3cret" /></settings>'

@@ -73,6 +73,7 @@ REST = {"type": "http.request", "body": b'"Half"}', "more_body": False}
 
 class TestRequest:
     def test_in_parts_is_put_together(self):
+        """RFC 9112, section 6: how long a body is does not depend on how it arrives."""
         service = Books()
 
         assert [204] == [message["status"] for message in sent(service, Traffic(), HALF, REST) if "status" in message]
