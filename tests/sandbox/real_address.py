@@ -66,10 +66,14 @@ def proxy(folder: Path, host: str, address: str, ca_file: str) -> Iterator[tuple
             return
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         await writer.drain()
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        with contextlib.suppress(OSError):
             await writer.start_tls(context)
             from_service, to_service = await asyncio.open_connection(target.hostname, target.port, ssl=onward)
-            await asyncio.gather(_pour(reader, to_service), _pour(from_service, writer))
+            try:
+                await asyncio.gather(_pour(reader, to_service), _pour(from_service, writer))
+            finally:
+                to_service.transport.abort()
+                writer.transport.abort()
 
     started: queue.Queue[tuple[asyncio.AbstractEventLoop, asyncio.Event, int]] = queue.Queue()
 
@@ -78,6 +82,10 @@ def proxy(folder: Path, host: str, address: str, ca_file: str) -> Iterator[tuple
         async with await asyncio.start_server(tunnel, "127.0.0.1", 0) as server:
             started.put((asyncio.get_running_loop(), stopping, server.sockets[0].getsockname()[1]))
             await stopping.wait()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await asyncio.sleep(0)  # what they opened is closed, and the loop knows it
+        await asyncio.sleep(0)
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
     thread.start()
