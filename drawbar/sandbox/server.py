@@ -435,6 +435,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((host, port))
+        bound.listen()  # now: until it listens, Linux may give the port to another socket that may reuse it, too
     except OSError:
         bound.close()
         raise
