@@ -73,7 +73,10 @@ def _template(given: Any) -> dict[str, Any]:
 
 
 def _rates(given: Any) -> dict[str, float]:
-    return {str(code): float(rate) for code, rate in _template(given).items()}
+    rates = {str(code): float(rate) for code, rate in _template(given).items()}
+    if not all(0 <= rate <= 100 for rate in rates.values()):
+        raise ValueError
+    return rates
 
 
 def _open(name: str, system: str, question: str, does: Mapping[Answer, str], left_open: str = UNDOCUMENTED) -> Switch:
@@ -105,7 +108,7 @@ _SETUP = (
         left_open=f"{_ERP}/api-reference/v2.0/resources/dynamics_salesorderline",
         initial={"TAXABLE": 5.0},
         read=_rates,
-        takes="an object of codes and percentages",
+        takes="an object of codes and percentages, 0 to 100",
     ),
     _open(
         "full_name",

@@ -173,14 +173,15 @@ class TestWhatWasFound:
         assert [customer] == [
             row["id"] for row in erp.rows("customers?$filter=" + " or ".join([f"id eq {customer}"] * 900))
         ]
-        found = crm.rows("accounts?$filter=" + " or ".join([f"accountid eq {account}"] * 900))
+        found = crm.rows("accounts?$filter=" + " or ".join([f"accountid eq {account}"] * 400))  # 500, and 32 KB
         assert [account] == [row["accountid"] for row in found]
 
     def test_options_inside_an_expand_may_have_expands_of_their_own(self, crm: Client):
-        inner = "contact_customer_accounts($select=fullname;$expand=parentcustomerid_account($select=name;$expand=ownerid);$top=1)"
+        inner = "contact_customer_accounts($select=fullname;$expand=parentcustomerid_account($select=name;$expand=ownerid))"
         rows = crm.rows(f"accounts?$select=name&$expand={inner}")
+        below = next(row["contact_customer_accounts"][0] for row in rows if row["contact_customer_accounts"])
 
-        assert {0, 1} == {len(row["contact_customer_accounts"]) for row in rows}
+        assert {"name", "ownerid"} <= set(below["parentcustomerid_account"])
         assert 400 == crm.get("accounts?$expand=" + "contact_customer_accounts($expand=" * 200).status_code
 
     @pytest.mark.parametrize("body", [b'{"a":' * 101 + b"1" + b"}" * 101, b"[" * 900 + b"]" * 900])
