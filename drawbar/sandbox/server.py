@@ -283,8 +283,9 @@ class _Machine:
                 surroundings,
                 limits=limits["erp"],
                 most=BodyLimit(ERP_BODY, erp.too_long),
+                origin=origins["erp"],
             ),
-            "crm": Endpoint(crm, surroundings, limits=limits["crm"]),
+            "crm": Endpoint(crm, surroundings, limits=limits["crm"], origin=origins["crm"]),
         }
         self.info = {
             "sign_in": {"authority": sign_in.authority, "tenant_id": identities.tenant_id},

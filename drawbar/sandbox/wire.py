@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from drawbar.sandbox.addresses import alias_of
 from drawbar.sandbox.clock import Clock
 from drawbar.sandbox.faults import Fault, Faults
 from drawbar.sandbox.latency import Latencies
@@ -157,8 +158,11 @@ class Endpoint:
         *,
         limits: Limits | None,
         most: BodyLimit | None = None,
+        origin: str | None = None,
     ) -> None:
+        """`origin`: the address that the service writes, where the client's name for it is to be written instead."""
         self._service = service
+        self._origin = origin
         self._clock = surroundings.clock
         self._faults = surroundings.faults
         self._latencies = surroundings.latencies
@@ -268,12 +272,20 @@ class Endpoint:
         await send({"type": "http.response.body", "body": b"" if method == "HEAD" else reply.body})
 
     async def _handle(self, request: Request) -> Reply:
+        alias = alias_of(self._origin, request.headers.get("host", "")) if self._origin else None
+        if alias is not None:
+            request.body = alias.inward(request.body)
         try:
-            reply = self._service.handle(request)
-            return reply if isinstance(reply, Reply) else await reply
+            found = self._service.handle(request)
+            reply = found if isinstance(found, Reply) else await found
         except Exception:  # noqa: BLE001 - the edge: a bug of the sandbox must look like a 500 and be seen
             traceback.print_exc(file=sys.stderr)
             return self._service.failed(request)
+        if alias is not None:
+            reply.headers = {name: alias.outward_text(value) for name, value in reply.headers.items()}
+            if not reply.headers.get("Content-Type", "").startswith("application/octet-stream"):
+                reply.body = alias.outward(reply.body)
+        return reply
 
 
 def _target(request: Request) -> str:

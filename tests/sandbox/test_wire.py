@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
+from drawbar.sandbox.addresses import alias_of
 from drawbar.sandbox.clock import Clock
 from drawbar.sandbox.faults import Faults
 from drawbar.sandbox.latency import Latencies
 from drawbar.sandbox.limits import Refusal
 from drawbar.sandbox.traffic import Traffic
 from drawbar.sandbox.wire import Endpoint, Reply, Request, Surroundings
+from tests.sandbox.client import Client, Info
 
 
 class Books:
@@ -100,3 +103,32 @@ class TestReply:
         (start, _) = sent(Books(), Traffic(), REST, clock=clock)
 
         assert dict(start["headers"])[b"date"] == b"Sun, 01 Nov 2026 12:00:00 GMT"
+
+
+class TestAddresses:
+    """Source: the sandbox itself."""
+
+    @pytest.mark.parametrize("host", ["127.0.0.1:{port}", "erp.example", "[::1]:{port}"])
+    def test_in_answers_are_of_the_name_that_the_client_has_for_the_service(self, info: Info, erp: Client, host: str):
+        """As behind a proxy, or for a client that knows no address but the real one."""
+        named = host.format(port=urlsplit(info["erp"]["base_url"]).port)
+        headers = {"Host": named, "Prefer": "odata.maxpagesize=1"}
+
+        page = erp.get("customers", headers=headers).json()
+        made = erp.post("customers", {"displayName": "By another name"}, headers=headers)
+
+        assert page["@odata.nextLink"].startswith(f"https://{named}/")
+        assert made.headers["Location"].startswith(f"https://{named}/")
+        assert page["@odata.context"].startswith(f"https://{named}/")
+
+    def test_of_that_name_are_understood_in_what_it_sends(self, crm: Client):
+        headers = {"Host": "crm.example"}
+        account = crm.post("accounts", {"name": "N"}, headers=headers).headers["OData-EntityId"]
+        body = {"lastname": "L", "parentcustomerid_account@odata.bind": account}
+
+        assert account.startswith("https://crm.example/")
+        assert crm.post("contacts", body, headers=headers).status_code == 204
+
+    @pytest.mark.parametrize("host", ["", "two words", "a/b", "evil.example/@x", "x:99999999"])
+    def test_are_the_services_own_where_the_name_is_none(self, host: str):
+        assert alias_of("https://localhost:8443", host) is None
