@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Optional
 
 from drawbar.sandbox.crm_model import CrmError
 from drawbar.sandbox.wire import Reply
@@ -19,6 +19,7 @@ MAX_OPERATIONS = 1000
 _BOUNDARY = re.compile(r'boundary\s*=\s*"?([^";]+)"?', re.IGNORECASE)
 _REQUEST_LINE = re.compile(r"(GET|POST|PATCH|PUT|DELETE)\s+(\S+)\s+HTTP/1\.[01]\Z")
 _CONTENT_REFERENCE = re.compile(r"\$[A-Za-z0-9_.-]+(?=[/?]|\Z)")
+NamedReply = tuple[Optional[str], Reply]  # by the Content-ID of its operation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,14 +155,18 @@ def _known(reference: str, addresses: Mapping[str, str]) -> str:
     return address
 
 
-def format_batch(parts: list[list[tuple[str | None, Reply]]], *, status: int) -> Reply:
-    """The reply to a whole batch: each part is the one reply of an operation, or those of a change set."""
+def format_batch(parts: Sequence[NamedReply | list[NamedReply]], *, status: int) -> Reply:
+    """The reply to a whole batch: each part is the one reply of an operation, or those of a change set.
+
+    A change set that failed as a whole has one reply without a name, which stands like that of an operation.
+    """
     boundary = f"batchresponse_{uuid.uuid4()}"
     lines: list[bytes] = []
-    for replies in parts:
+    for part in parts:
+        replies = part if isinstance(part, list) else [part]
         lines.append(f"--{boundary}".encode())
-        if len(replies) == 1 and replies[0][0] is None:
-            lines += _reply_lines(None, replies[0][1])
+        if not isinstance(part, list) or (len(replies) == 1 and replies[0][0] is None):
+            lines += _reply_lines(*replies[0])
             continue
         inner = f"changesetresponse_{uuid.uuid4()}"
         lines += [f"Content-Type: multipart/mixed; boundary={inner}".encode(), b""]

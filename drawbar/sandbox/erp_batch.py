@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from drawbar.sandbox.crm_batch import BatchOperation, ChangeSet, format_batch, parse_batch
+from drawbar.sandbox.crm_batch import BatchOperation, ChangeSet, NamedReply, format_batch, parse_batch
 from drawbar.sandbox.erp_model import ErpError
 from drawbar.sandbox.odata import ApiError
 from drawbar.sandbox.store import Values
@@ -29,6 +29,7 @@ class BatchRequest:
     headers: Mapping[str, str]  # names in lower case
     body: bytes
 
+    in_change_set: bool = False
     is_grouped: bool = False  # says that it belongs to others, or comes after them (OData 4.01)
 
     @property
@@ -78,19 +79,34 @@ def _of_parts(request: Request) -> list[list[BatchRequest]]:
     except ApiError as error:
         raise ErpError(400, "BadRequest", error.message) from error
     return [
-        [_from_part(part) for part in (item.operations if isinstance(item, ChangeSet) else (item,))] for item in items
+        [_from_part(part, in_change_set=True) for part in item.operations]
+        if isinstance(item, ChangeSet)
+        else [_from_part(item, in_change_set=False)]
+        for item in items
     ]
 
 
-def _from_part(part: BatchOperation) -> BatchRequest:
-    return BatchRequest(id=part.content_id, method=part.method, url=part.target, headers=part.headers, body=part.body)
+def _from_part(part: BatchOperation, *, in_change_set: bool) -> BatchRequest:
+    return BatchRequest(
+        id=part.content_id,
+        method=part.method,
+        url=part.target,
+        headers=part.headers,
+        body=part.body,
+        in_change_set=in_change_set,
+    )
 
 
 def answer(request: Request, replies: list[list[tuple[BatchRequest, Reply]]]) -> Reply | Values:
     """The whole of a batch in the format it came in: a reply, or the body of one."""
     if is_multipart(request):
-        return format_batch([[(operation.id, reply) for operation, reply in group] for group in replies], status=200)
+        return format_batch([_part(group) for group in replies], status=200)
     return {"responses": [_response(operation, reply) for group in replies for operation, reply in group]}
+
+
+def _part(group: list[tuple[BatchRequest, Reply]]) -> NamedReply | list[NamedReply]:
+    named: list[NamedReply] = [(operation.id, reply) for operation, reply in group]
+    return named if group[0][0].in_change_set else named[0]
 
 
 def _response(operation: BatchRequest, reply: Reply) -> Values:

