@@ -24,26 +24,42 @@ ERP, CRM, BOTH = "Business Central", "Dataverse", "Both, and the sign-in"
 # Module, service and area, in the order of the page.
 MODULES = {
     "test_business_central": (ERP, "API v2.0"),
+    "test_erp_conventions": (ERP, "Conventions"),
     "test_erp_batch": (ERP, "Batches"),
     "test_erp_companies": (ERP, "Companies"),
     "test_erp_environments": (ERP, "Environments"),
+    "test_erp_setup": (ERP, "Setup"),
     "test_erp_contacts": (ERP, "Contacts"),
     "test_erp_currencies": (ERP, "Currencies"),
+    "test_erp_vendors": (ERP, "Vendors"),
     "test_erp_items": (ERP, "Items"),
     "test_erp_opportunities": (ERP, "Opportunities"),
     "test_erp_sales_orders": (ERP, "Sales orders"),
     "test_erp_documents": (ERP, "Quotes, invoices, shipments"),
+    "test_erp_parts": (ERP, "Parts of records"),
+    "test_erp_ledgers": (ERP, "Ledgers"),
     "test_erp_custom_api": (ERP, "Pages of a partner"),
     "test_dataverse": (CRM, "Web API"),
+    "test_crm_headers": (CRM, "Headers"),
+    "test_crm_queries": (CRM, "Queries"),
+    "test_crm_deep_insert": (CRM, "Deep insert"),
     "test_crm_batch": (CRM, "Batches"),
     "test_crm_bulk": (CRM, "Bulk operations"),
     "test_crm_keys": (CRM, "Alternate keys"),
     "test_crm_fetch": (CRM, "FetchXML"),
+    "test_crm_metadata": (CRM, "Metadata"),
+    "test_crm_organization": (CRM, "Organization"),
+    "test_crm_servers": (CRM, "Servers"),
+    "test_crm_roles": (CRM, "Security roles"),
+    "test_crm_impersonation": (CRM, "Impersonation"),
+    "test_crm_duplicates": (CRM, "Duplicates"),
+    "test_crm_jobs": (CRM, "Background jobs"),
     "test_crm_contacts": (CRM, "Contacts"),
     "test_crm_currencies": (CRM, "Currencies"),
     "test_crm_catalogue": (CRM, "Product catalogue"),
     "test_crm_sales": (CRM, "Sales documents"),
     "test_crm_pricing": (CRM, "Prices"),
+    "test_crm_discounts": (CRM, "Discounts"),
     "test_crm_sales_actions": (CRM, "Sales actions"),
     "test_sign_in": (BOTH, "Sign-in"),
     "test_webhooks": (BOTH, "Webhooks"),
@@ -51,7 +67,8 @@ MODULES = {
     "test_wire": (BOTH, "HTTP"),
 }
 _HOSTS = r"learn\.microsoft\.com|docs\.oasis-open\.org|www\.rfc-editor\.org|github\.com/microsoft"
-_ADDRESS = re.compile(rf"(?:https://)?((?:{_HOSTS})(?:/[\w.%-]+(?:\(v=[\w.]+\))?)+)")
+# One that is cut short by an ellipsis is found with it, so that it is not taken for the page it begins like.
+_ADDRESS = re.compile(rf"(?:https://)?((?:{_HOSTS})(?:/[\w.%…-]+(?:\(v=[\w.]+\))?)+)")
 _RFC = re.compile(r"\bRFC (\d+)\b")
 _WELL_FORMED = re.compile(rf"https://(?:{_HOSTS})(?:/[A-Za-z0-9_.%()=-]*[A-Za-z0-9_)])+")
 _LOCALE = re.compile(r"/[a-z]{2}-[a-z]{2}/")

@@ -1,7 +1,4 @@
-"""Rows of Dataverse that one request creates together, fact by fact; each test names the page it models.
-
-Page: learn.microsoft.com/power-apps/developer/data-platform/webapi/create-entity-web-api.
-"""
+"""Rows of Dataverse that one request creates together, fact by fact."""
 
 from __future__ import annotations
 
@@ -27,6 +24,8 @@ def a_body(**more: Any) -> dict[str, Any]:
 
 
 class TestDeepInsert:
+    """learn.microsoft.com/power-apps/developer/data-platform/webapi/create-entity-web-api"""
+
     def test_makes_what_is_nested_in_lookups_and_collections(self, crm: Client):
         """Create related table rows in one operation"""
         account = made(crm, "accounts", a_body())
@@ -80,7 +79,10 @@ class TestDeepInsert:
         assert (400, "0x80048d19") == error_code(crm.post("accounts", a_body(**wrong)))
 
     def test_is_not_part_of_an_update(self, crm: Client):
-        """learn.microsoft.com/…/webapi/update-delete-entities-using-web-api: Basic update"""
+        """Basic update
+
+        learn.microsoft.com/power-apps/developer/data-platform/webapi/update-delete-entities-using-web-api
+        """
         account = made(crm, "accounts", {"name": "A"})
 
         assert (400, "0x80048d19") == error_code(crm.patch(account, {"primarycontactid": {"lastname": "L"}}))
@@ -105,8 +107,12 @@ class TestDeepInsert:
 
 
 class TestAssociateOnCreate:
+    """Associate table rows on create
+
+    learn.microsoft.com/power-apps/developer/data-platform/webapi/create-entity-web-api
+    """
+
     def test_binds_rows_that_are_there_to_the_new_one(self, crm: Client):
-        """Associate table rows on create"""
         contacts = [made(crm, "contacts", {"lastname": f"L{at}"}) for at in range(2)]
         body = {"name": "A", "contact_customer_accounts@odata.bind": [f"/{contact}" for contact in contacts]}
         reply = crm.post("accounts?$expand=contact_customer_accounts", body, prefer="return=representation")
@@ -116,7 +122,6 @@ class TestAssociateOnCreate:
         }
 
     def test_refuses_one_that_is_not_there(self, crm: Client):
-        """Associate table rows on create"""
         body = {"name": "A", "contact_customer_accounts@odata.bind": [f"/contacts({uuid.uuid4()})"]}
 
         assert (404, "0x80040217") == error_code(crm.post("accounts", body))

@@ -1,7 +1,4 @@
-"""Dataverse's lists of volume discounts and the prices they make, fact by fact; each test names the page it models.
-
-Error codes, where a page is shortened: learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes
-"""
+"""Dataverse's lists of volume discounts and the prices they make, fact by fact; each test names the page it models."""
 
 from __future__ import annotations
 
@@ -64,14 +61,17 @@ class TestDiscount:
         ],
     )
     def test_of_percentages_is_a_range_of_its_own(self, crm: Client, low, high, more, code):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: Discount…, LowQuantity…, DiscountRangeOverlap"""
+        """Discount…, LowQuantity…, DiscountRangeOverlap
+
+        learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes
+        """
         discounts = a_list(crm)
         made(crm, "discounts", body(discounts, 10, 20, percentage=5))
 
         assert (400, code) == error_code(crm.post("discounts", body(discounts, low, high, **more)))
 
     def test_of_amounts_has_no_percentage(self, crm: Client):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: DiscountPercent"""
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes: DiscountPercent"""
         reply = crm.post("discounts", body(a_list(crm, amounts=True), 1, 2, percentage=3))
 
         assert (400, "0x80043b21") == error_code(reply)
@@ -89,7 +89,10 @@ class TestDiscount:
 class TestList:
     @pytest.mark.parametrize(("amounts", "code"), [(True, "0x80048cf7"), (False, "0x80048cf1")])
     def test_has_a_currency_when_it_is_of_amounts(self, crm: Client, amounts, code):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: CurrencyRequiredForDiscountTypeAmount, Percentage…"""
+        """CurrencyRequiredForDiscountTypeAmount, Percentage…
+
+        learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes
+        """
         more = {} if amounts else currency(crm, "USD")
         reply = crm.post("discounttypes", {"name": a_name("Discounts"), "isamounttype": amounts, **more})
 
@@ -125,7 +128,10 @@ class TestList:
         assert [5, 10] == [row["percentage"] for row in rows]
 
     def test_of_amounts_is_in_the_currency_of_the_price_list(self, crm: Client, shop: Shop):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: DiscountTypeAndPriceLevelCurrencyNotEqual"""
+        """DiscountTypeAndPriceLevelCurrencyNotEqual
+
+        learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes
+        """
         bind = {"discounttypeid@odata.bind": f"/{a_list(crm, amounts=True, code='EUR')}"}
 
         assert (400, "0x80048cf8") == error_code(crm.patch(shop.price, bind))
@@ -137,7 +143,10 @@ class TestPrice:
         ("quantity", "prices"), [(4, (10, None, 40, 38)), (5, (10, 1.5, 42.5, 40.5)), (9, (10, 1.5, 76.5, 74.5))]
     )
     def test_of_a_unit_is_less_when_many_are_bought(self, crm: Client, shop: Shop, set_name, quantity, prices):
-        """learn.microsoft.com/dynamics365/sales/price-calculation-…: Price calculations for volume discount"""
+        """Price calculations for volume discount.
+
+        learn.microsoft.com/dynamics365/sales/price-calculation-opportunity-quote-order-invoice-records
+        """
         discounts = a_list(crm, amounts=True)
         made(crm, "discounts", body(discounts, 5, 9, amount=1.5))
         on_price(crm, shop, discounts)
@@ -163,7 +172,10 @@ class TestPrice:
         assert (10, None, 10, 10) == columns(crm, line, *PRICES)
 
     def test_is_worked_out_by_an_inactive_list_and_where_prices_are_locked(self, crm: Client, shop: Shop):
-        """learn.microsoft.com/dynamics365/sales/price-calculation-…: even when the parent is locked; inactive lists"""
+        """Even when the parent is locked; inactive lists.
+
+        learn.microsoft.com/dynamics365/sales/price-calculation-opportunity-quote-order-invoice-records
+        """
         discounts = a_list(crm)
         made(crm, "discounts", body(discounts, 5, 9, percentage=10))
         on_price(crm, shop, discounts)
@@ -177,7 +189,10 @@ class TestPrice:
         assert (10, 1, 45, 45) == columns(crm, line, *PRICES)
 
     def test_that_is_overridden_has_no_discount_of_volume(self, crm: Client, shop: Shop):
-        """learn.microsoft.com/dynamics365/sales/price-calculation-…: of price list items"""
+        """Of price list items.
+
+        learn.microsoft.com/dynamics365/sales/price-calculation-opportunity-quote-order-invoice-records
+        """
         discounts = a_list(crm)
         made(crm, "discounts", body(discounts, 1, 9, percentage=10))
         on_price(crm, shop, discounts)

@@ -1,7 +1,4 @@
-"""What headers of a request to Dataverse do, and what its answers say in theirs; each test names the page it models.
-
-Pages, where shortened: learn.microsoft.com/power-apps/developer/data-platform/….
-"""
+"""What headers of a request to Dataverse do, and what its answers say in theirs, fact by fact."""
 
 from __future__ import annotations
 
@@ -74,11 +71,18 @@ class TestPreferenceApplied:
         ],
     )
     def test_names_what_was_followed(self, crm: Client, query, prefer, said):
-        """webapi/query/join-tables, webapi/query/select-columns: responses with Preference-Applied"""
+        """Responses with Preference-Applied
+
+        learn.microsoft.com/power-apps/developer/data-platform/webapi/query/join-tables
+        learn.microsoft.com/power-apps/developer/data-platform/webapi/query/select-columns
+        """
         assert said == crm.get(query, prefer=prefer).headers.get("Preference-Applied")
 
     def test_of_a_write_names_the_representation(self, crm: Client, account):
-        """webapi/create-entity-web-api: Create with data returned"""
+        """Create with data returned
+
+        learn.microsoft.com/power-apps/developer/data-platform/webapi/create-entity-web-api
+        """
         prefer = 'return=representation,odata.include-annotations="*"'
 
         assert prefer == crm.patch(account, {"fax": "1"}, prefer=prefer).headers["Preference-Applied"]
@@ -86,9 +90,10 @@ class TestPreferenceApplied:
 
 
 class TestRequestNumber:
+    """learn.microsoft.com/power-apps/developer/data-platform/webapi/execute-batch-operations-using-web-api: REQ_ID"""
+
     @pytest.mark.parametrize(("path", "status"), [("WhoAmI", 200), ("nothing", 404), ("accounts?$top=x", 400)])
     def test_is_in_every_answer_and_its_own(self, crm: Client, path, status):
-        """learn.microsoft.com/troubleshoot/power-platform/dataverse: REQ_ID, x-ms-service-request-id"""
         first, second = crm.get(path), crm.get(path)
 
         assert status == first.status_code
@@ -96,7 +101,6 @@ class TestRequestNumber:
         assert first.headers["REQ_ID"] == first.headers["x-ms-service-request-id"] != second.headers["REQ_ID"]
 
     def test_is_in_every_part_of_a_batch(self, crm: Client):
-        """webapi/execute-batch-operations-using-web-api"""
         reply = send(crm, operation("GET", "WhoAmI"), operation("GET", "nothing"), prefer="odata.continue-on-error")
         numbers = [headers["REQ_ID"] for part in replies(reply) for _, headers, _ in part]
 
@@ -104,6 +108,8 @@ class TestRequestNumber:
 
 
 class TestErrorDetails:
+    """learn.microsoft.com/power-apps/developer/data-platform/webapi/compose-http-requests-handle-errors"""
+
     @pytest.mark.parametrize(
         ("prefer", "names"),
         [
@@ -127,7 +133,7 @@ class TestErrorDetails:
         ],
     )
     def test_come_on_request(self, crm: Client, prefer, names):
-        """webapi/compose-http-requests-handle-errors: Include more details with errors"""
+        """Include more details with errors"""
         error = crm.get(f"accounts({uuid.uuid4()})", prefer=prefer).json()["error"]
 
         assert {"code", "message", *(f"@Microsoft.PowerApps.CDS.{name}" for name in names)} == set(error)
@@ -135,9 +141,11 @@ class TestErrorDetails:
 
 
 class TestVersion:
+    """learn.microsoft.com/power-apps/developer/data-platform/webapi/compose-http-requests-handle-errors"""
+
     @pytest.mark.parametrize("version", ["v9.0", "v9.1", "v9.2"])
     def test_earlier_ones_are_answered_under_their_own_address(self, crm: Client, account, version):
-        """webapi/compose-http-requests-handle-errors: Version compatibility"""
+        """Version compatibility"""
         root = crm.root.replace("v9.2", version)
         read = crm.get(f"{root}/accounts?$select=name", prefer="odata.maxpagesize=1").json()
         bound = crm.post(
@@ -150,12 +158,15 @@ class TestVersion:
         assert bound.headers["OData-EntityId"].startswith(root)
 
     def test_others_are_not_known(self, crm: Client):
-        """webapi/compose-http-requests-handle-errors: Web API URL and versions"""
+        """Web API URL and versions"""
         assert 404 == crm.get(crm.root.replace("v9.2", "v8.2") + "/WhoAmI").status_code
 
 
 class TestBypass:
-    """Of business logic."""
+    """Of business logic.
+
+    learn.microsoft.com/power-apps/developer/data-platform/bypass-custom-business-logic
+    """
 
     @pytest.mark.parametrize(
         ("headers", "told"),
@@ -172,7 +183,7 @@ class TestBypass:
     def test_leaves_steps_of_a_mode_alone(
         self, crm: Client, receiver: Receiver, watch: Callable[..., str], account, headers, told
     ):
-        """bypass-custom-business-logic: BypassBusinessLogicExecution, BypassCustomPluginExecution"""
+        """BypassBusinessLogicExecution, BypassCustomPluginExecution"""
         modes = {watch("Update", mode=mode): mode for mode in (0, 1)}
         crm.patch(account, {"fax": "first"}, headers=headers)
         crm.patch(account, {"fax": "last"})
@@ -182,7 +193,7 @@ class TestBypass:
         assert len(told) + 2 == len(heard)
 
     def test_leaves_single_steps_alone(self, crm: Client, receiver: Receiver, watch: Callable[..., str], account):
-        """bypass-custom-business-logic: BypassBusinessLogicExecutionStepIds"""
+        """BypassBusinessLogicExecutionStepIds"""
         first, second = watch("Update"), watch("Update")
         headers = {"MSCRM.BypassBusinessLogicExecutionStepIds": f'"{first}, {uuid.uuid4()}"'}
         crm.patch(account, {"fax": "1"}, headers=headers)
@@ -200,7 +211,7 @@ class TestBypass:
         ],
     )
     def test_refuses_what_it_does_not_know(self, crm: Client, account, headers):
-        """bypass-custom-business-logic: Limit to the number of steps"""
+        """Limit to the number of steps"""
         assert (400, "0x80040203") == error_code(crm.patch(account, {"fax": "1"}, headers=headers))
 
 
@@ -238,7 +249,7 @@ class TestContext:
     def test_has_the_tag(
         self, crm: Client, receiver: Receiver, watch: Callable[..., str], account, method, path, body, message
     ):
-        """add-shared-variable: tag"""
+        """learn.microsoft.com/power-apps/developer/data-platform/optional-parameters: tag"""
         watch(message)
         crm.send(method, f"{path.format(account)}?tag=erp-sync", **({} if body is None else {"json": body}))
 
@@ -257,7 +268,10 @@ class TestContext:
 
     @pytest.mark.parametrize("count", [1, 3])
     def test_of_many_at_once_is_one(self, crm: Client, receiver: Receiver, watch: Callable[..., str], count):
-        """bulk-operations: CreateMultiple and its steps, one call with all targets; of single rows too"""
+        """CreateMultiple and its steps, one call with all targets; of single rows too.
+
+        learn.microsoft.com/power-apps/developer/data-platform/bulk-operations
+        """
         step = watch("CreateMultiple")
         kind = {"@odata.type": "Microsoft.Dynamics.CRM.account"}
         names = [a_name("Many") for _ in range(count)]

@@ -137,6 +137,10 @@ class TestRights:
 
 
 class TestRefusals:
+    """learn.microsoft.com/power-apps/developer/data-platform/webapi/impersonate-another-user-web-api
+    learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes
+    """
+
     @pytest.mark.parametrize("header", ["CallerObjectId", "MSCRMCallerID"])
     def test_nobody_acts_for_one_who_is_not_there(self, crm: Client, header: str):
         headers = {header: "00000000-0000-4000-8000-00000000ffff"}
@@ -181,6 +185,7 @@ class TestOfOthers:
     def test_an_automation_answers_the_application_that_acts(
         self, info: Info, crm: Client, control: Control, as_seller, seller: dict
     ):
+        """Source: the sandbox itself."""
         mine, others = info["crm"]["client_id"], info["crm"]["other_app"]["client_id"]
         rule = {"system": "crm", "set": "accounts", "field": "fax", "after_app": mine, "by_app": others}
         control("POST", "automations", [{**rule, "values": {"telephone2": "answered"}}])

@@ -279,6 +279,8 @@ class TestBulkDelete:
 
 
 class TestRestart:
+    """Source: the sandbox itself."""
+
     def test_a_job_does_not_survive_its_sandbox(self, start: Callable[..., Info], tmp_path: Path):
         first = start(seed="empty", limits=False, db=tmp_path / "sandbox.sqlite")
         crm = Client(first, "crm")

@@ -153,7 +153,10 @@ class TestDefinitions:
         assert [] == row["Keys"]
 
     def test_of_lookups_are_those_of_owners_and_customers_too(self, crm: Client):
-        """learn.microsoft.com/…/webapi/reference/lookupattributemetadata: derived for Lookup, Customer, Owner"""
+        """Derived for Lookup, Customer, Owner.
+
+        learn.microsoft.com/previous-versions/dynamicscrm-2016/developers-guide/mt607661(v=crm.8)
+        """
         cast = "Attributes/Microsoft.Dynamics.CRM.LookupAttributeMetadata?$select=LogicalName,AttributeType,Targets"
         rows = {
             row["LogicalName"]: row
@@ -167,7 +170,10 @@ class TestDefinitions:
         )
 
     def test_have_choices_when_they_are_expanded(self, crm: Client):
-        """learn.microsoft.com/…/webapi/query-metadata-web-api: OptionSet is a navigation property"""
+        """OptionSet is a navigation property.
+
+        learn.microsoft.com/power-apps/developer/data-platform/webapi/query-metadata-web-api
+        """
         path = f"{self.BASE}/Attributes(LogicalName='statecode')/Microsoft.Dynamics.CRM.StateAttributeMetadata"
         plain = crm.get(path).json()
         expanded = crm.get(f"{path}?$select=LogicalName&$expand=OptionSet($select=Options)").json()

@@ -93,7 +93,10 @@ class TestSettings:
 
     @pytest.mark.parametrize(("mandatory", "code"), [(True, 11), (False, 0)])
     def test_make_price_lists_optional(self, crm: Client, shop: Shop, set_up, mandatory, code):
-        """learn.microsoft.com/dynamics365/sales/price-calculation-…: mandatory versus optional"""
+        """Mandatory versus optional.
+
+        learn.microsoft.com/dynamics365/sales/price-calculation-opportunity-quote-order-invoice-records
+        """
         set_up(ispricelistmandatory=mandatory)
         unlisted = a_product(crm, shop.units)
         line = shop.line(shop.document("quotes"), **{"productid@odata.bind": f"/{unlisted}"})
@@ -124,7 +127,10 @@ class TestSettings:
         assert ["SO", "QT", "INV"] == numbers
 
     def test_say_how_long_a_delta_link_lives(self, crm: Client, control: Control, info, set_up):
-        """learn.microsoft.com/power-apps/…/use-change-tracking-synchronize-data-external-systems: expirechangetrackingindays"""
+        """expirechangetrackingindays
+
+        learn.microsoft.com/power-apps/developer/data-platform/use-change-tracking-synchronize-data-external-systems
+        """
         link = crm.get("accounts?$select=name", prefer="odata.track-changes").json()["@odata.deltaLink"]
         control("POST", "clock", {"advance_s": 3 * 86_400})
         later = Client(info, "crm")

@@ -1,7 +1,4 @@
-"""What a query of Dataverse may ask beyond a table's own rows, fact by fact; each test names the page it models.
-
-Pages: learn.microsoft.com/power-apps/developer/data-platform/webapi/query/….
-"""
+"""What a query of Dataverse may ask beyond a table's own rows, fact by fact."""
 
 from __future__ import annotations
 
@@ -48,8 +45,10 @@ def found(crm: Client, path: str) -> set[str]:
 
 
 class TestApply:
+    """learn.microsoft.com/power-apps/developer/data-platform/webapi/query/aggregate-data"""
+
     def test_groups_rows_and_adds_them_up(self, crm: Client, family: Family):
-        """webapi/query/aggregate-data: Sum of revenue based on status"""
+        """Sum of revenue based on status"""
         steps = f"filter({family.here})/groupby((statuscode),aggregate(revenue with sum as total,$count as n))"
         reply = crm.get(f"accounts?$apply={steps}", prefer=f'odata.include-annotations="{FORMATTED}"')
 
@@ -72,27 +71,26 @@ class TestApply:
         ],
     )
     def test_aggregates_all_rows_to_one(self, crm: Client, family: Family, expression, value):
-        """webapi/query/aggregate-data: Aggregate sum of revenue"""
+        """Aggregate sum of revenue"""
         rows = crm.rows(f"accounts?$apply=filter({family.here})/aggregate({expression})")
 
         assert [{"x": value}] == rows
 
     def test_groups_by_a_column_behind_a_lookup_and_names_it_after_its_table(self, crm: Client, family: Family):
-        """webapi/query/aggregate-data: Total account revenue by primary contact name"""
+        """Total account revenue by primary contact name"""
         steps = f"filter({family.here})/groupby((primarycontactid/fullname),aggregate(revenue with sum as total))"
         rows = crm.rows(f"accounts?$apply={steps}")
 
         assert [{"total": 20.5}, {"contact_fullname": "Last 0", "total": 100}] == rows
 
     def test_gives_distinct_values_in_the_order_of_a_group(self, crm: Client, family: Family):
-        """webapi/query/aggregate-data: Distinct column values"""
+        """Distinct column values"""
         steps = f"filter(_parentcustomerid_value eq {key(family.account)})/groupby((jobtitle))"
         rows = crm.rows(f"contacts?$apply={steps}&$orderby=jobtitle desc&$top=1")
 
         assert [{"jobtitle": "Clerk"}] == rows
 
     def test_money_of_several_currencies_is_added_up_in_the_base_currency(self, crm: Client, family: Family):
-        """webapi/query/aggregate-data"""
         euro = crm.rows("transactioncurrencies?$filter=isocurrencycode eq 'EUR'")[0]
         bind = {"transactioncurrencyid@odata.bind": f"/transactioncurrencies({euro['transactioncurrencyid']})"}
         made(crm, "accounts", {"name": "C", "address1_city": family.city, "revenue": 50, **bind})
@@ -115,11 +113,14 @@ class TestApply:
         ],
     )
     def test_refuses_what_it_does_not_know(self, crm: Client, query):
-        """webapi/query/aggregate-data: OData aggregation limitations"""
+        """OData aggregation limitations"""
         assert (400, "0x80060888") == error_code(crm.get(f"accounts?{query}"))
 
     def test_needs_the_right_to_read_the_table_behind_a_lookup(self, crm: Client, control: Control, info):
-        """security-model: a row is read by who has the privilege for its table"""
+        """A row is read by who has the privilege for its table.
+
+        learn.microsoft.com/power-apps/developer/data-platform/security-model
+        """
         rule = {"system": "crm", "app": info["crm"]["client_id"], "entity": "contact", "operation": "read"}
         control("POST", "grants", {**rule, "allowed": False})
         replies = [
@@ -132,6 +133,8 @@ class TestApply:
 
 
 class TestLambda:
+    """learn.microsoft.com/power-apps/developer/data-platform/webapi/query/filter-rows"""
+
     @pytest.mark.parametrize(
         ("condition", "first", "second"),
         [
@@ -151,7 +154,7 @@ class TestLambda:
         ],
     )
     def test_asks_of_the_rows_of_a_collection(self, crm: Client, family: Family, condition, first, second):
-        """webapi/query/filter-rows: Filter using values of related collections"""
+        """Filter using values of related collections"""
         rows = found(crm, f"accounts?$filter={family.here} and {condition}")
 
         assert (first, second) == (key(family.account) in rows, key(family.other) in rows)
@@ -167,11 +170,13 @@ class TestLambda:
         ],
     )
     def test_refuses_what_it_does_not_know(self, crm: Client, condition):
-        """webapi/query/filter-rows: conditions on collections that are nested in a lookup are not supported"""
+        """Conditions on collections that are nested in a lookup are not supported."""
         assert (400, "0x80060888") == error_code(crm.get(f"accounts?$filter={condition}"))
 
 
 class TestQueryFunction:
+    """learn.microsoft.com/power-apps/developer/data-platform/webapi/reference/queryfunctions"""
+
     @pytest.fixture
     def crm(self, info, control: Control) -> Iterator[Client]:
         """On a Wednesday at noon."""
@@ -207,7 +212,6 @@ class TestQueryFunction:
         ],
     )
     def test_finds_days(self, crm: Client, function, days):
-        """webapi/reference/queryfunctions"""
         name = uuid.uuid4().hex
         for day in (-365, -31, -7, -3, -1, 0, 1):
             at = _day(day)
@@ -217,7 +221,7 @@ class TestQueryFunction:
         assert days == sorted(row["numberofemployees"] - 365 for row in crm.rows(query))
 
     def test_takes_numbers_as_text_in_double_quotes(self, crm: Client):
-        """webapi/query/filter-rows: the example of Between"""
+        """learn.microsoft.com/power-apps/developer/data-platform/webapi/query/filter-rows: the example of Between"""
         name = uuid.uuid4().hex
         for number in (4, 5, 2000, 2001):
             made(crm, "accounts", {"name": name, "numberofemployees": number})
@@ -233,7 +237,7 @@ class TestQueryFunction:
         assert [4, 2001] == [row["numberofemployees"] for row in outside]
 
     def test_takes_its_values_from_parameter_aliases(self, crm: Client):
-        """webapi/query/filter-rows: Manage single quotes"""
+        """learn.microsoft.com/power-apps/developer/data-platform/webapi/query/filter-rows: Manage single quotes"""
         name = f"O'Bryan {uuid.uuid4().hex}"
         made(crm, "contacts", {"lastname": name})
         query = "$filter=Microsoft.Dynamics.CRM.In(PropertyName=@p1,PropertyValues=@p10)&@p1='lastname'"
@@ -242,7 +246,9 @@ class TestQueryFunction:
         assert [name] == [row["lastname"] for row in rows]
 
     def test_knows_the_caller(self, info, crm: Client):
-        """webapi/reference/equaluserid, notequaluserid, equalbusinessid"""
+        """learn.microsoft.com/power-apps/developer/data-platform/webapi/reference/equaluserid
+        learn.microsoft.com/power-apps/developer/data-platform/webapi/reference/equalbusinessid
+        """
         name = uuid.uuid4().hex
         made(crm, "accounts", {"name": name})
         other = Client(info, "crm", other=True)
@@ -274,7 +280,6 @@ class TestQueryFunction:
         ],
     )
     def test_refuses_what_it_does_not_know(self, crm: Client, function):
-        """webapi/reference/queryfunctions"""
         reply = crm.get(f"accounts?$filter=Microsoft.Dynamics.CRM.{function}")
 
         assert (400, "0x80060888") == error_code(reply)
@@ -307,7 +312,7 @@ class TestWildcards:
         ],
     )
     def test_stand_for_other_text_in_text_functions(self, crm: Client, condition, found_names):
-        """webapi/query/filter-rows: Use wildcard characters"""
+        """learn.microsoft.com/power-apps/developer/data-platform/webapi/query/filter-rows: Use wildcard characters"""
         city = uuid.uuid4().hex
         for name in ("abc", "a_c", "axxc", "other"):
             made(crm, "accounts", {"name": name, "address1_city": city})
@@ -317,8 +322,10 @@ class TestWildcards:
 
 
 class TestExpand:
+    """learn.microsoft.com/power-apps/developer/data-platform/webapi/query/join-tables"""
+
     def test_goes_on_from_row_to_row(self, crm: Client, family: Family):
-        """webapi/query/join-tables: Nested expand of single-valued navigation properties"""
+        """Nested expand of single-valued navigation properties"""
         inner = "primarycontactid($select=fullname;$expand=parentcustomerid_account($select=name))"
         body = crm.get(f"{family.account}?$select=name&$expand={inner}").json()
 
@@ -328,7 +335,7 @@ class TestExpand:
         )
 
     def test_a_collection_has_a_link_to_itself(self, crm: Client, family: Family):
-        """webapi/query/join-tables: Single $expand on collection-valued navigation properties"""
+        """Single $expand on collection-valued navigation properties"""
         inner = "contact_customer_accounts($select=lastname;$filter=jobtitle eq 'Buyer';$orderby=lastname desc)"
         body = crm.get(f"{family.account}?$select=name&$expand={inner}").json()
         expanded = [row["lastname"] for row in body["contact_customer_accounts"]]
@@ -337,7 +344,7 @@ class TestExpand:
         assert expanded == [row["lastname"] for row in crm.rows(body["contact_customer_accounts@odata.nextLink"])]
 
     def test_nested_collections_are_paged(self, crm: Client, family: Family):
-        """webapi/query/join-tables: Nested $expand on collection-valued navigation properties"""
+        """Nested $expand on collection-valued navigation properties"""
         inner = "contact_customer_accounts($select=lastname;$expand=owninguser($select=fullname))"
         query = f"accounts?$select=name&$filter={family.here} and statecode eq 0&$expand={inner}&$orderby=name"
         row = crm.get(query, prefer="odata.maxpagesize=2").json()["value"][0]
@@ -350,7 +357,7 @@ class TestExpand:
         assert "owninguser" in more[0]
 
     def test_shows_the_address_alone_of_a_lookup(self, crm: Client, family: Family):
-        """webapi/query/join-tables: Return references"""
+        """Return references"""
         body = crm.get(f"{family.account}?$select=name&$expand=primarycontactid/$ref").json()
 
         assert {"@odata.id": f"{crm.root}/{family.contacts[0]}"} == body["primarycontactid"]
@@ -369,7 +376,6 @@ class TestExpand:
         ],
     )
     def test_has_limits(self, crm: Client, expand, text):
-        """webapi/query/join-tables"""
         reply = crm.get(f"accounts?$expand={expand}")
 
         assert (400, "0x80060888") == error_code(reply)
@@ -380,7 +386,7 @@ class TestParts:
     """Of a row, by address."""
 
     def test_a_reference_is_read_by_itself(self, crm: Client, family: Family):
-        """webapi/query/join-tables: Return references"""
+        """learn.microsoft.com/power-apps/developer/data-platform/webapi/query/join-tables: Return references"""
         single = crm.get(f"{family.account}/primarycontactid/$ref").json()
         several = crm.get(f"{family.account}/contact_customer_accounts/$ref").json()
 
@@ -391,14 +397,17 @@ class TestParts:
         assert 204 == crm.get(f"{family.other}/primarycontactid/$ref").status_code
 
     def test_columns_of_a_row_behind_a_lookup(self, crm: Client, family: Family):
-        """webapi/retrieve-entity-using-web-api: Retrieve a single property value"""
+        """Retrieve a single property value.
+
+        learn.microsoft.com/power-apps/developer/data-platform/webapi/retrieve-entity-using-web-api
+        """
         path = f"{family.contacts[1]}/parentcustomerid_account"
 
         assert crm.get(family.account).json()["name"] == crm.get(f"{path}/name").json()["value"]
         assert "Last 0" == crm.get(f"{path}/primarycontactid/fullname/$value").text
 
     def test_one_row_of_a_collection(self, crm: Client, family: Family):
-        """webapi/query/overview: Filtered collections"""
+        """learn.microsoft.com/power-apps/developer/data-platform/webapi/query/overview: Filtered collections"""
         child = key(family.contacts[2])
 
         assert child == crm.get(f"{family.account}/contact_customer_accounts({child})").json()["contactid"]
@@ -408,7 +417,10 @@ class TestParts:
         ("column", "value"), [("donotfax", "false"), ("revenue", "100"), ("address1_city", None), ("statecode", "0")]
     )
     def test_raw_values(self, crm: Client, family: Family, column, value):
-        """webapi/retrieve-entity-using-web-api: Retrieve the raw value of a property"""
+        """Retrieve the raw value of a property.
+
+        learn.microsoft.com/power-apps/developer/data-platform/webapi/retrieve-entity-using-web-api
+        """
         reply = crm.get(f"{family.account}/{column}/$value")
 
         assert (value or family.city) == reply.text
@@ -418,13 +430,19 @@ class TestParts:
         ("method", "path"), [("POST", "primarycontactid"), ("POST", "name"), ("GET", "name/other"), ("GET", "nothing")]
     )
     def test_refuses_what_is_not_there(self, crm: Client, family: Family, method, path):
-        """webapi/compose-http-requests-handle-errors: 404, 405"""
+        """Not found is 404, not allowed 405.
+
+        learn.microsoft.com/power-apps/developer/data-platform/webapi/compose-http-requests-handle-errors
+        """
         body: dict[str, Any] = {"json": {}} if method == "POST" else {}
 
         assert crm.send(method, f"{family.account}/{path}", **body).status_code in (404, 405)
 
     def test_one_column_is_emptied(self, crm: Client, family: Family):
-        """webapi/update-delete-entities-using-web-api: Delete a single property value"""
+        """Delete a single property value.
+
+        learn.microsoft.com/power-apps/developer/data-platform/webapi/update-delete-entities-using-web-api
+        """
         reply = crm.delete(f"{family.account}/address1_city")
 
         assert (204, 204) == (reply.status_code, crm.get(f"{family.account}/address1_city").status_code)
@@ -432,7 +450,7 @@ class TestParts:
 
 class TestCounts:
     def test_of_whole_tables_come_by_a_function(self, crm: Client):
-        """webapi/reference/retrievetotalrecordcount"""
+        """learn.microsoft.com/power-apps/developer/data-platform/webapi/reference/retrievetotalrecordcount"""
         counted = [int(crm.get(f"{name}/$count").text) for name in ("accounts", "contacts")]
         direct = crm.get("RetrieveTotalRecordCount(EntityNames=['account','contact'])").json()
         aliased = crm.get('RetrieveTotalRecordCount(EntityNames=@p)?@p=["account","contact"]').json()
@@ -446,7 +464,10 @@ class TestCounts:
 
 class TestConditionalRead:
     def test_is_never_unmodified_with_an_expand(self, crm: Client, family: Family):
-        """webapi/perform-conditional-operations-using-web-api: Query must not include $expand"""
+        """Query must not include $expand.
+
+        learn.microsoft.com/power-apps/developer/data-platform/webapi/perform-conditional-operations-using-web-api
+        """
         tag = crm.get(family.account).json()["@odata.etag"]
         statuses = [
             crm.get(f"{family.account}{query}", headers={"If-None-Match": value}).status_code

@@ -226,8 +226,9 @@ class TestPrivileges:
 
 
 class TestRefusals:
+    """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes"""
+
     def test_a_user_without_roles_may_do_nothing(self, other: Client, can):
-        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes"""
         reply = other.get("accounts")
 
         assert (403, "0x80042f09") == error_code(reply)
@@ -258,6 +259,7 @@ class TestRefusals:
         )
 
     def test_one_part_of_a_batch_is_refused_like_a_request(self, other: Client, can):
+        """learn.microsoft.com/power-apps/developer/data-platform/webapi/execute-batch-operations-using-web-api"""
         can(("ReadAccount", "Global"))
         lines = [
             "--b",
@@ -276,6 +278,7 @@ class TestRefusals:
     def test_the_switch_of_the_control_endpoint_stands_above_the_roles(
         self, info: Info, control: Control, other: Client, can
     ):
+        """Source: the sandbox itself."""
         can(("ReadAccount", "Global"))
         grant = {"system": "crm", "app": info["crm"]["other_app"]["client_id"], "entity": "account"}
         control("POST", "grants", {**grant, "operation": "read", "allowed": False})
@@ -388,6 +391,8 @@ class TestPointing:
 
 
 class TestWhatIsNotRead:
+    """learn.microsoft.com/power-platform/admin/security-roles-privileges"""
+
     def test_is_not_shown_behind_a_lookup(self, crm: Client, other: Client, can, me: str):
         account = made(crm, "accounts", {"name": a_name("Hidden")})
         contact = made(crm, "contacts", {"lastname": "L", "parentcustomerid_account@odata.bind": f"/{account}"})
@@ -400,6 +405,7 @@ class TestWhatIsNotRead:
         )
 
     def test_is_not_in_a_delta(self, crm: Client, other: Client, can, me: str):
+        """learn.microsoft.com/power-apps/developer/data-platform/use-change-tracking-synchronize-data-external-systems"""
         can(("ReadAccount", "Basic"))
         link = other.get("accounts?$select=name", prefer="odata.track-changes").json()["@odata.deltaLink"]
         made(crm, "accounts", {"name": "Hidden"})
@@ -408,6 +414,7 @@ class TestWhatIsNotRead:
         assert [key(f"/{mine}")] == [row["accountid"] for row in other.get(link).json()["value"]]
 
     def test_backdating_takes_a_privilege(self, crm: Client, other: Client, can):
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/entities/account#BKMK_OverriddenCreatedOn"""
         can(("CreateAccount", "Global"))
         reply = other.post("accounts", {"name": "Old", "overriddencreatedon": "2020-02-03"})
 
@@ -548,6 +555,8 @@ class TestSharing:
 
 
 class TestRestart:
+    """Source: the sandbox itself."""
+
     def test_roles_are_kept_and_those_of_before_there_were_any_are_made(
         self, start: Callable[..., Info], tmp_path: Path
     ):

@@ -146,7 +146,10 @@ class TestClosing:
         ],
     )
     def test_is_kept_as_an_activity(self, crm: Client, shop: Shop, quote, action, set_name, collection):
-        """learn.microsoft.com/dynamics365/sales/developer/entities/orderclose, …/quoteclose, …/opportunityclose"""
+        """learn.microsoft.com/dynamics365/sales/developer/entities/orderclose
+        learn.microsoft.com/dynamics365/sales/developer/entities/quoteclose
+        learn.microsoft.com/dynamics365/sales/developer/entities/opportunityclose
+        """
         document = quote if set_name == "quotes" else shop.document(set_name)
         close(crm, action, document, description="By phone", actualend="2026-03-02T09:15:27Z")
         kept = crm.rows(f"{document}/{collection}")
@@ -160,7 +163,9 @@ class TestClosing:
         assert kept[0].items() <= crm.get(f"{table}s({kept[0]['activityid']})").json().items()
 
     def test_tells_of_its_document(self, crm: Client, shop: Shop, quote, order):
-        """learn.microsoft.com/dynamics365/sales/developer/entities/orderclose: OrderNumber; …/opportunityclose"""
+        """learn.microsoft.com/dynamics365/sales/developer/entities/orderclose: OrderNumber
+        learn.microsoft.com/dynamics365/sales/developer/entities/opportunityclose
+        """
         opportunity = shop.document("opportunities", estimatedvalue=100)
         for action, document in (("WinQuote", quote), ("FulfillSalesOrder", order), ("WinOpportunity", opportunity)):
             close(crm, action, document)
@@ -187,7 +192,7 @@ class TestClosing:
 
     @pytest.mark.parametrize("wrong", [{"nothing": 1}, {"subject": "s" * 201}, {"actualend": "soon"}])
     def test_that_cannot_be_kept_changes_nothing(self, crm: Client, order, wrong):
-        """learn.microsoft.com/power-apps/…/web-service-error-codes: payload errors"""
+        """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes: payload errors"""
         assert 400 == close(crm, "CancelSalesOrder", order, **wrong).status_code
         assert (0,) == columns(crm, order, "statecode")
 
@@ -200,7 +205,10 @@ class TestClosing:
         assert 404 == crm.get(f"ordercloses({activity})").status_code
 
     def test_of_a_quote_that_becomes_an_order_says_what_the_action_was_told(self, crm: Client, quote):
-        """learn.microsoft.com/…/mt592955: ConvertQuoteToSalesOrder, QuoteCloseSubject, QuoteCloseDescription"""
+        """QuoteCloseSubject, QuoteCloseDescription of ConvertQuoteToSalesOrder.
+
+        learn.microsoft.com/previous-versions/dynamicscrm-2016/developers-guide/mt607842(v=crm.8)
+        """
         more = {"QuoteCloseSubject": "Won", "QuoteCloseDescription": "D", "QuoteCloseDate": "2026-03-02T00:00:00Z"}
         convert(crm, "ConvertQuoteToSalesOrder", "QuoteId", quote, **more)
 

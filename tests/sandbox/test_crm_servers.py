@@ -111,6 +111,7 @@ class TestLimits:
         assert 3 * int(crm.get("WhoAmI").headers["x-ms-dop-hint"]) == several
 
     def test_there_is_at_least_one(self, info: Info, control: Control):
+        """Source: the sandbox itself."""
         reply = control.http.post(f"{info['control_url']}/limits", json={"system": "crm", "servers": 0}, timeout=10)
 
         assert 400 == reply.status_code

@@ -243,7 +243,10 @@ class TestLookups:
         assert account["accountid"] == made["_parentcustomerid_value"]
 
     def test_the_key_of_a_user_cannot_be_named(self, crm: Client):
-        """learn.microsoft.com/…/webapi/web-api-entitytypes: users and teams inherit from principal"""
+        """Users and teams inherit from principal.
+
+        learn.microsoft.com/power-apps/developer/data-platform/webapi/web-api-entitytypes
+        """
         me = crm.get("WhoAmI").json()["UserId"]
 
         assert (400, "0x80060888") == error_code(crm.get(f"systemusers(systemuserid={me})"))

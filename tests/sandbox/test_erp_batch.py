@@ -77,7 +77,10 @@ class TestResponses:
         assert (400, "BadRequest_InvalidToken") == (response["status"], response["body"]["error"]["code"])
 
     def test_need_a_content_type_of_their_own_where_there_is_a_body(self, erp: Client, base, name):
-        """learn.microsoft.com/…/developer/devenv-connect-apps-tips: headers of each request of a batch."""
+        """Headers of each request of a batch.
+
+        learn.microsoft.com/dynamics365/business-central/dev-itpro/developer/devenv-connect-apps-tips
+        """
         made = {key: value for key, value in create(base, name).items() if key != "headers"}
         (response,) = send(erp, made).json()["responses"]
 
@@ -86,7 +89,10 @@ class TestResponses:
 
 
 class TestMultipart:
-    """docs.oasis-open.org/odata/odata/v4.0: the multipart format, which the product takes beside JSON."""
+    """The multipart format, which the product takes beside JSON.
+
+    docs.oasis-open.org/odata/odata/v4.0/os/part1-protocol/odata-v4.0-os-part1-protocol.html
+    """
 
     @staticmethod
     def sent(erp: Client, *lines: str, **given):

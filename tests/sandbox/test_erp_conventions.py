@@ -45,7 +45,10 @@ class TestSchemaVersion:
 
 
 class TestIntent:
-    """learn.microsoft.com/…/developer/devenv-api-data-access-intent: only ReadWrite for what writes."""
+    """Data-Access-Intent: only ReadWrite for what writes.
+
+    learn.microsoft.com/dynamics365/business-central/dev-itpro/developer/devenv-connect-apps-tips
+    """
 
     @pytest.mark.parametrize(("intent", "status"), [("ReadWrite", 200), ("ReadOnly", 400), ("Nonsense", 400)])
     def test_of_a_write_is_to_write(self, erp: Client, intent: str, status: int):
@@ -60,6 +63,8 @@ class TestIntent:
 
 
 class TestAction:
+    """learn.microsoft.com/dynamics365/business-central/dev-itpro/developer/devenv-creating-and-interacting-with-odatav4-bound-action"""
+
     @pytest.fixture
     def order(self, erp: Client) -> dict:
         item = erp.post("items", {"displayName": "Cleat", "unitPrice": 5}).json()
@@ -72,6 +77,7 @@ class TestAction:
         assert 204 == erp.post(f"salesOrders({order['id']})/Microsoft.NAV.ShipAndInvoice", None).status_code
 
     def test_under_a_tag_that_is_stale_is_refused(self, erp: Client, order):
+        """learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/dynamics-error-codes"""
         erp.patch(f"salesOrders({order['id']})", {"externalDocumentNumber": "7"}, tag="*")
         action = f"salesOrders({order['id']})/Microsoft.NAV.shipAndInvoice"
 
@@ -80,7 +86,11 @@ class TestAction:
 
 
 class TestDefinitions:
-    """learn.microsoft.com/…/api-reference/v1.0/resources/dynamics_entitymetadata, and an answer that was recorded."""
+    """As in an answer that was recorded; captions are properties of the pages.
+
+    learn.microsoft.com/dynamics365/business-central/dev-itpro/developer/properties/devenv-entitycaption-property
+    learn.microsoft.com/dynamics365/business-central/dev-itpro/developer/properties/devenv-entitysetcaption-property
+    """
 
     def test_name_every_entity_with_captions(self, erp: Client):
         body = erp.get(f"{erp.root}/entityDefinitions").json()
@@ -132,7 +142,10 @@ class TestDefinitions:
 
     @pytest.mark.parametrize("language", ["en-US", "en-GB", "de-DE", "xx"])
     def test_are_english_whatever_is_asked(self, erp: Client, language: str):
-        """Accept-Language names an installed language, else it is not looked at; texts of errors are the same."""
+        """Accept-Language names an installed language, else it is not looked at; texts of errors are the same.
+
+        learn.microsoft.com/dynamics365/business-central/dev-itpro/developer/devenv-connect-apps-tips: Accept-Language
+        """
         headers = {"Accept-Language": language}
         query = f"{erp.root}/entityDefinitions?$filter=entityName eq 'item'"
         (item,) = erp.get(query, headers=headers).json()["value"]
@@ -143,7 +156,7 @@ class TestDefinitions:
 
 
 class TestAutomation:
-    """learn.microsoft.com/…/administration/resources/dynamics_automationcompany"""
+    """learn.microsoft.com/dynamics365/business-central/dev-itpro/administration/resources/dynamics_automationcompany"""
 
     @pytest.fixture
     def address(self, erp: Client) -> str:
@@ -194,7 +207,10 @@ class TestAutomation:
         assert 404 == erp.get(f"{address}({made['id']})").status_code
 
     def test_needs_the_right_to_it(self, info: Info, erp: Client, control: Control, address: str):
-        """learn.microsoft.com/…/administration/itpro-introduction-to-automation-apis: D365 AUTOMATION."""
+        """D365 AUTOMATION.
+
+        learn.microsoft.com/dynamics365/business-central/dev-itpro/administration/itpro-introduction-to-automation-apis
+        """
         rule = {"system": "erp", "app": info["erp"]["client_id"], "entity": "automationCompanies"}
         control("POST", "grants", {**rule, "allowed": False})
         refused = erp.post(address, {"displayName": "Nobody's"})
@@ -205,7 +221,10 @@ class TestAutomation:
 
 class TestQueue:
     def test_gives_up_on_who_waits_too_long(self, start: Callable[..., Info]):
-        """learn.microsoft.com/…/administration/operational-limits-online: five run, others wait 8 minutes, then 503."""
+        """Five run, others wait 8 minutes, then 503.
+
+        learn.microsoft.com/dynamics365/business-central/dev-itpro/administration/operational-limits-online
+        """
         info = start(seed="empty", latency_ms=600)
         control = Control(info)
         control("POST", "limits", {"system": "erp", "queue_s": 0.1})
@@ -226,7 +245,7 @@ class TestQueue:
 
 class TestBodySize:
     def test_above_350_megabytes_is_refused_before_it_is_sent(self, info: Info, erp: Client):
-        """learn.microsoft.com/…/administration/operational-limits-online"""
+        """learn.microsoft.com/dynamics365/business-central/dev-itpro/administration/operational-limits-online"""
         address = urlsplit(erp.root)
         token = sign_in(info, "erp")["access_token"]
         context = ssl.create_default_context(cafile=info["ca_file"])

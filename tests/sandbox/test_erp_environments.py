@@ -101,7 +101,7 @@ class TestEnvironments:
         assert (404, "NoEnvironment") == error_code(erp.get(url, headers={"Accept": "application/json"}))
 
     def test_are_listed_for_administrators(self, info: Info, erp: Client, control: Control):
-        """learn.microsoft.com/…/webservices/api-get-environments"""
+        """learn.microsoft.com/dynamics365/business-central/dev-itpro/webservices/api-get-environments"""
         origin = erp.root.partition("/v2.0/")[0]
         rule = {"system": "erp", "app": info["erp"]["client_id"], "entity": "environments"}
         rows = erp.get(f"{origin}/environments/v1.2").json()["value"]

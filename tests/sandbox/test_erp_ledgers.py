@@ -131,7 +131,10 @@ class TestCreditMemo:
 
 
 class TestCorrection:
-    """learn.microsoft.com/…/resources/dynamics_salesinvoice: cancel, makeCorrectiveCreditMemo."""
+    """Cancel, makeCorrectiveCreditMemo.
+
+    learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_salesinvoice
+    """
 
     def test_credit_memo_is_a_draft_like_the_invoice(self, erp: Client, customer, invoice):
         reply = act(erp, "salesInvoices", invoice["id"], "makeCorrectiveCreditMemo")
@@ -184,7 +187,10 @@ class TestCorrection:
 
 
 class TestPayment:
-    """learn.microsoft.com/…/resources/dynamics_customerpayment, …/dynamics_customerpaymentjournal, …/dynamics_journal"""
+    """learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_customerpayment
+    learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_customerpaymentjournal
+    learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_journal
+    """
 
     def pay(self, erp: Client, journal: dict, **given: Any) -> Any:
         return erp.post(f"customerPaymentJournals({journal['id']})/customerPayments", given)
@@ -276,7 +282,7 @@ class TestPayment:
 
 
 class TestJournalLine:
-    """learn.microsoft.com/…/resources/dynamics_journalline"""
+    """learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_journalline"""
 
     @pytest.fixture
     def general(self, erp: Client) -> dict:
@@ -312,7 +318,7 @@ class TestJournalLine:
 
 
 class TestGeneralLedger:
-    """learn.microsoft.com/…/resources/dynamics_generalledgerentry"""
+    """learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_generalledgerentry"""
 
     def test_of_an_invoice_is_balanced(self, erp: Client, invoice):
         rows = erp.rows(f"generalLedgerEntries?$filter=documentNumber eq '{invoice['number']}'")
@@ -353,7 +359,7 @@ class TestGeneralLedger:
 
 
 class TestItemLedger:
-    """learn.microsoft.com/…/resources/dynamics_itemledgerentry"""
+    """learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_itemledgerentry"""
 
     def test_tells_of_every_move_of_an_item(self, erp: Client, item, invoice):
         rows = erp.rows(f"itemLedgerEntries?$filter=itemNumber eq '{item['number']}'&$orderby=entryNumber")
@@ -398,7 +404,7 @@ class TestItemLedger:
 
 class TestOverdue:
     def test_is_what_is_open_after_its_day(self, erp: Client, customer, item):
-        """learn.microsoft.com/…/resources/dynamics_customerfinancialdetail"""
+        """learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_customerfinancialdetail"""
         today = dt.datetime.now(dt.timezone.utc).date()
         for days in (-3, 3):
             due = (today + dt.timedelta(days=days)).isoformat()

@@ -72,7 +72,10 @@ class TestPicture:
         assert 204 == erp.get(link).status_code
 
     def test_content_is_written_and_read_as_bytes(self, erp: Client, item):
-        """…/api/dynamics_picture_update: PATCH pictureContent, If-Match required, 204."""
+        """PATCH pictureContent, If-Match required, 204.
+
+        learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/api/dynamics_picture_update
+        """
         address, content = f"items({item['id']})/picture", png(12, 7)
         written = put(erp, f"{address}/pictureContent", content, erp.get(address).json()["@odata.etag"])
         read = erp.get(f"{address}({item['id']})/pictureContent")
@@ -150,7 +153,7 @@ class TestPicture:
         assert 403 == reply.status_code
 
     def test_of_the_company_is_read_only(self, erp: Client):
-        """learn.microsoft.com/…/api-reference/v2.0/resources/dynamics_companyinformation"""
+        """learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_companyinformation"""
         company = erp.rows("companyInformation")[0]
 
         assert 204 == erp.get(company["picture@odata.mediaReadLink"]).status_code
@@ -158,7 +161,7 @@ class TestPicture:
 
 
 class TestPdf:
-    """learn.microsoft.com/…/api-reference/v2.0/resources/dynamics_pdfdocument"""
+    """learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_pdfdocument"""
 
     def test_of_an_order_names_it_and_its_amounts(self, erp: Client, order):
         address = f"salesOrders({order['id']})/pdfDocument"
@@ -225,7 +228,9 @@ class TestPdf:
 
 
 class TestAttachment:
-    """learn.microsoft.com/…/api-reference/v2.0/resources/dynamics_documentattachment, …/dynamics_attachment"""
+    """learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_documentattachment
+    learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_attachment
+    """
 
     @pytest.mark.parametrize("set_name", ["attachments", "documentAttachments"])
     def test_is_made_then_filled(self, erp: Client, order, set_name: str):
@@ -288,7 +293,7 @@ class TestAttachment:
 
 
 class TestDefaultDimensions:
-    """learn.microsoft.com/…/api-reference/v2.0/resources/dynamics_defaultdimension"""
+    """learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_defaultdimension"""
 
     def test_are_of_a_customer_or_an_item(self, erp: Client, customer, values):
         value = values["EUROPE"]
@@ -319,7 +324,10 @@ class TestDefaultDimensions:
         assert "You must get to the parent first" in reply.json()["error"]["message"]
 
     def test_keep_parent_and_dimension_and_change_their_value(self, erp: Client, customer, values):
-        """…/api/dynamics_item_update_defaultdimensions: key fields cannot be modified."""
+        """Key fields cannot be modified.
+
+        learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/api/dynamics_item_update_defaultdimensions
+        """
         body = {"dimensionId": values["EUROPE"]["dimensionId"], "dimensionValueId": values["EUROPE"]["id"]}
         row = erp.post(f"customers({customer['id']})/defaultDimensions", body).json()
         address = f"defaultDimensions({row['id']})"
@@ -337,7 +345,7 @@ class TestDefaultDimensions:
 
 
 class TestDimensionSetLines:
-    """learn.microsoft.com/…/api-reference/v2.0/resources/dynamics_dimensionsetline"""
+    """learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_dimensionsetline"""
 
     def test_are_added_to_a_document_by_code_or_id(self, erp: Client, order, values):
         address = f"salesOrders({order['id']})/dimensionSetLines"
@@ -442,7 +450,9 @@ class TestDimensionSetLines:
 
 
 class TestReceivables:
-    """learn.microsoft.com/…/api-reference/v2.0/resources/dynamics_agedaccountsreceivable, …/dynamics_customersale"""
+    """learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_agedaccountsreceivable
+    learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_customersale
+    """
 
     def test_are_of_the_open_invoices_by_due_date(self, erp: Client, customer, item):
         today = dt.datetime.now(dt.timezone.utc).date()

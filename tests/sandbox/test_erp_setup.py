@@ -50,7 +50,10 @@ class TestSetUp:
         ["generalProductPostingGroups", "inventoryPostingGroups", "accounts", "dimensions", "dimensionValues"],
     )
     def test_what_the_pages_do_not_edit_is_refused(self, erp: Client, set_name: str):
-        """learn.microsoft.com/…/api-reference/v2.0/resources/dynamics_account: GET alone."""
+        """GET alone.
+
+        learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_account
+        """
         row = erp.rows(set_name)[0]
 
         assert (405, "BadRequest_MethodNotAllowed") == error_code(erp.post(set_name, {"code": "X"}))
@@ -58,6 +61,7 @@ class TestSetUp:
         assert 405 == erp.delete(f"{set_name}({row['id']})").status_code
 
     def test_a_new_company_has_it_too(self, info: Info, erp: Client, control: Control):
+        """Source: the sandbox itself."""
         made = control("POST", "companies", {"name": f"Annex {uuid.uuid4().hex[:6]}"})
         there = f"{erp.root}/companies({made['id']})"
         dimensions = {row["id"] for row in erp.rows(f"{there}/dimensions")}
@@ -67,14 +71,17 @@ class TestSetUp:
         assert not dimensions & {row["id"] for row in erp.rows("dimensions")}
 
     def test_values_are_reached_by_their_dimension(self, erp: Client):
-        """learn.microsoft.com/…/api-reference/v2.0/resources/dynamics_dimension"""
+        """learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_dimension"""
         dimension = erp.get("dimensions?$filter=code eq 'AREA'&$expand=dimensionValues").json()["value"][0]
 
         assert ["AMERICA", "ASIA", "EUROPE"] == [value["code"] for value in dimension["dimensionValues"]]
         assert 3 == len(erp.rows(f"dimensions({dimension['id']})/dimensionValues"))
 
     def test_buffers_and_parts_are_not_in_the_catalogue_of_webhooks(self, erp: Client):
-        """learn.microsoft.com/…/developer/devenv-webhooks: no webhook on a temporary table."""
+        """No webhook on a temporary table.
+
+        learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/dynamics-subscriptions
+        """
         catalogue = erp.base.replace("/api/v2.0", "/api/microsoft/runtime/beta") + "/webhookSupportedResources"
         known = {row["resource"] for row in erp.rows(catalogue)}
 
@@ -83,8 +90,12 @@ class TestSetUp:
 
 
 class TestTaxes:
+    """learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_taxarea
+    learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_taxgroup
+    """
+
     def test_a_customer_shows_the_name_of_its_area(self, erp: Client, customer):
-        """learn.microsoft.com/…/api-reference/v2.0/resources/dynamics_customer"""
+        """learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_customer"""
         area = erp.post("taxAreas", {"code": f"A{uuid.uuid4().hex[:6]}", "displayName": "Salem"}).json()
         taxed = erp.patch(f"customers({customer['id']})", {"taxAreaId": area["id"]}, tag="*").json()
         erp.patch(f"taxAreas({area['id']})", {"displayName": "Salem, Massachusetts"}, tag="*")
@@ -107,7 +118,7 @@ class TestTaxes:
         assert 'The "taxGroupId" does not match to a Tax Group.' in by_id.json()["error"]["message"]
 
     def test_code_and_id_of_an_item_s_groups_follow_from_each_other(self, erp: Client):
-        """learn.microsoft.com/…/api-reference/v2.0/resources/dynamics_item"""
+        """learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_item"""
         group = one(erp, "inventoryPostingGroups", "RESALE")
         product = one(erp, "generalProductPostingGroups", "RETAIL")
         body = {"displayName": "Peg", "taxGroupCode": "TAXABLE", "inventoryPostingGroupId": group["id"]}
@@ -126,7 +137,10 @@ class TestTaxes:
 
 
 class TestPairs:
-    """Texts of the public source of the pages, where id and code are not of the same record."""
+    """Texts of the public source of the pages, where id and code are not of the same record.
+
+    learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_salesorder
+    """
 
     @pytest.mark.parametrize(
         ("body", "text"),
@@ -154,8 +168,9 @@ class TestPairs:
 
 
 class TestLines:
+    """learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_salesorderline"""
+
     def test_may_be_of_an_account(self, erp: Client, order):
-        """learn.microsoft.com/…/api-reference/v2.0/resources/dynamics_salesorderline"""
         account = one(erp, "accounts", "40250", "number")
         by_number = {"lineType": "Account", "lineObjectNumber": "40250", "quantity": 1, "unitPrice": 12.5}
         line = erp.post(f"salesOrders({order['id']})/salesOrderLines", by_number).json()
@@ -212,7 +227,7 @@ class TestLines:
         )
 
     def test_are_at_a_location(self, erp: Client, order):
-        """learn.microsoft.com/…/api-reference/v2.0/resources/dynamics_location"""
+        """learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_location"""
         item, east = erp.rows("items?$top=1")[0], one(erp, "locations", "EAST")
         address = f"salesOrders({order['id']})/salesOrderLines"
         line = erp.post(address, {"itemId": item["id"], "locationId": east["id"]}).json()

@@ -70,7 +70,7 @@ class TestVendor:
         assert "Vendor" == erp.post(f"{address}/documentAttachments", {"fileName": "a.txt"}).json()["parentType"]
 
     def test_is_owed_what_its_balance_says(self, info: Info, erp: Client, control: Control, vendor):
-        """learn.microsoft.com/…/resources/dynamics_agedaccountspayable"""
+        """learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_agedaccountspayable"""
         app = info["erp"]["client_id"]
         edit = {"system": "erp", "app": app, "set": "vendors", "id": vendor["id"], "silent": True}
         control("POST", "edit", {**edit, "values": {"balance": 70}})
@@ -83,7 +83,11 @@ class TestVendor:
 
 
 class TestContact:
-    """learn.microsoft.com/…/resources/dynamics_contact: contactBusinessRelation; …/dynamics_contactinformation"""
+    """contactBusinessRelation
+
+    learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_contact
+    learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_contactinformation
+    """
 
     def test_is_made_with_a_vendor_and_says_what_it_says(self, erp: Client, vendor):
         contact = contact_of(erp, vendor)
