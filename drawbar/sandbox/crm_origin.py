@@ -1,7 +1,7 @@
 """What the headers of a Dataverse request say of whom it comes from and what it must not set going. Pure.
 
 Sources: https://learn.microsoft.com/power-apps/developer/data-platform/bypass-custom-business-logic,
-https://learn.microsoft.com/power-apps/developer/data-platform/add-shared-variable
+https://learn.microsoft.com/power-apps/developer/data-platform/optional-parameters
 """
 
 from __future__ import annotations

@@ -89,24 +89,6 @@ class TestApply:
         assert [] == disagreements(system)
         assert [] == system.untrue_pids()
 
-    def test_takes_up_an_entity_that_nobody_captured(self, system: Installation, records: list[str], tmp_path: Path):
-        """Persons are left out, and come in again with the file that is about them, one that was made meanwhile, too."""
-        folder = folder_with(tmp_path / "without", (FIRST_CONTACT, ""))
-        (Path(folder) / "contact.yaml").unlink()
-        system.drawbar("mappings", "apply", folder, "--yes")
-        company = next(row["number"] for row in system.truth("erp", "contacts") if row["type"] == "Company")
-        person = {"type": "Person", "displayName": "Made Meanwhile", "companyNumber": company}
-        system.control(
-            "POST", "edit", {"system": "erp", "set": "contacts", "app": system.erp.client_id, "values": person}
-        )
-        system.wait_quiet()
-        assert not has_crossed(system, "Made Meanwhile")
-
-        system.drawbar("mappings", "apply", folder_with(tmp_path / "with"), "--yes")
-        system.wait_quiet()
-
-        assert has_crossed(system, "Made Meanwhile")
-
     def test_is_how_files_come_into_force(self, system: Installation, records: list[str], tmp_path: Path):
         """A restart with another folder changes nothing; what was applied outlives it."""
         system.stop()
@@ -125,6 +107,24 @@ class TestApply:
         system.drawbar("mappings", "apply", wrong, "--yes", code=2)
 
         assert [] == not_filled(system, records, "taxRegistrationNumber", "description")
+
+    def test_takes_up_an_entity_that_nobody_captured(self, system: Installation, records: list[str], tmp_path: Path):
+        """Persons are left out, and come in again with the file that is about them, one that was made meanwhile, too."""
+        folder = folder_with(tmp_path / "without", (FIRST_CONTACT, ""))
+        (Path(folder) / "contact.yaml").unlink()
+        system.drawbar("mappings", "apply", folder, "--yes")
+        company = next(row["number"] for row in system.truth("erp", "contacts") if row["type"] == "Company")
+        person = {"type": "Person", "displayName": "Made Meanwhile", "companyNumber": company}
+        system.control(
+            "POST", "edit", {"system": "erp", "set": "contacts", "app": system.erp.client_id, "values": person}
+        )
+        system.wait_quiet()
+        assert not has_crossed(system, "Made Meanwhile")
+
+        system.drawbar("mappings", "apply", folder_with(tmp_path / "with"), "--yes")
+        system.wait_quiet()
+
+        assert has_crossed(system, "Made Meanwhile")
 
 
 def has_crossed(system: Installation, person: str) -> bool:
