@@ -12,6 +12,7 @@ import datetime as dt
 from drawbar.sandbox.erp_billing import post_invoice
 from drawbar.sandbox.seed_ground import Bed, Ground
 from drawbar.sandbox.seed_names import FIRST_NAMES, FORMS, JOBS, OWNERS, PLACES, SALESPEOPLE, TRADES, WITH_USER, Place
+from drawbar.sandbox.seed_prices import plant_prices
 from drawbar.sandbox.store import Values
 
 # For each 1,000 customers.
@@ -50,6 +51,7 @@ class _Planter(Bed):
         self._in_erp("unitsOfMeasure", code="PCS", displayName="Piece", internationalStandardCode="EA")
         items = [self._item(number) for number in range(ITEMS * self._scale)]
         self._documents(customers, items)
+        plant_prices(self._ground, customers, items, scale=self._scale)
 
     # ------------------------------------------------------------ names and places
 

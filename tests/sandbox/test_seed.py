@@ -222,6 +222,24 @@ class TestLarge:
             sum(customer["balanceDue"] for customer in large("erp/customers"))
         )
 
+    def test_has_prices_for_all_for_groups_and_for_single_customers(self, large):
+        lists, lines = large("erp/priceLists"), large("erp/priceListLines")
+        items = {item["number"] for item in large("erp/items")}
+        prices = {
+            (line["priceListCode"], line["assetNumber"], line["minimumQuantity"]): line["unitPrice"] for line in lines
+        }
+
+        assert {"All_x0020_Customers": 1, "Customer_x0020_Price_x0020_Group": 3, "Customer": 20} == dict(
+            Counter(each["sourceType"] for each in lists)
+        )
+        assert {"Active"} == {each["status"] for each in (*lists, *lines)}
+        assert items == {line["assetNumber"] for line in lines if line["priceListCode"] == "ALL"}
+        assert {True} == {
+            price < prices["ALL", item, 0] for (code, item, _), price in prices.items() if code.startswith("C")
+        }
+        assert 20 == sum(unit["code"] == "BOX" for unit in large("erp/itemUnitsOfMeasure"))
+        assert (5, 2) == (len(large("erp/resources")), len(large("erp/shippingAgents")))
+
     def test_grows_with_its_scale(self, start: Callable[..., Info]):
         control = Control(start(seed="large", scale=2, limits=False))
 
