@@ -61,13 +61,19 @@ def node_session(info: Info, package: str, script: str, **given: str) -> dict[st
 def said(info: Info) -> dict[str, Any]:
     address = urlsplit(info["crm"]["base_url"])
     origin, token = f"{address.scheme}://{address.netloc}", sign_in(info, "crm")["access_token"]
-    return node_session(info, DYNAMICS_WEB_API, "node_client.mjs", origin=origin, token=token)
+    return node_session(info, DYNAMICS_WEB_API, "dynamics_web_api.mjs", origin=origin, token=token)
 
 
 @pytest.fixture(scope="module")
-def told(info: Info) -> dict[str, Any]:
+def told_by_erp(info: Info) -> dict[str, Any]:
     erp, token = info["erp"], sign_in(info, "erp")["access_token"]
-    return node_session(info, O_JS, "odata_client.mjs", base=erp["base_url"], company=erp["company_id"], token=token)
+    return node_session(info, O_JS, "o_js_erp.mjs", base=erp["base_url"], company=erp["company_id"], token=token)
+
+
+@pytest.fixture(scope="module")
+def told_by_crm(info: Info) -> dict[str, Any]:
+    token = sign_in(info, "crm")["access_token"]
+    return node_session(info, O_JS, "o_js_crm.mjs", base=info["crm"]["base_url"], token=token)
 
 
 @pytest.fixture(scope="module")
@@ -183,29 +189,50 @@ class TestPyBusinessCentral:
             customers.get_customer(company, made.id)
 
 
-class TestOJs:
+class TestOJsAndBusinessCentral:
     """`odata`, known as o.js, a client for any OData service: https://github.com/janhommes/o.js."""
 
-    def test_writes_and_reads(self, told: dict[str, Any]):
+    def test_writes_and_reads(self, told_by_erp: dict[str, Any]):
         assert [["From o.js", "Graz"], [200, "1"], [204, 204, 204]] == [
-            told["created"],
-            told["updated"],
-            told["deleted"],
+            told_by_erp["created"],
+            told_by_erp["updated"],
+            told_by_erp["deleted"],
         ]
-        assert [409, "Request_EntityChanged"] == told["stale"]
+        assert [409, "Request_EntityChanged"] == told_by_erp["stale"]
 
-    def test_filters_orders_and_asks_what_has_changed_since(self, told: dict[str, Any]):
-        assert [["From o.js", "1"]] == told["filtered"]
-        assert ["From o.js"] == told["changed"]
+    def test_filters_orders_and_asks_what_has_changed_since(self, told_by_erp: dict[str, Any]):
+        assert [["From o.js", "1"]] == told_by_erp["filtered"]
+        assert ["From o.js"] == told_by_erp["changed"]
 
-    def test_pages_through_all(self, told: dict[str, Any]):
-        assert [80, 80] == told["pages"][:2]
-        assert told["counted"] == told["distinct"] == sum(told["pages"])
+    def test_pages_through_all(self, told_by_erp: dict[str, Any]):
+        assert [80, 80] == told_by_erp["pages"][:2]
+        assert told_by_erp["counted"] == told_by_erp["distinct"] == sum(told_by_erp["pages"])
 
-    def test_sends_batches(self, told: dict[str, Any]):
+    def test_sends_batches(self, told_by_erp: dict[str, Any]):
         """Not as JSON, but in parts."""
-        assert [[200, "From o.js"], [201, "From a batch"], [200, 2]] == told["batch"]
-        assert [201, 400] == told["batchStops"]
+        assert [[200, "From o.js"], [201, "From a batch"], [200, 2]] == told_by_erp["batch"]
+        assert [201, 400] == told_by_erp["batchStops"]
+
+
+class TestOJsAndDataverse:
+    """The same client."""
+
+    def test_writes_and_reads(self, told_by_crm: dict[str, Any]):
+        assert [["From o.js", "Graz"], [204, "1"], [204, 204]] == [
+            told_by_crm[name] for name in ("created", "updated", "deleted")
+        ]
+        assert [412, "0x80060882"] == told_by_crm["stale"]
+        assert ["From o.js"] == told_by_crm["filtered"]
+
+    def test_pages_through_all(self, told_by_crm: dict[str, Any]):
+        assert [60, 60] == told_by_crm["pages"][:2]
+        assert told_by_crm["distinct"] == sum(told_by_crm["pages"])
+
+    def test_follows_changes_deletes_last(self, told_by_crm: dict[str, Any]):
+        assert ["Changed by o.js", "deleted"] == told_by_crm["delta"]
+
+    def test_sends_batches(self, told_by_crm: dict[str, Any]):
+        assert [[200, 204, 200], "Changed by o.js", 2] == told_by_crm["batch"]
 
 
 class TestBcCli:
