@@ -54,12 +54,8 @@ class BatchRun:
         go_on = self._request.preferences().get("odata.continue-on-error", "false") != "false"
         parts: list[list[tuple[str | None, Reply]]] = []
         for item in items:
-            if isinstance(item, ChangeSet):
-                done = self._change_set(item)
-            else:
-                done = [(None, self._operation(item))]
-            parts.append(done)
-            failed = [reply.status for _, reply in done if reply.status >= 400]
+            parts.append(self._change_set(item) if isinstance(item, ChangeSet) else [(None, self._operation(item))])
+            failed = [reply.status for _, reply in parts[-1] if reply.status >= 400]
             if failed and not go_on:
                 return format_batch(parts, status=failed[0])
         return format_batch(parts, status=200)

@@ -63,6 +63,21 @@ def no_value(caption: str, where: str) -> ErpError:
     return invalid(f"{caption} must have a value in {where}. It cannot be zero or empty.")
 
 
+def no_resource(segment: str) -> ErpError:
+    """An address that leads nowhere."""
+    return ErpError(404, "BadRequest_ResourceNotFound", f"Resource not found for the segment '{segment}'.")
+
+
+def no_method(method: str, where: str) -> ErpError:
+    """`where`: `on a set`, `here`."""
+    return ErpError(405, "BadRequest_MethodNotAllowed", f"'{method}' is not allowed {where}.")
+
+
+def not_allowed(verb: str) -> ErpError:
+    """A verb that a set does not take at all."""
+    return ErpError(405, "BadRequest_MethodNotAllowed", f"Entity does not support {verb}.")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
     name: str

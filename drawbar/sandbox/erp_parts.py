@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from drawbar.sandbox.erp_model import EMPTY_GUID, EntitySet, ErpError
+from drawbar.sandbox.erp_model import EMPTY_GUID, EntitySet, ErpError, not_allowed
 from drawbar.sandbox.erp_records import ErpRecords, SetRules
 from drawbar.sandbox.store import Stored, Values
 
@@ -53,10 +53,6 @@ def part_rules(records: ErpRecords, part_set: EntitySet) -> PartRules:
     if not isinstance(rules, PartRules):
         raise TypeError(f"{part_set.name} is no set of parts")
     return rules
-
-
-def not_allowed(verb: str) -> ErpError:
-    return ErpError(405, "BadRequest_MethodNotAllowed", f"Entity does not support {verb}.")
 
 
 def address(owner: EntitySet, row: Values, name: str) -> str:

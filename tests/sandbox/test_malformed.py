@@ -177,7 +177,9 @@ class TestWhatWasFound:
         assert [account] == [row["accountid"] for row in found]
 
     def test_options_inside_an_expand_may_have_expands_of_their_own(self, crm: Client):
-        inner = "contact_customer_accounts($select=fullname;$expand=parentcustomerid_account($select=name;$expand=ownerid))"
+        inner = (
+            "contact_customer_accounts($select=fullname;$expand=parentcustomerid_account($select=name;$expand=ownerid))"
+        )
         rows = crm.rows(f"accounts?$select=name&$expand={inner}")
         below = next(row["contact_customer_accounts"][0] for row in rows if row["contact_customer_accounts"])
 
