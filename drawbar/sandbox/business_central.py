@@ -31,6 +31,7 @@ from drawbar.sandbox.erp_model import (
     ErpError,
     no_method,
     no_resource,
+    refusal,
     to_stored,
 )
 from drawbar.sandbox.erp_part_requests import PartRequests
@@ -199,7 +200,7 @@ class BusinessCentral:
 
     def _in_set(self, call: Call, entity_set: EntitySet, key: str | None, rest: list[Segment]) -> Reply:
         if entity_set.part:
-            raise ErpError(400, "Application_DialogException", entity_set.unfiltered)
+            raise refusal(entity_set.unfiltered)
         if key is None:
             return self._on_set(call, entity_set, rest)
         row_id = row_id_of(key, self._switches)

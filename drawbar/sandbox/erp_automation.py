@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from drawbar.sandbox.erp_companies import add_company
-from drawbar.sandbox.erp_model import EntitySet, ErpError, shown_time, to_stored
+from drawbar.sandbox.erp_model import EntitySet, ErpError, refusal, shown_time, to_stored
 from drawbar.sandbox.erp_records import ErpRecords, SetRules
 from drawbar.sandbox.store import Stored, Values
 
@@ -21,7 +21,7 @@ class AutomationCompanyRules(SetRules):
         given = _checked(entity_set, body)
         display_name = given.get("displayName", "")
         if not display_name:
-            raise ErpError(400, "Application_DialogException", "Display Name must be filled in. Enter a value.")
+            raise refusal("Display Name must be filled in. Enter a value.")
         made = add_company(records, name=display_name[:30], display_name=display_name, currency=None, app=app)
         return _written(records, made, {"businessProfileId": given.get("businessProfileId", "")})
 
@@ -31,14 +31,14 @@ class AutomationCompanyRules(SetRules):
         if "name" in given and given["name"] != company["name"]:
             raise ErpError(400, "BadRequest_InvalidOperation", "Control 'name' is read-only.")
         if not given.get("displayName", company["displayName"]):
-            raise ErpError(400, "Application_DialogException", "Display Name must be filled in. Enter a value.")
+            raise refusal("Display Name must be filled in. Enter a value.")
         return _written(records, company, {name: given[name] for name in _WRITTEN if name in given})
 
     def unmake(self, records: ErpRecords, row_id: str, app: str) -> None:
         """With all that is in it; the last one stays."""
         left = [each for each in records.companies() if each["id"] != row_id]
         if not left:
-            raise ErpError(400, "Application_DialogException", "You cannot delete the only company.")
+            raise refusal("You cannot delete the only company.")
         subscriptions = records.store.table("subscriptions")
         for key, stored in list(subscriptions.rows.items()):
             if f"companies({row_id})" in stored.values["resource"].lower():

@@ -58,6 +58,11 @@ def invalid(text: str) -> ErpError:
     return ErpError(400, "Application_FieldValidationException", text)
 
 
+def refusal(text: str) -> ErpError:
+    """What the application does not do, in the words that a user would read."""
+    return ErpError(400, "Application_DialogException", text)
+
+
 def no_value(caption: str, where: str) -> ErpError:
     """`where`: the table's name and the key of the row, as the product writes them."""
     return invalid(f"{caption} must have a value in {where}. It cannot be zero or empty.")
