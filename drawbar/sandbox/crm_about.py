@@ -10,8 +10,8 @@ from drawbar.sandbox.crm_functions import counted_tables, record_counts
 from drawbar.sandbox.crm_metadata import EntityDefinitions, key_name
 from drawbar.sandbox.crm_model import no_method
 from drawbar.sandbox.crm_records import CrmRecords
-from drawbar.sandbox.crm_reply import nothing, ok, plain
 from drawbar.sandbox.odata import Segment
+from drawbar.sandbox.odata_reply import nothing, ok, plain, xml
 from drawbar.sandbox.wire import Reply
 
 
@@ -30,8 +30,7 @@ class About:
             case "":
                 return self._service_document()
             case "$metadata":
-                headers = {"Content-Type": "application/xml", "OData-Version": "4.0"}
-                return Reply(200, csdl(self._records.entities, self._records.switches), headers)
+                return xml(csdl(self._records.entities, self._records.switches))
             case "WhoAmI":
                 return self._who_am_i(call)
             case "RetrieveTotalRecordCount":

@@ -14,8 +14,8 @@ from drawbar.sandbox.crm_messages import Asked, Found, Message, function_paramet
 from drawbar.sandbox.crm_model import Entity, no_method, no_resource
 from drawbar.sandbox.crm_operations import BOUND
 from drawbar.sandbox.crm_records import CrmRecords
-from drawbar.sandbox.crm_reply import nothing, ok
 from drawbar.sandbox.odata import Segment
+from drawbar.sandbox.odata_reply import nothing, ok
 from drawbar.sandbox.store import Values
 from drawbar.sandbox.wire import Reply
 

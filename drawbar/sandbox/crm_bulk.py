@@ -11,7 +11,7 @@ from drawbar.sandbox.crm_keys import missing
 from drawbar.sandbox.crm_model import CrmError, Entity, key_taken, no_resource, not_supported, payload_error
 from drawbar.sandbox.crm_operations import BULK
 from drawbar.sandbox.crm_records import CrmRecords, no_row
-from drawbar.sandbox.crm_reply import nothing, ok
+from drawbar.sandbox.odata_reply import nothing, ok
 from drawbar.sandbox.store import Values
 from drawbar.sandbox.wire import Reply
 

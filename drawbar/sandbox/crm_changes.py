@@ -13,8 +13,9 @@ from drawbar.sandbox.crm_model import CrmError, Entity
 from drawbar.sandbox.crm_organization import setting
 from drawbar.sandbox.crm_paging import page_size, read_cookie, without, write_cookie
 from drawbar.sandbox.crm_records import CrmRecords
-from drawbar.sandbox.crm_reply import ok, prefer
+from drawbar.sandbox.crm_reply import prefer
 from drawbar.sandbox.crm_rows import context_of
+from drawbar.sandbox.odata_reply import ok
 from drawbar.sandbox.store import Stored, Values
 from drawbar.sandbox.wire import Reply
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 
 from drawbar.sandbox.crm_model import CrmError
 from drawbar.sandbox.crm_reading import wanted_annotations
-from drawbar.sandbox.crm_reply import JSON
 from drawbar.sandbox.limits import Refusal
 from drawbar.sandbox.odata import QueryError
+from drawbar.sandbox.odata_reply import JSON
 from drawbar.sandbox.switches import Switches
 from drawbar.sandbox.wire import Reply, Request, to_json
 

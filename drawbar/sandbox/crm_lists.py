@@ -9,10 +9,11 @@ from drawbar.sandbox.crm_model import Entity
 from drawbar.sandbox.crm_paging import COUNT_CAP, PAGE, page_size, read_cookie, without, write_cookie
 from drawbar.sandbox.crm_reading import Within, itself, top_of
 from drawbar.sandbox.crm_records import CrmRecords
-from drawbar.sandbox.crm_reply import ok, plain, prefer
+from drawbar.sandbox.crm_reply import prefer
 from drawbar.sandbox.crm_rows import context_of
 from drawbar.sandbox.listings import Listings
 from drawbar.sandbox.odata import first_after, sort_rows, sort_values
+from drawbar.sandbox.odata_reply import ok, plain
 from drawbar.sandbox.store import Values
 from drawbar.sandbox.wire import Reply
 

@@ -13,10 +13,10 @@ from drawbar.sandbox.crm_lists import Lists
 from drawbar.sandbox.crm_model import Entity, no_method, no_resource
 from drawbar.sandbox.crm_reading import Within
 from drawbar.sandbox.crm_records import CrmRecords, Located, no_row
-from drawbar.sandbox.crm_reply import nothing, ok, plain
 from drawbar.sandbox.crm_rows import Rows
 from drawbar.sandbox.crm_writing import Writer
 from drawbar.sandbox.odata import Segment
+from drawbar.sandbox.odata_reply import nothing, ok, plain
 from drawbar.sandbox.wire import Reply
 
 

@@ -1,4 +1,4 @@
-"""Dataverse's answers: a body or none, and what the headers say. Pure.
+"""What Dataverse's answers say in their headers.
 
 Source: https://learn.microsoft.com/power-apps/developer/data-platform/webapi/compose-http-requests-handle-errors
 """
@@ -8,23 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from drawbar.sandbox.store import Values
-from drawbar.sandbox.wire import Reply, to_json
-
-JSON = "application/json; odata.metadata=minimal"
-
-
-def ok(body: Values, status: int = 200) -> Reply:
-    return Reply(status, to_json(body), {"Content-Type": JSON, "OData-Version": "4.0"})
-
-
-def nothing() -> Reply:
-    """It is done, and there is nothing to tell."""
-    return Reply(204, b"", {"OData-Version": "4.0"})
-
-
-def plain(text: str) -> Reply:
-    return Reply(200, text.encode(), {"Content-Type": "text/plain", "OData-Version": "4.0"})
+from drawbar.sandbox.wire import Reply
 
 
 def prefer(reply: Reply, preference: str) -> None:

@@ -6,7 +6,7 @@ from drawbar.sandbox.crm_call import Call
 from drawbar.sandbox.crm_expand import in_context
 from drawbar.sandbox.crm_model import Entity, etag
 from drawbar.sandbox.crm_records import CrmRecords
-from drawbar.sandbox.crm_reply import ok
+from drawbar.sandbox.odata_reply import ok
 from drawbar.sandbox.store import Stored
 from drawbar.sandbox.wire import Reply
 

@@ -10,8 +10,9 @@ from drawbar.sandbox.crm_deep import insert_graph
 from drawbar.sandbox.crm_keys import missing
 from drawbar.sandbox.crm_model import CrmError, Entity, etag, key_taken
 from drawbar.sandbox.crm_records import CrmRecords, Located, no_row
-from drawbar.sandbox.crm_reply import nothing, prefer
+from drawbar.sandbox.crm_reply import prefer
 from drawbar.sandbox.crm_rows import Rows
+from drawbar.sandbox.odata_reply import nothing
 from drawbar.sandbox.store import Stored, Values
 from drawbar.sandbox.wire import Reply
 

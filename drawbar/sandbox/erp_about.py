@@ -10,8 +10,8 @@ from drawbar.sandbox.erp_metadata import csdl
 from drawbar.sandbox.erp_model import ErpError, not_allowed
 from drawbar.sandbox.erp_posting import ACTIONS
 from drawbar.sandbox.erp_records import ErpRecords
-from drawbar.sandbox.erp_reply import ok, plain
 from drawbar.sandbox.odata import Segment
+from drawbar.sandbox.odata_reply import ok, plain, xml
 from drawbar.sandbox.wire import Reply
 
 _COUNT = [Segment("$count", None)]
@@ -30,8 +30,7 @@ def tell(records: ErpRecords, call: Call, segments: list[Segment]) -> Reply | No
             {"@odata.context": f"{call.api.url}/$metadata#entityDefinitions", "value": asked(defined, call.options)}
         )
     if first.name == "$metadata":
-        headers = {"Content-Type": "application/xml", "OData-Version": "4.0"}
-        return Reply(200, csdl(COMPANIES, call.api.sets, _actions(call.api)), headers)
+        return xml(csdl(COMPANIES, call.api.sets, _actions(call.api)))
     if first.name == "companies" and rest in ([], _COUNT):
         return _companies(records, call, first.key, counted=bool(rest))
     return None

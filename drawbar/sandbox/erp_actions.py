@@ -7,8 +7,8 @@ from drawbar.sandbox.erp_call import Call
 from drawbar.sandbox.erp_model import EntitySet, ErpError, no_method
 from drawbar.sandbox.erp_posting import action_of
 from drawbar.sandbox.erp_records import ErpRecords
-from drawbar.sandbox.erp_reply import nothing
 from drawbar.sandbox.erp_writing import must_match
+from drawbar.sandbox.odata_reply import nothing
 from drawbar.sandbox.wire import Reply
 
 NAMESPACE = "Microsoft.NAV."  # before the name of an action

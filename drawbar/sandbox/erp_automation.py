@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from drawbar.sandbox.erp_companies import add_company
-from drawbar.sandbox.erp_model import EntitySet, ErpError, refusal, shown_time, to_stored
+from drawbar.sandbox.erp_model import EntitySet, no_property, read_only, refusal, shown_time, to_stored
 from drawbar.sandbox.erp_records import ErpRecords, SetRules
 from drawbar.sandbox.store import Stored, Values
 
@@ -29,7 +29,7 @@ class AutomationCompanyRules(SetRules):
         given = _checked(entity_set, body)
         company = next(each for each in records.companies() if each["id"] == row_id)
         if "name" in given and given["name"] != company["name"]:
-            raise ErpError(400, "BadRequest_InvalidOperation", "Control 'name' is read-only.")
+            raise read_only("name")
         if not given.get("displayName", company["displayName"]):
             raise refusal("Display Name must be filled in. Enter a value.")
         return _written(records, company, {name: given[name] for name in _WRITTEN if name in given})
@@ -68,13 +68,8 @@ def _checked(entity_set: EntitySet, body: Values) -> Values:
     for name, value in body.items():
         column = entity_set.columns.get(name)
         if column is None:
-            raise ErpError(
-                400,
-                "BadRequest",
-                f"The property '{name}' does not exist on type 'Microsoft.NAV.{entity_set.entity}'."
-                " Make sure to only use property names that are defined by the type.",
-            )
+            raise no_property(name, entity_set)
         if column.access in ("read", "key"):
-            raise ErpError(400, "BadRequest_InvalidOperation", f"Control '{name}' is read-only.")
+            raise read_only(name)
         given[name] = to_stored(column, value)
     return given

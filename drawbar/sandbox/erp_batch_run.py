@@ -12,8 +12,8 @@ from drawbar.sandbox.erp_call import Api
 from drawbar.sandbox.erp_errors import error_reply
 from drawbar.sandbox.erp_model import ErpError, not_allowed
 from drawbar.sandbox.erp_records import ErpRecords
-from drawbar.sandbox.erp_reply import ok
 from drawbar.sandbox.odata import QueryError
+from drawbar.sandbox.odata_reply import ok
 from drawbar.sandbox.wire import Reply, Request
 
 Group = list[BatchRequest]  # what happens together or not at all

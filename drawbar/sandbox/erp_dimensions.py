@@ -6,7 +6,7 @@ of the row (`dimensions`: id of a dimension to id of its value); documents show 
 
 from __future__ import annotations
 
-from drawbar.sandbox.erp_model import EMPTY_GUID, EntitySet, ErpError, refusal, to_stored
+from drawbar.sandbox.erp_model import EMPTY_GUID, EntitySet, ErpError, no_property, read_only, refusal, to_stored
 from drawbar.sandbox.erp_parts import PartRules, address, parent_of
 from drawbar.sandbox.erp_records import ErpRecords, SetRules
 from drawbar.sandbox.store import Stored, Values
@@ -147,14 +147,9 @@ def _checked(lines: EntitySet, body: Values) -> Values:
             continue
         column = lines.columns.get(name)
         if column is None:
-            raise ErpError(
-                400,
-                "BadRequest",
-                f"The property '{name}' does not exist on type 'Microsoft.NAV.{lines.entity}'."
-                " Make sure to only use property names that are defined by the type.",
-            )
+            raise no_property(name, lines)
         if column.access == "read":
-            raise ErpError(400, "BadRequest_InvalidOperation", f"Control '{name}' is read-only.")
+            raise read_only(name)
         given[name] = to_stored(column, value)
     return {name: value for name, value in given.items() if value not in ("", EMPTY_GUID)}
 

@@ -7,7 +7,7 @@ from drawbar.sandbox.erp_call import Call
 from drawbar.sandbox.erp_model import EntitySet, etag, no_resource
 from drawbar.sandbox.erp_reading import ErpReader
 from drawbar.sandbox.erp_records import ErpRecords
-from drawbar.sandbox.erp_reply import nothing, ok
+from drawbar.sandbox.odata_reply import nothing, ok
 from drawbar.sandbox.store import Stored
 from drawbar.sandbox.wire import Reply
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import uuid
 
 from drawbar.sandbox.erp_model import ErpError
-from drawbar.sandbox.erp_reply import JSON
 from drawbar.sandbox.limits import Refusal
 from drawbar.sandbox.odata import QueryError
+from drawbar.sandbox.odata_reply import JSON
 from drawbar.sandbox.switches import Switches
 from drawbar.sandbox.wire import Reply, to_json
 

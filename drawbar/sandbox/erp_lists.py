@@ -5,9 +5,9 @@ from __future__ import annotations
 from drawbar.sandbox.erp_call import Call
 from drawbar.sandbox.erp_model import EntitySet, ErpError
 from drawbar.sandbox.erp_reading import ErpReader, Within, read_token, values_of, whole, write_token
-from drawbar.sandbox.erp_reply import ok, plain
 from drawbar.sandbox.listings import Listings
 from drawbar.sandbox.odata import first_after, sort_rows, sort_values
+from drawbar.sandbox.odata_reply import ok, plain
 from drawbar.sandbox.store import Store, Stored, Values
 from drawbar.sandbox.switches import Switches
 from drawbar.sandbox.wire import Reply

@@ -68,6 +68,20 @@ def no_value(caption: str, where: str) -> ErpError:
     return invalid(f"{caption} must have a value in {where}. It cannot be zero or empty.")
 
 
+def no_property(name: str, entity_set: EntitySet) -> ErpError:
+    """A member of a body that the set does not have."""
+    return ErpError(
+        400,
+        "BadRequest",
+        f"The property '{name}' does not exist on type 'Microsoft.NAV.{entity_set.entity}'."
+        " Make sure to only use property names that are defined by the type.",
+    )
+
+
+def read_only(name: str) -> ErpError:
+    return ErpError(400, "BadRequest_InvalidOperation", f"Control '{name}' is read-only.")
+
+
 def no_resource(segment: str) -> ErpError:
     """An address that leads nowhere."""
     return ErpError(404, "BadRequest_ResourceNotFound", f"Resource not found for the segment '{segment}'.")

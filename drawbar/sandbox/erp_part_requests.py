@@ -11,9 +11,9 @@ from drawbar.sandbox.erp_entities import Entities
 from drawbar.sandbox.erp_model import Column, EntitySet, ErpError, no_resource, not_allowed
 from drawbar.sandbox.erp_parts import PartRules, decoded, encoded, part_rules
 from drawbar.sandbox.erp_records import ErpRecords
-from drawbar.sandbox.erp_reply import nothing, octets
 from drawbar.sandbox.erp_writing import must_match
 from drawbar.sandbox.odata import Segment
+from drawbar.sandbox.odata_reply import nothing, octets
 from drawbar.sandbox.store import Stored, Values
 from drawbar.sandbox.wire import Reply, Request
 

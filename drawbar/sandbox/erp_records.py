@@ -16,7 +16,9 @@ from drawbar.sandbox.erp_model import (
     ErpError,
     entity_sets,
     milliseconds,
+    no_property,
     no_value,
+    read_only,
     refusal,
     time_text,
     to_stored,
@@ -398,14 +400,9 @@ class ErpRecords:
                 continue
             column = entity_set.columns.get(name)
             if column is None:
-                raise ErpError(
-                    400,
-                    "BadRequest",
-                    f"The property '{name}' does not exist on type 'Microsoft.NAV.{entity_set.entity}'."
-                    " Make sure to only use property names that are defined by the type.",
-                )
+                raise no_property(name, entity_set)
             if column.access in ("key", "server") or (column.access == "read" and (by_api or column.calculated)):
-                raise ErpError(400, "BadRequest_InvalidOperation", f"Control '{name}' is read-only.")
+                raise read_only(name)
             stored = to_stored(column, value)
             if column.fixed and not creating and stored != row[name] != column.empty:
                 raise refusal(column.fixed)
@@ -513,7 +510,7 @@ def _without_id(body: Values, row_id: str) -> Values:
     """A change's body; an id in it can only be the entity's own."""
     rest = dict(body)
     if str(rest.pop("id", row_id)).lower() != row_id:
-        raise ErpError(400, "BadRequest_InvalidOperation", "Control 'id' is read-only.")
+        raise read_only("id")
     return rest
 
 

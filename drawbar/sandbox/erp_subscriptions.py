@@ -12,11 +12,11 @@ from drawbar.sandbox.erp_addresses import missing
 from drawbar.sandbox.erp_call import Call
 from drawbar.sandbox.erp_errors import error_reply
 from drawbar.sandbox.erp_model import ErpError, is_etag_of, no_method
-from drawbar.sandbox.erp_reply import nothing, ok
 from drawbar.sandbox.erp_webhooks import ErpWebhooks
 from drawbar.sandbox.erp_writing import no_tag
 from drawbar.sandbox.grants import Operation
 from drawbar.sandbox.odata import unquote_key
+from drawbar.sandbox.odata_reply import nothing, ok
 from drawbar.sandbox.store import Store, Stored, Values
 from drawbar.sandbox.switches import Switches
 from drawbar.sandbox.wire import Reply

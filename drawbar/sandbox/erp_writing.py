@@ -7,7 +7,7 @@ from drawbar.sandbox.erp_call import Call
 from drawbar.sandbox.erp_entities import Entities
 from drawbar.sandbox.erp_model import EntitySet, ErpError, is_etag, is_etag_of
 from drawbar.sandbox.erp_records import ErpRecords
-from drawbar.sandbox.erp_reply import nothing
+from drawbar.sandbox.odata_reply import nothing
 from drawbar.sandbox.store import Stored, Values
 from drawbar.sandbox.wire import Reply, Request
 

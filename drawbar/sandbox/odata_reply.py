@@ -1,4 +1,4 @@
-"""Business Central's answers: a body or none. Pure."""
+"""Answers in the form that both services give them: a body or none. Pure."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ def nothing() -> Reply:
 
 def plain(text: str) -> Reply:
     return Reply(200, text.encode(), {"Content-Type": "text/plain", "OData-Version": "4.0"})
+
+
+def xml(content: bytes) -> Reply:
+    """What `$metadata` is answered with."""
+    return Reply(200, content, {"Content-Type": "application/xml", "OData-Version": "4.0"})
 
 
 def octets(content: bytes) -> Reply:
