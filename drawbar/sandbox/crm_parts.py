@@ -31,7 +31,7 @@ class Parts:
     def answer(self, call: Call, entity: Entity, row_id: str, rest: list[Segment]) -> Reply:
         """`rest`: the segments behind that of the row."""
         name = rest[0].name
-        self._records.find(entity, row_id)
+        self._records.find(entity, row_id)  # whatever is asked of it, the row must be there
         if name in entity.navigations:
             return self._behind(call, entity, row_id, rest)
         if name in entity.associations:
