@@ -419,7 +419,8 @@ def sandbox(
     from drawbar.sandbox.crm_webhooks import DELAY_S
     from drawbar.sandbox.seed_folder import FolderError
     from drawbar.sandbox.server import SandboxError, SandboxOptions, run
-    from drawbar.sandbox.switches import SwitchError, checked, parsed
+    from drawbar.sandbox.switch import SwitchError
+    from drawbar.sandbox.switches import checked, parsed
 
     try:
         switches = checked(dict(parsed(text) for text in switch or ()))

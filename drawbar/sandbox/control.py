@@ -42,7 +42,8 @@ from drawbar.sandbox.selection import RuleError
 from drawbar.sandbox.servers import Servers
 from drawbar.sandbox.sign_in import SignIn
 from drawbar.sandbox.store import Change, Store, Values
-from drawbar.sandbox.switches import SwitchError, Switches
+from drawbar.sandbox.switch import SwitchError
+from drawbar.sandbox.switches import Switches
 from drawbar.sandbox.wire import Reply, Request, Surroundings, from_json, to_json
 
 PATH = "/control"

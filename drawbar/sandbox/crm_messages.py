@@ -14,7 +14,7 @@ from typing import Any
 
 from drawbar.sandbox.crm_access import Caller
 from drawbar.sandbox.crm_actions import Made
-from drawbar.sandbox.crm_model import CrmError, Entity
+from drawbar.sandbox.crm_model import CrmError, Entity, no_method, no_resource
 from drawbar.sandbox.odata import GUID, unquote_key
 from drawbar.sandbox.store import Values
 
@@ -52,10 +52,9 @@ def message_named(
     message = messages.get(name)
     is_bound = message is not None and (entity.logical in message.bound_to if entity else not message.bound_to)
     if message is None or not is_bound:
-        raise CrmError(404, "0x80060888", f"Resource not found for the segment '{name}'.")
+        raise no_resource(name)
     if method != ("GET" if message.is_function else "POST") or (key and not message.is_function):
-        kind = "a function" if message.is_function else "an action"
-        raise CrmError(405, "0x80060888", f"The HTTP method '{method}' is not allowed on {kind}.")
+        raise no_method(method, "on a function" if message.is_function else "on an action")
     return message
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from drawbar.sandbox.crm_access import RIGHTS, Depth, depths_of, privilege_id, privilege_name, rights_of
 from drawbar.sandbox.crm_keys import Key
-from drawbar.sandbox.crm_model import CHOICES, LOOKUPS, Attribute, CrmError, Entity
+from drawbar.sandbox.crm_model import CHOICES, LOOKUPS, Attribute, CrmError, Entity, no_resource
 from drawbar.sandbox.odata import (
     Getter,
     Literal,
@@ -99,7 +99,7 @@ class EntityDefinitions:
                 return self._list(name, self._members(entity, name, {}), options)
         whole = _entity(entity)
         if name not in whole or len(segments) > 2:
-            raise CrmError(404, "0x80060888", f"Resource not found for the segment '{name}'.")
+            raise no_resource(name)
         where = f"EntityDefinitions(LogicalName='{entity.logical}')/{name}"
         return {"@odata.context": f"{self._base_url}/$metadata#{where}", "value": whole[name]}
 

@@ -49,6 +49,16 @@ def not_supported(entity: Entity, message: str) -> CrmError:
     )
 
 
+def no_resource(segment: str) -> CrmError:
+    """An address that leads nowhere."""
+    return CrmError(404, "0x80060888", f"Resource not found for the segment '{segment}'.")
+
+
+def no_method(method: str, where: str) -> CrmError:
+    """`where`: `on a set`, `here`."""
+    return CrmError(405, "0x80060888", f"The HTTP method '{method}' is not allowed {where}.")
+
+
 def key_taken(answer: str) -> CrmError:
     """`answer`: status and code, as the switches `crm_taken_answer` and `crm_create_only_code` have it."""
     status, code = answer.split()

@@ -1,9 +1,10 @@
-"""Dataverse's paging cookies. Pure."""
+"""Dataverse's pages: how long one is, and the cookie by which the next is asked for. Pure."""
 
 from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +15,25 @@ from drawbar.sandbox.store import Values
 from drawbar.sandbox.wire import from_json, to_json
 
 PAGE = 5000  # rows that one answer has at most
+COUNT_CAP = 5000  # that a count goes up to
+
+
+def page_size(preferences: Mapping[str, str]) -> int:
+    """As a request prefers it. Raises CrmError for what is no size of a page."""
+    text = preferences.get("odata.maxpagesize")
+    if text is None:
+        return PAGE
+    size = whole_number(text)
+    if size is None or not 1 <= size <= PAGE:
+        raise CrmError(400, "0x80060888", f"The page size must be between 1 and {PAGE}.")
+    return size
+
+
+def without(query: str, option: str) -> str:
+    """The query with its other options, ready for one more to follow."""
+    encoded = "%24" + option[1:]
+    parts = [part for part in query.split("&") if part and not part.startswith((f"{option}=", f"{encoded}="))]
+    return "".join(f"{part}&" for part in parts)
 
 
 def write_cookie(entity: Entity, page: list[Values], number: int, bookmark: list[Any], *, tracking: bool) -> str:

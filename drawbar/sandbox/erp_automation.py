@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from drawbar.sandbox.erp_companies import add_company
-from drawbar.sandbox.erp_model import EntitySet, ErpError, shown_time, to_stored
+from drawbar.sandbox.erp_model import EntitySet, no_property, read_only, refusal, shown_time, to_stored
 from drawbar.sandbox.erp_records import ErpRecords, SetRules
 from drawbar.sandbox.store import Stored, Values
 
@@ -21,7 +21,7 @@ class AutomationCompanyRules(SetRules):
         given = _checked(entity_set, body)
         display_name = given.get("displayName", "")
         if not display_name:
-            raise ErpError(400, "Application_DialogException", "Display Name must be filled in. Enter a value.")
+            raise refusal("Display Name must be filled in. Enter a value.")
         made = add_company(records, name=display_name[:30], display_name=display_name, currency=None, app=app)
         return _written(records, made, {"businessProfileId": given.get("businessProfileId", "")})
 
@@ -29,16 +29,16 @@ class AutomationCompanyRules(SetRules):
         given = _checked(entity_set, body)
         company = next(each for each in records.companies() if each["id"] == row_id)
         if "name" in given and given["name"] != company["name"]:
-            raise ErpError(400, "BadRequest_InvalidOperation", "Control 'name' is read-only.")
+            raise read_only("name")
         if not given.get("displayName", company["displayName"]):
-            raise ErpError(400, "Application_DialogException", "Display Name must be filled in. Enter a value.")
+            raise refusal("Display Name must be filled in. Enter a value.")
         return _written(records, company, {name: given[name] for name in _WRITTEN if name in given})
 
     def unmake(self, records: ErpRecords, row_id: str, app: str) -> None:
         """With all that is in it; the last one stays."""
         left = [each for each in records.companies() if each["id"] != row_id]
         if not left:
-            raise ErpError(400, "Application_DialogException", "You cannot delete the only company.")
+            raise refusal("You cannot delete the only company.")
         subscriptions = records.store.table("subscriptions")
         for key, stored in list(subscriptions.rows.items()):
             if f"companies({row_id})" in stored.values["resource"].lower():
@@ -68,13 +68,8 @@ def _checked(entity_set: EntitySet, body: Values) -> Values:
     for name, value in body.items():
         column = entity_set.columns.get(name)
         if column is None:
-            raise ErpError(
-                400,
-                "BadRequest",
-                f"The property '{name}' does not exist on type 'Microsoft.NAV.{entity_set.entity}'."
-                " Make sure to only use property names that are defined by the type.",
-            )
+            raise no_property(name, entity_set)
         if column.access in ("read", "key"):
-            raise ErpError(400, "BadRequest_InvalidOperation", f"Control '{name}' is read-only.")
+            raise read_only(name)
         given[name] = to_stored(column, value)
     return given

@@ -23,9 +23,9 @@ from drawbar.sandbox.erp_ledger import (
     post_amounts,
     post_stock,
 )
-from drawbar.sandbox.erp_model import EMPTY_GUID
+from drawbar.sandbox.erp_model import EMPTY_GUID, refusal
 from drawbar.sandbox.erp_records import ErpRecords
-from drawbar.sandbox.erp_sales import DOCUMENTS, DRAFT, Document, dialog, lines_of, total
+from drawbar.sandbox.erp_sales import DOCUMENTS, DRAFT, Document, lines_of, total
 from drawbar.sandbox.store import Values
 
 OPEN, PAID, CANCELED, CORRECTIVE = "Open", "Paid", "Canceled", "Corrective"
@@ -132,7 +132,7 @@ def post_credit_memo(records: ErpRecords, company: str, memo_id: str, app: str) 
     """Applied to the invoice that it names; what that does not take stays open."""
     draft = _draft(records, company, CREDIT_MEMOS, memo_id, "credit memo")
     if not any(line["quantity"] for _, line in lines_of(records, company, CREDIT_MEMOS, memo_id)):
-        raise dialog("Please add at least one line item to the credit memo.")
+        raise refusal("Please add at least one line item to the credit memo.")
     posted = post_document(records, company, CREDIT_MEMOS, draft, app)
     amount = money(posted["totalAmountIncludingTax"])
     if posted["invoiceId"] != EMPTY_GUID and not apply_to_invoice(records, company, posted["invoiceId"], amount, app):
@@ -144,11 +144,11 @@ def make_corrective_credit_memo(records: ErpRecords, company: str, invoice_id: s
     invoice = _posted(records, company, INVOICES, invoice_id, "invoice")
     if invoice["remainingAmount"] != invoice["totalAmountIncludingTax"]:
         if invoice["status"] == OPEN:
-            raise dialog(
+            raise refusal(
                 "The invoice is partially paid or credited. The corrective credit memo may not be fully closed by the"
                 " invoice."
             )
-        raise dialog("The invoice is closed. The corrective credit memo will not be applied to the invoice.")
+        raise refusal("The invoice is closed. The corrective credit memo will not be applied to the invoice.")
     return CREDIT_MEMOS.set, _reverse(records, company, INVOICES, CREDIT_MEMOS, invoice, app)["id"]
 
 
@@ -156,9 +156,9 @@ def cancel_invoice(records: ErpRecords, company: str, invoice_id: str, app: str)
     """A posted invoice that nobody paid is taken back by a credit memo: stock and debt are as before."""
     invoice = _posted(records, company, INVOICES, invoice_id, "invoice")
     if invoice["status"] == CANCELED:
-        raise dialog("The invoice cannot be canceled because it has already been canceled.")
+        raise refusal("The invoice cannot be canceled because it has already been canceled.")
     if invoice["status"] != OPEN or invoice["remainingAmount"] != invoice["totalAmountIncludingTax"]:
-        raise dialog(
+        raise refusal(
             "You cannot cancel this posted sales invoice because it is fully or partially paid.\\\\"
             "To reverse a paid sales invoice, you must manually create a sales credit memo."
         )
@@ -171,9 +171,9 @@ def cancel_credit_memo(records: ErpRecords, company: str, memo_id: str, app: str
     """One that took an invoice back is itself taken back, by an invoice."""
     memo = _posted(records, company, CREDIT_MEMOS, memo_id, "credit memo")
     if memo["status"] == CANCELED:
-        raise dialog("The credit memo cannot be cancelled because it has already been canceled.")
+        raise refusal("The credit memo cannot be cancelled because it has already been canceled.")
     if memo["status"] != CORRECTIVE:
-        raise dialog("You cannot cancel this posted sales credit memo because it is not a corrective one.")
+        raise refusal("You cannot cancel this posted sales credit memo because it is not a corrective one.")
     invoice = _reverse(records, company, CREDIT_MEMOS, INVOICES, memo, app)
     post_document(records, company, INVOICES, invoice, app, status=CORRECTIVE)
     put(records, company, CREDIT_MEMOS, {**memo, "status": CANCELED}, app)
@@ -196,21 +196,21 @@ def _reverse(records: ErpRecords, company: str, kind: Document, into: Document, 
 def _draft(records: ErpRecords, company: str, kind: Document, row_id: str, word: str) -> Values:
     row = records.rows(company, kind.set)[row_id].values
     if row["status"] != DRAFT:
-        raise dialog(f"The action can be applied to a draft {word} only.")
+        raise refusal(f"The action can be applied to a draft {word} only.")
     return row
 
 
 def _posted(records: ErpRecords, company: str, kind: Document, row_id: str, word: str) -> Values:
     row = records.rows(company, kind.set)[row_id].values
     if row["status"] in (DRAFT, "In_x0020_Review"):
-        raise dialog(f"The action can be applied to a posted {word} only.")
+        raise refusal(f"The action can be applied to a posted {word} only.")
     return row
 
 
 def post_invoice(records: ErpRecords, company: str, invoice_id: str, app: str) -> None:
     draft = _draft(records, company, INVOICES, invoice_id, "invoice")
     if not any(line["quantity"] for _, line in lines_of(records, company, INVOICES, invoice_id)):
-        raise dialog("There is nothing to post because the document does not contain a quantity or amount.")
+        raise refusal("There is nothing to post because the document does not contain a quantity or amount.")
     post_document(records, company, INVOICES, draft, app)
 
 

@@ -13,6 +13,7 @@ from drawbar.sandbox.erp_model import (
     ErpError,
     ErpSchema,
     parse_time,
+    refusal,
     shown_time,
 )
 from drawbar.sandbox.erp_reading import whole
@@ -110,7 +111,7 @@ def add_company(records: ErpRecords, *, name: str, display_name: str, currency: 
     if any(company["name"].casefold() == name.casefold() for company in companies):
         raise ErpError(400, "Internal_EntityWithSameKeyExists", f"The Company already exists. Name='{name}'")
     if len(companies) >= MOST:
-        raise ErpError(400, "Application_DialogException", f"An environment has no more than {MOST} companies.")
+        raise refusal(f"An environment has no more than {MOST} companies.")
     store, now = records.store, shown_time(records.now)
     company: Values = {
         **first,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 
-from drawbar.sandbox.erp_model import EMPTY_GUID, ErpError
+from drawbar.sandbox.erp_model import EMPTY_GUID, ErpError, refusal
 from drawbar.sandbox.erp_opportunities import refuse_with_opportunities, tell_opportunities
 from drawbar.sandbox.erp_records import ErpRecords, SetRules
 from drawbar.sandbox.store import Stored, Values
@@ -204,7 +204,7 @@ def _joined(parts: list[str]) -> str:
 def _relate(records: ErpRecords, company: str, old_id: str, new_id: str, app: str) -> None:
     """The contact that stands for one customer stands for another from now on."""
     if new_id == EMPTY_GUID:
-        raise ErpError(400, "Application_DialogException", "Customer with provided id - does not exist")
+        raise refusal("Customer with provided id - does not exist")
     customers = records.rows(company, "customers")
     old, new = customers[old_id].values, customers[new_id].values
     contact_id = old["contactId"]

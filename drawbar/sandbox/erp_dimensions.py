@@ -6,7 +6,7 @@ of the row (`dimensions`: id of a dimension to id of its value); documents show 
 
 from __future__ import annotations
 
-from drawbar.sandbox.erp_model import EMPTY_GUID, EntitySet, ErpError, to_stored
+from drawbar.sandbox.erp_model import EMPTY_GUID, EntitySet, ErpError, no_property, read_only, refusal, to_stored
 from drawbar.sandbox.erp_parts import PartRules, address, parent_of
 from drawbar.sandbox.erp_records import ErpRecords, SetRules
 from drawbar.sandbox.store import Stored, Values
@@ -18,18 +18,18 @@ SHORTCUTS = ("shortcutDimension1Code", "shortcutDimension2Code")
 class DefaultDimensionRules(SetRules):
     def settle(self, records: ErpRecords, company: str, row: Values, before: Values | None) -> None:
         if row["parentId"] == EMPTY_GUID:
-            raise _dialog("You must get to the parent first to get to the default dimensions.")
+            raise refusal("You must get to the parent first to get to the default dimensions.")
         if before is None:
             owner = parent_of(records, company, "defaultDimensions", row)
             if owner is None:
-                raise _dialog(f"The parent with ID {row['parentId']} does not exist.")
+                raise refusal(f"The parent with ID {row['parentId']} does not exist.")
             row["parentType"] = owner.kind
             _refuse_second(records, company, row)
         if row["dimensionId"] == EMPTY_GUID:
-            raise _dialog('The "dimensionId" does not match to a Dimension.')
+            raise refusal('The "dimensionId" does not match to a Dimension.')
         value = records.rows(company, "dimensionValues").get(row["dimensionValueId"])
         if value is not None and value.values["dimensionId"] != row["dimensionId"]:
-            raise _dialog('The "dimensionValueId" does not match to a Dimension Value.')
+            raise refusal('The "dimensionValueId" does not match to a Dimension Value.')
 
 
 class DimensionSetLineRules(PartRules):
@@ -42,12 +42,12 @@ class DimensionSetLineRules(PartRules):
     def with_new(self, records: ErpRecords, company: str, row: Values, body: Values) -> Values:
         given = _checked(records.sets["dimensionSetLines"], body)
         if not given.get("id") and not given.get("code"):
-            raise _dialog('The "id" or "code" field must be filled in.')
+            raise refusal('The "id" or "code" field must be filled in.')
         if not given.get("valueId") and not given.get("valueCode"):
-            raise _dialog('The "valueId" or "valueCode" field must be filled in.')
+            raise refusal('The "valueId" or "valueCode" field must be filled in.')
         dimension = _dimension(records, company, given)
         if dimension in row.get(DIMENSIONS, {}):
-            raise _dialog(
+            raise refusal(
                 "The dimension set line already exists. Check existing dimension set lines and the default dimension"
                 " set lines on the parent."
             )
@@ -56,7 +56,7 @@ class DimensionSetLineRules(PartRules):
     def with_changed(self, records: ErpRecords, company: str, row: Values, part: Values, body: Values) -> Values:
         given = _checked(records.sets["dimensionSetLines"], body)
         if given.get("id", part["id"]) != part["id"] or given.get("code", part["code"]) != part["code"]:
-            raise _dialog('The "id" and "code" fields cannot be modified.')
+            raise refusal('The "id" and "code" fields cannot be modified.')
         if not given.get("valueId") and not given.get("valueCode"):
             return row
         value = _value(records, company, part["id"], given)
@@ -147,14 +147,9 @@ def _checked(lines: EntitySet, body: Values) -> Values:
             continue
         column = lines.columns.get(name)
         if column is None:
-            raise ErpError(
-                400,
-                "BadRequest",
-                f"The property '{name}' does not exist on type 'Microsoft.NAV.{lines.entity}'."
-                " Make sure to only use property names that are defined by the type.",
-            )
+            raise no_property(name, lines)
         if column.access == "read":
-            raise ErpError(400, "BadRequest_InvalidOperation", f"Control '{name}' is read-only.")
+            raise read_only(name)
         given[name] = to_stored(column, value)
     return {name: value for name, value in given.items() if value not in ("", EMPTY_GUID)}
 
@@ -162,26 +157,26 @@ def _checked(lines: EntitySet, body: Values) -> Values:
 def _dimension(records: ErpRecords, company: str, given: Values) -> str:
     by_code = records.store.table(f"{company}/dimensions").index("code")
     if "id" in given and given["id"] not in records.rows(company, "dimensions"):
-        raise _dialog('The "id" does not match to a Dimension.')
+        raise refusal('The "id" does not match to a Dimension.')
     if "code" in given and given["code"] not in by_code:
-        raise _dialog('The "code" does not match to a Dimension.')
+        raise refusal('The "code" does not match to a Dimension.')
     found = given.get("id") or by_code[given["code"]]
     if "code" in given and by_code[given["code"]] != found:
-        raise _dialog("The dimension field values do not match to a specific Dimension.")
+        raise refusal("The dimension field values do not match to a specific Dimension.")
     return str(found)
 
 
 def _value(records: ErpRecords, company: str, dimension: str, given: Values) -> str:
     by_id = records.rows(company, "dimensionValues").get(given.get("valueId", ""))
     if "valueId" in given and (by_id is None or by_id.values["dimensionId"] != dimension):
-        raise _dialog('The "valueId" does not match to a Dimension Value.')
+        raise refusal('The "valueId" does not match to a Dimension Value.')
     if "valueCode" not in given:
         return str(given["valueId"])
     found = _value_of_code(records, company, dimension, given["valueCode"])
     if found is None:
-        raise _dialog('The "valueCode" does not match to a Dimension Value.')
+        raise refusal('The "valueCode" does not match to a Dimension Value.')
     if given.get("valueId", found) != found:
-        raise _dialog(
+        raise refusal(
             'The values of the "dimensionCode" field and the "dimensionId" field do not refer to the same Dimension'
             " Value."
         )
@@ -204,7 +199,3 @@ def _refuse_second(records: ErpRecords, company: str, row: Values) -> None:
             "The Default Dimension already exists. Identification fields and values:"
             f" Dimension Code='{row['dimensionCode']}'",
         )
-
-
-def _dialog(text: str) -> ErpError:
-    return ErpError(400, "Application_DialogException", text)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Awaitable, Mapping
 
 from drawbar.sandbox.business_central import BusinessCentral
-from drawbar.sandbox.erp_model import ErpError
+from drawbar.sandbox.erp_model import ErpError, no_method
 from drawbar.sandbox.grants import Grants
 from drawbar.sandbox.limits import Refusal
 from drawbar.sandbox.wire import Reply, Request, to_json
@@ -60,7 +60,7 @@ class Environments:
 
     def _listed(self, request: Request, app: str) -> Reply:
         if request.method != "GET":
-            raise ErpError(405, "BadRequest_MethodNotAllowed", f"'{request.method}' is not allowed here.")
+            raise no_method(request.method, "here")
         if not self._grants.allows("erp", app, LIST, "read"):
             raise ErpError(403, "Authorization_RequestDenied", "The token is none of an administrator.")
         rows = [

@@ -58,9 +58,43 @@ def invalid(text: str) -> ErpError:
     return ErpError(400, "Application_FieldValidationException", text)
 
 
+def refusal(text: str) -> ErpError:
+    """What the application does not do, in the words that a user would read."""
+    return ErpError(400, "Application_DialogException", text)
+
+
 def no_value(caption: str, where: str) -> ErpError:
     """`where`: the table's name and the key of the row, as the product writes them."""
     return invalid(f"{caption} must have a value in {where}. It cannot be zero or empty.")
+
+
+def no_property(name: str, entity_set: EntitySet) -> ErpError:
+    """A member of a body that the set does not have."""
+    return ErpError(
+        400,
+        "BadRequest",
+        f"The property '{name}' does not exist on type 'Microsoft.NAV.{entity_set.entity}'."
+        " Make sure to only use property names that are defined by the type.",
+    )
+
+
+def read_only(name: str) -> ErpError:
+    return ErpError(400, "BadRequest_InvalidOperation", f"Control '{name}' is read-only.")
+
+
+def no_resource(segment: str) -> ErpError:
+    """An address that leads nowhere."""
+    return ErpError(404, "BadRequest_ResourceNotFound", f"Resource not found for the segment '{segment}'.")
+
+
+def no_method(method: str, where: str) -> ErpError:
+    """`where`: `on a set`, `here`."""
+    return ErpError(405, "BadRequest_MethodNotAllowed", f"'{method}' is not allowed {where}.")
+
+
+def not_allowed(verb: str) -> ErpError:
+    """A verb that a set does not take at all."""
+    return ErpError(405, "BadRequest_MethodNotAllowed", f"Entity does not support {verb}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

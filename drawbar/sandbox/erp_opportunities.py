@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from drawbar.sandbox.erp_model import EMPTY_DATE, ErpError, no_value
+from drawbar.sandbox.erp_model import EMPTY_DATE, ErpError, no_value, refusal
 from drawbar.sandbox.erp_records import ErpRecords, SetRules
 from drawbar.sandbox.store import Values
 
@@ -23,7 +23,7 @@ _FIXED = {  # what is said when one of them changes on an opportunity that is cl
 class OpportunityRules(SetRules):
     def assign(self, records: ErpRecords, company: str, row: Values, name: str, value: Any) -> None:
         if name in _FIXED and row["status"] in _CLOSED:
-            raise ErpError(400, "Application_DialogException", _FIXED[name])
+            raise refusal(_FIXED[name])
         if name == "contactNumber":
             _take_contact(records, company, row, value)
         if name == "salespersonCode" and not value and row[name]:
@@ -47,7 +47,7 @@ class OpportunityRules(SetRules):
             return
         must_be_closed = records.switches["erp_opportunity_delete"] == "closed"
         if before["status"] == _IN_PROGRESS or (must_be_closed and not before["closed"]):
-            raise ErpError(400, "Application_DialogException", "You cannot delete this opportunity while it is active.")
+            raise refusal("You cannot delete this opportunity while it is active.")
 
 
 def _take_contact(records: ErpRecords, company: str, row: Values, number: str) -> None:
@@ -58,11 +58,7 @@ def _take_contact(records: ErpRecords, company: str, row: Values, number: str) -
     contact = contacts.rows[contacts.index("number")[number]].values
     of_company = row.get("contactCompanyNumber", "")
     if row["contactNumber"] and row["status"] == _IN_PROGRESS and contact["companyNumber"] != of_company:
-        raise ErpError(
-            400,
-            "Application_DialogException",
-            f"Contact {number} {contact['displayName']} is related to another company.",
-        )
+        raise refusal(f"Contact {number} {contact['displayName']} is related to another company.")
     row["contactName"], row["contactCompanyName"] = contact["displayName"], contact["companyName"]
     row["contactCompanyNumber"] = contact["companyNumber"]
 
@@ -88,11 +84,9 @@ def refuse_with_opportunities(records: ErpRecords, company: str, contact: Values
     """Raises ErpError for a contact with an opportunity that is not closed."""
     table = records.store.table(f"{company}/opportunities")
     if any(not table.rows[row_id].values["closed"] for row_id in table.having("contactNumber", contact["number"])):
-        raise ErpError(
-            400,
-            "Application_DialogException",
+        raise refusal(
             f"You cannot delete the Contact record of the {contact['number']} because one or more opportunities are in"
-            " not started or progress.",
+            " not started or progress."
         )
 
 

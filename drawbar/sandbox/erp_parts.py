@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from drawbar.sandbox.erp_model import EMPTY_GUID, EntitySet, ErpError
+from drawbar.sandbox.erp_model import EMPTY_GUID, EntitySet, not_allowed, refusal
 from drawbar.sandbox.erp_records import ErpRecords, SetRules
 from drawbar.sandbox.store import Stored, Values
 
@@ -53,10 +53,6 @@ def part_rules(records: ErpRecords, part_set: EntitySet) -> PartRules:
     if not isinstance(rules, PartRules):
         raise TypeError(f"{part_set.name} is no set of parts")
     return rules
-
-
-def not_allowed(verb: str) -> ErpError:
-    return ErpError(405, "BadRequest_MethodNotAllowed", f"Entity does not support {verb}.")
 
 
 def address(owner: EntitySet, row: Values, name: str) -> str:
@@ -105,7 +101,7 @@ class AttachmentRules(SetRules):
             row["parentType"] = owner.kind
         elif self._strict:
             text = f"The document with ID {row['parentId']} cannot be found."
-            raise ErpError(400, "Application_DialogException", text)
+            raise refusal(text)
         else:
             row["parentId"], row["parentType"] = EMPTY_GUID, "_x0020_"
 

@@ -12,9 +12,9 @@ from drawbar.sandbox.erp_amounts import money
 from drawbar.sandbox.erp_billing import apply_to_invoice, owe
 from drawbar.sandbox.erp_dimensions import DIMENSIONS
 from drawbar.sandbox.erp_ledger import RECEIVABLES, Posting, post_amounts
-from drawbar.sandbox.erp_model import EMPTY_DATE, EMPTY_GUID, EntitySet, invalid
+from drawbar.sandbox.erp_model import EMPTY_DATE, EMPTY_GUID, EntitySet, invalid, refusal
 from drawbar.sandbox.erp_records import ErpRecords, SetRules
-from drawbar.sandbox.erp_sales import DRAFT, dialog
+from drawbar.sandbox.erp_sales import DRAFT
 from drawbar.sandbox.store import Stored, Values
 
 _GENERAL, _RECEIPTS = "GENERAL", "CASHRCPT"  # templates of journals
@@ -25,7 +25,7 @@ _STEP = 10_000  # between the numbers of two lines
 class JournalRules(SetRules):
     def settle(self, records: ErpRecords, company: str, row: Values, before: Values | None) -> None:  # noqa: ARG002
         if row["templateDisplayName"] != _GENERAL:
-            raise dialog(f"The journal template {row['templateDisplayName']} is not one of general journals.")
+            raise refusal(f"The journal template {row['templateDisplayName']} is not one of general journals.")
 
     def after(self, records: ErpRecords, company: str, before: Values | None, after: Values | None, app: str) -> None:
         _remove_lines(records, company, "journalLines", before, after, app)
@@ -47,7 +47,7 @@ class JournalLineRules(SetRules):
     def settle(self, records: ErpRecords, company: str, row: Values, before: Values | None) -> None:
         for name in ("accountType", "balanceAccountType"):
             if row[name] != _GL_ACCOUNT:
-                raise dialog(f'The "{name}" of a journal line can be a general ledger account only.')
+                raise refusal(f'The "{name}" of a journal line can be a general ledger account only.')
         _settle_line(records, company, "journalLines", "journals", row, before)
 
 
@@ -56,7 +56,7 @@ class CustomerPaymentRules(SetRules):
         if row["appliesToInvoiceId"] != EMPTY_GUID:
             invoice = records.rows(company, "salesInvoices")[row["appliesToInvoiceId"]].values
             if invoice["status"] in (DRAFT, "In_x0020_Review"):
-                raise dialog(
+                raise refusal(
                     'The "appliesToInvoiceId" should be the ID of an Open, Paid, Corrective, or Canceled Invoice.'
                 )
             if row["customerId"] == EMPTY_GUID:
@@ -69,7 +69,7 @@ def _settle_line(
 ) -> None:
     journal = records.rows(company, journals).get(row["journalId"])
     if journal is None:
-        raise dialog("You must specify a journal batch ID or a journal ID to get a journal line.")
+        raise refusal("You must specify a journal batch ID or a journal ID to get a journal line.")
     row["journalDisplayName"] = journal.values["code"]
     if before is not None:
         return
@@ -92,7 +92,7 @@ def post_journal(records: ErpRecords, company: str, journal_id: str, app: str) -
         key=lambda line: int(line["lineNumber"]),
     )
     if not lines:
-        raise dialog("There is nothing to post.")
+        raise refusal("There is nothing to post.")
     if payments is not None:
         _post_payments(records, company, payments.values, lines, app)
     else:
@@ -104,7 +104,7 @@ def post_journal(records: ErpRecords, company: str, journal_id: str, app: str) -
 def _post_payments(records: ErpRecords, company: str, journal: Values, lines: list[Values], app: str) -> None:
     if not journal["balancingAccountNumber"]:
         whole = sum((money(line["amount"]) for line in lines), Decimal(0))
-        raise dialog(f"The lines in journal {journal['code']} are out of balance by {whole}.")
+        raise refusal(f"The lines in journal {journal['code']} are out of balance by {whole}.")
     for line in lines:
         amount = money(line["amount"])
         where = f"Gen. Journal Line: Journal Batch Name={journal['code']}, Line No.={line['lineNumber']}"
@@ -141,7 +141,7 @@ def _post_lines(records: ErpRecords, company: str, journal: Values, lines: list[
     for (day, number), entries in amounts.items():
         whole = sum((amount for _, amount in entries), Decimal(0))
         if whole:
-            raise dialog(f"The lines in journal {journal['code']} are out of balance by {whole}.")
+            raise refusal(f"The lines in journal {journal['code']} are out of balance by {whole}.")
         text = next((line["description"] for line in lines if line["documentNumber"] == number), "")
         post_amounts(records, company, Posting(type=" ", number=number, day=day, text=text), entries, app)
 

@@ -28,10 +28,11 @@ from drawbar.sandbox.erp_billing import (
 )
 from drawbar.sandbox.erp_dimensions import DIMENSIONS
 from drawbar.sandbox.erp_ledger import Posting, invoice_stock, post_stock
+from drawbar.sandbox.erp_model import refusal
 from drawbar.sandbox.erp_parts import carry_files
 from drawbar.sandbox.erp_payments import post_journal
 from drawbar.sandbox.erp_records import ErpRecords
-from drawbar.sandbox.erp_sales import DOCUMENTS, Document, calculate, dialog, due_date, lines_of, total
+from drawbar.sandbox.erp_sales import DOCUMENTS, Document, calculate, due_date, lines_of, total
 from drawbar.sandbox.store import Values
 
 Made = tuple[str, str]  # set and id
@@ -69,10 +70,10 @@ def ship_and_invoice(records: ErpRecords, company: str, order_id: str, app: str)
     shipped = [(line, money(line["shipQuantity"])) for _, line in lines if line["shipQuantity"]]
     invoiced = [(line, money(line["invoiceQuantity"])) for _, line in lines if line["invoiceQuantity"]]
     if not shipped and not invoiced:
-        raise dialog("There is nothing to post because the document does not contain a quantity or amount.")
+        raise refusal("There is nothing to post because the document does not contain a quantity or amount.")
     for line, quantity in invoiced:
         if money(line["invoicedQuantity"]) + quantity > money(line["shippedQuantity"]) + money(line["shipQuantity"]):
-            raise dialog(f"You cannot invoice more than what is shipped: line {line['sequence']}.")
+            raise refusal(f"You cannot invoice more than what is shipped: line {line['sequence']}.")
     made: Made = (_ORDERS.set, order_id)
     if shipped:
         made = _ship(records, company, order, shipped, app)
@@ -137,7 +138,7 @@ def _turn_into(records: ErpRecords, company: str, quote_id: str, kind: Document,
     quote = _values(records, company, _QUOTES, quote_id)
     customer = records.rows(company, "customers").get(quote["customerId"])
     if customer is not None and customer.values["blocked"] == "All":
-        raise dialog(f"You cannot create this type of document when Customer {quote['customerNumber']} is blocked.")
+        raise refusal(f"You cannot create this type of document when Customer {quote['customerNumber']} is blocked.")
     made = copy_of(records, company, quote, kind)
     made[kind.day] = records.now[:10]
     if "dueDate" in made:
@@ -233,6 +234,6 @@ def _values(records: ErpRecords, company: str, kind: Document, row_id: str) -> V
 
 def _must_have_address(document: Values) -> None:
     if not document["email"]:
-        raise dialog(
+        raise refusal(
             "The send-to email is empty. Specify email either for the customer or for the document in email preview."
         )

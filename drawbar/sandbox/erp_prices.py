@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from drawbar.sandbox.erp_model import EMPTY_DATE, EMPTY_GUID, ErpError, invalid, no_value
+from drawbar.sandbox.erp_model import EMPTY_DATE, EMPTY_GUID, ErpError, invalid, no_value, refusal
 from drawbar.sandbox.erp_records import ErpRecords, SetRules
 from drawbar.sandbox.erp_units import has_unit
 from drawbar.sandbox.store import Values
@@ -39,12 +39,12 @@ class PriceListRules(SetRules):
     def assign(self, records: ErpRecords, company: str, row: Values, name: str, value: Any) -> None:
         changes = value != row[name]
         if changes and name == "code" and row["code"]:
-            raise _dialog("You cannot rename a Price List.")
+            raise refusal("You cannot rename a Price List.")
         is_kept = row["id"] in records.rows(company, "priceLists")
         if changes and is_kept and name in _AS_DRAFT and row["status"] != "Draft":
             raise _must_be_draft(f"Price List: Code={row['code']}", row)
         if changes and is_kept and name in _WITHOUT_LINES and _lines_of(records, company, row["id"]):
-            raise _dialog(f"You cannot change {_WITHOUT_LINES[name]} because one or more lines exist.")
+            raise refusal(f"You cannot change {_WITHOUT_LINES[name]} because one or more lines exist.")
         row[name] = value
         if changes and name == "sourceType":
             row["sourceNumber"] = ""
@@ -64,7 +64,7 @@ class PriceListRules(SetRules):
         if before is None:
             return
         if after is None and before["status"] == "Active":
-            raise _dialog(f"You cannot delete the active price list {before['code']}.")
+            raise refusal(f"You cannot delete the active price list {before['code']}.")
         body = {"status": after["status"]} if after and after["status"] != before["status"] else {}
         for line in _lines_of(records, company, before["id"]):
             if after is None:
@@ -121,7 +121,7 @@ class PriceListLineRules(SetRules):
     def after(self, records: ErpRecords, company: str, before: Values | None, after: Values | None, app: str) -> None:  # noqa: ARG002
         """A line of an active list stays."""
         if before is not None and after is None and before["status"] == "Active":
-            raise _dialog(
+            raise refusal(
                 f"You cannot delete the active price list line {before['priceListCode']} {before['lineNumber']}."
             )
 
@@ -144,7 +144,7 @@ def _line_number_is_free(records: ErpRecords, company: str, row: Values) -> None
 def _must_find_source(records: ErpRecords, company: str, row: Values) -> None:
     """Raises ErpError for a customer, or a price group, that there is not; other sources are not modelled."""
     if row["sourceType"] not in _SOURCES:
-        raise _dialog(f"Assign-to No. must be blank for {row['sourceType']}.")
+        raise refusal(f"Assign-to No. must be blank for {row['sourceType']}.")
     set_name, key = _SOURCES[row["sourceType"]]
     if row["sourceNumber"] not in records.store.table(f"{company}/{set_name}").index(key):
         raise _not_there(records.sets[set_name].source, row["sourceNumber"])
@@ -175,7 +175,3 @@ def _not_there(source: str, number: str) -> ErpError:
         "Internal_RecordNotFound",
         f"The {source} does not exist. Identification fields and values: No.='{number}'",
     )
-
-
-def _dialog(text: str) -> ErpError:
-    return ErpError(400, "Application_DialogException", text)

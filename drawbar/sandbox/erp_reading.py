@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from drawbar.sandbox.erp_model import EntitySet, ErpError, ErpSchema, etag, shown_time
+from drawbar.sandbox.erp_model import EntitySet, ErpError, ErpSchema, etag, refusal, shown_time
 from drawbar.sandbox.erp_parts import part_rules
 from drawbar.sandbox.erp_records import ErpRecords
 from drawbar.sandbox.odata import (
@@ -92,7 +92,7 @@ class ErpReader:
         if entity_set.parents and within is None:
             named = names_in(parse_filter(text)) if text else set()
             if not named & set(entity_set.parents):
-                raise ErpError(400, "Application_DialogException", entity_set.unfiltered)
+                raise refusal(entity_set.unfiltered)
         if within is None:
             rows = self._records.candidates(company, entity_set)
         else:

@@ -16,7 +16,10 @@ from drawbar.sandbox.erp_model import (
     ErpError,
     entity_sets,
     milliseconds,
+    no_property,
     no_value,
+    read_only,
+    refusal,
     time_text,
     to_stored,
 )
@@ -180,9 +183,9 @@ class ErpRecords:
             raise no_value(entity_set.key_caption, f"{entity_set.source}: {entity_set.key_caption}=")
         for name in entity_set.required:
             if name not in body:
-                raise ErpError(400, "Application_DialogException", f'A "{name}" must be provided.')
+                raise refusal(f'A "{name}" must be provided.')
             if not row[name]:
-                raise ErpError(400, "Application_DialogException", f'The blank "{name}" is not allowed.')
+                raise refusal(f'The blank "{name}" is not allowed.')
         self._key_is_free(company, entity_set, row)
         rules = self.rules_of(set_name)
         rules.settle(self, company, row, None)
@@ -291,7 +294,7 @@ class ErpRecords:
         self._assign(company, entity_set, row, _without_id(body, row_id), by_api=by_api)
         for required in entity_set.required:
             if not row[required]:
-                raise ErpError(400, "Application_DialogException", f'The blank "{required}" is not allowed.')
+                raise refusal(f'The blank "{required}" is not allowed.')
         rules = self.rules_of(set_name)
         rules.settle(self, company, row, before.values)
         if row == before.values:
@@ -397,23 +400,14 @@ class ErpRecords:
                 continue
             column = entity_set.columns.get(name)
             if column is None:
-                raise ErpError(
-                    400,
-                    "BadRequest",
-                    f"The property '{name}' does not exist on type 'Microsoft.NAV.{entity_set.entity}'."
-                    " Make sure to only use property names that are defined by the type.",
-                )
+                raise no_property(name, entity_set)
             if column.access in ("key", "server") or (column.access == "read" and (by_api or column.calculated)):
-                raise ErpError(400, "BadRequest_InvalidOperation", f"Control '{name}' is read-only.")
+                raise read_only(name)
             stored = to_stored(column, value)
             if column.fixed and not creating and stored != row[name] != column.empty:
-                raise ErpError(400, "Application_DialogException", column.fixed)
+                raise refusal(column.fixed)
             if column.access == "create" and not creating and stored != row[name]:
-                raise ErpError(
-                    400,
-                    "Application_DialogException",
-                    f"You cannot change the value of the key field {name}.",
-                )
+                raise refusal(f"You cannot change the value of the key field {name}.")
             if name == "currencyCode" and "currencyId" in entity_set.columns:
                 self._assign_currency(company, row, body, name, stored)
                 continue
@@ -461,7 +455,7 @@ class ErpRecords:
             other, other_value = (code_name, code) if name == id_name else (id_name, row_id)
             if body.get(other) is not None and to_stored(entity_set.columns[other], body[other]) != other_value:
                 said = text or f'The "{other}" does not match to a {self.sets[set_name].source}.'
-                raise ErpError(400, "Application_DialogException", said)
+                raise refusal(said)
             row[id_name], row[code_name] = row_id, code
 
     def _must_relate(self, company: str, entity_set: EntitySet, column: Column, value: str) -> None:
@@ -471,7 +465,7 @@ class ErpRecords:
             table = self.store.table(f"{company}/{set_name}")
             if value not in (table.rows if key == "id" else table.index(key)):
                 text = column.missing or f'The "{column.name}" does not match to a {other.source}.'
-                raise ErpError(400, "Application_DialogException", text)
+                raise refusal(text)
         elif value not in self.store.table(f"{company}/{set_name}").index(key):
             raise ErpError(
                 400,
@@ -493,12 +487,12 @@ class ErpRecords:
         else:
             found_id = currencies.index("code").get(value)
             if found_id is None:
-                raise ErpError(400, "Application_DialogException", 'The "currencyCode" does not match to a Currency.')
+                raise refusal('The "currencyCode" does not match to a Currency.')
             row["currencyId"], row["currencyCode"] = found_id, value
         sent = body.get("currencyId")
         if sent is not None and str(sent).lower() != row["currencyId"]:
             text = "The currency values do not match to a specific Currency."
-            raise ErpError(400, "Application_DialogException", text)
+            raise refusal(text)
 
     def _fill_address(self, company: str, row: Values, name: str) -> None:
         """Where the post code table knows exactly one place, the rest of the address follows from it."""
@@ -516,7 +510,7 @@ def _without_id(body: Values, row_id: str) -> Values:
     """A change's body; an id in it can only be the entity's own."""
     rest = dict(body)
     if str(rest.pop("id", row_id)).lower() != row_id:
-        raise ErpError(400, "BadRequest_InvalidOperation", "Control 'id' is read-only.")
+        raise read_only("id")
     return rest
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from drawbar.sandbox.erp_amounts import money, plain, rounded
 from drawbar.sandbox.erp_dimensions import SHORTCUTS, assign_shortcut, defaults, take_dimensions
 from drawbar.sandbox.erp_ledger import adjust_stock, has_entries
-from drawbar.sandbox.erp_model import EMPTY_DATE, EMPTY_GUID, ErpError, invalid
+from drawbar.sandbox.erp_model import EMPTY_DATE, EMPTY_GUID, ErpError, invalid, refusal
 from drawbar.sandbox.erp_records import ErpRecords, SetRules
 from drawbar.sandbox.erp_units import follow_base_unit, settle_base_unit
 from drawbar.sandbox.store import Values
@@ -63,10 +63,10 @@ class ItemRules(SetRules):
     def settle(self, records: ErpRecords, company: str, row: Values, before: Values | None) -> None:
         settle_base_unit(records, company, "items", row, before)
         if before is None and row["inventory"]:
-            raise dialog("Inventory cannot be changed during on insert.")
+            raise refusal("Inventory cannot be changed during on insert.")
         is_other_unit = before is not None and before["baseUnitOfMeasureId"] != row["baseUnitOfMeasureId"]
         if before is not None and is_other_unit and has_entries(records, company, before):
-            raise dialog(
+            raise refusal(
                 f"You cannot change Base Unit of Measure because there are one or more item ledger entries for item"
                 f" {row['number']}."
             )
@@ -81,12 +81,12 @@ class ItemRules(SetRules):
             return
         for kind in DOCUMENTS.values():
             if records.store.table(f"{company}/{kind.lines}").having("itemId", before["id"]):
-                raise dialog(
+                raise refusal(
                     f"You cannot delete Item {before['number']} because there is at least one outstanding Sales"
                     f" {kind.word} that includes this item."
                 )
         if has_entries(records, company, before):
-            raise dialog(
+            raise refusal(
                 f"You cannot delete Item {before['number']} because it has ledger entries in a fiscal year that has not"
                 " been closed yet."
             )
@@ -97,7 +97,7 @@ class ItemRules(SetRules):
 class ItemVariantRules(SetRules):
     def settle(self, records: ErpRecords, company: str, row: Values, before: Values | None) -> None:  # noqa: ARG002
         if row["itemId"] == EMPTY_GUID:
-            raise dialog('An "itemId" or an "itemNumber" must be provided.')
+            raise refusal('An "itemId" or an "itemNumber" must be provided.')
 
 
 class DocumentRules(SetRules):
@@ -116,11 +116,11 @@ class DocumentRules(SetRules):
 
     def settle(self, records: ErpRecords, company: str, row: Values, before: Values | None) -> None:
         if row["customerId"] == EMPTY_GUID:
-            raise dialog('A "customerNumber" or a "customerId" must be provided.')
+            raise refusal('A "customerNumber" or a "customerId" must be provided.')
         if before is None:
             customer = records.rows(company, "customers")[row["customerId"]].values
             if customer["blocked"] == "All":
-                raise dialog(
+                raise refusal(
                     f"You cannot create this type of document when Customer {customer['number']} is blocked with type"
                     " All"
                 )
@@ -153,14 +153,14 @@ class DocumentLineRules(SetRules):
     def assign(self, records: ErpRecords, company: str, row: Values, name: str, value: Any) -> None:
         row[name] = value
         if row["itemId"] != EMPTY_GUID and row["accountId"] != EMPTY_GUID:
-            raise dialog('Both "itemId" and "accountId" are specified. Specify only one of them.')
+            raise refusal('Both "itemId" and "accountId" are specified. Specify only one of them.')
         match name:
             case "itemId" if value != EMPTY_GUID:
                 self._take_item(records, company, row, records.rows(company, "items")[value].values)
             case "accountId" if value != EMPTY_GUID:
                 account = records.rows(company, "accounts").get(value)
                 if account is None:
-                    raise dialog("Account does not exist.")
+                    raise refusal("Account does not exist.")
                 _take_account(row, account.values)
             case "lineType" | "lineObjectNumber" if row["lineObjectNumber"] and row["lineType"] != "Comment":
                 self._take_object(records, company, row)
@@ -178,7 +178,7 @@ class DocumentLineRules(SetRules):
         if found is None and row["lineType"] == "Resource":
             raise _no_object(row["lineType"], row["lineObjectNumber"])
         if found is None:
-            raise dialog(f"{row['lineType']} does not exist.")
+            raise refusal(f"{row['lineType']} does not exist.")
         taken = records.rows(company, set_name)[found].values
         match row["lineType"]:
             case "Account" if row["accountId"] != found:
@@ -209,7 +209,7 @@ class DocumentLineRules(SetRules):
     def settle(self, records: ErpRecords, company: str, row: Values, before: Values | None) -> None:
         document = records.rows(company, self._kind.set).get(row["documentId"])
         if document is None:
-            raise dialog("You must specify an Id or a Document Id to get the lines.")
+            raise refusal("You must specify an Id or a Document Id to get the lines.")
         refuse_posted(self._kind, document.values)
         if before is None:
             taken = [line["sequence"] for _, line in lines_of(records, company, self._kind, row["documentId"])]
@@ -260,14 +260,14 @@ def refuse_posted(kind: Document, document: Values) -> None:
     """Raises ErpError for an invoice or a credit memo that is posted: only drafts can be changed or deleted."""
     if kind.set in _POSTED and document["status"] not in (DRAFT, "In_x0020_Review"):
         word = kind.word.lower()
-        raise dialog(f"The {word} {document['number']} is posted: only drafts can be changed or deleted.")
+        raise refusal(f"The {word} {document['number']} is posted: only drafts can be changed or deleted.")
 
 
 def refuse_with_documents(records: ErpRecords, company: str, customer: Values) -> None:
     """Raises ErpError for a customer who has a document."""
     for kind in DOCUMENTS.values():
         if records.store.table(f"{company}/{kind.set}").having("customerId", customer["id"]):
-            raise dialog(
+            raise refusal(
                 f"You cannot delete Customer {customer['number']} because there is at least one outstanding Sales"
                 f" {kind.word} for this customer."
             )
@@ -371,7 +371,7 @@ def _factor(records: ErpRecords, company: str, document: Values, dated: str) -> 
     rates = [row for row in rows if row["currencyCode"] == code and row["startingDate"] <= day]
     rates = [row for row in rates if row["relationalExchangeRateAmount"]]
     if not rates:
-        raise dialog(f"There is no Currency Exchange Rate for currency {code} on {day}.")
+        raise refusal(f"There is no Currency Exchange Rate for currency {code} on {day}.")
     rate = max(rates, key=lambda row: str(row["startingDate"]))
     return money(rate["exchangeRateAmount"]) / money(rate["relationalExchangeRateAmount"])
 
@@ -394,10 +394,6 @@ def calculate(row: Values, *, prices_include_tax: bool) -> None:
     ):
         taxes = rounded(value * tax)
         row[base], row[taxed], row[including] = plain(value), plain(taxes), plain(value + taxes)
-
-
-def dialog(text: str) -> ErpError:
-    return ErpError(400, "Application_DialogException", text)
 
 
 def _no_object(kind: str, number: str) -> ErpError:

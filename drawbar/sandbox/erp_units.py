@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from drawbar.sandbox.erp_model import EMPTY_GUID, ErpError, invalid
+from drawbar.sandbox.erp_model import EMPTY_GUID, ErpError, invalid, refusal
 from drawbar.sandbox.erp_records import ErpRecords, SetRules
 from drawbar.sandbox.store import Stored, Values
 
@@ -72,12 +72,10 @@ class UnitOfOwnerRules(SetRules):
             return
         owner = records.rows(company, self._owner.set).get(before[self._owner.id])
         if owner is not None and owner.values["baseUnitOfMeasureCode"] == before["code"]:
-            raise ErpError(
-                400,
-                "Application_DialogException",
+            raise refusal(
                 f"You cannot modify {self._owner.word.lower()} unit of measure {before['code']} for"
                 f" {self._owner.word.lower()} {before[self._owner.number]} because it is the"
-                f" {self._owner.word.lower()}'s base unit of measure.",
+                f" {self._owner.word.lower()}'s base unit of measure."
             )
 
 
@@ -115,11 +113,9 @@ def settle_base_unit(records: ErpRecords, company: str, set_name: str, row: Valu
         return
     unit = next((unit for unit in _units(records, company, owner, row["id"]) if unit["code"] == code), None)
     if unit is not None and unit["quantityPerUnitOfMeasure"] != 1:
-        raise ErpError(
-            400,
-            "Application_DialogException",
+        raise refusal(
             f"The quantity per base unit of measure must be 1. {code} is set up with"
-            f" {unit['quantityPerUnitOfMeasure']} per unit of measure.",
+            f" {unit['quantityPerUnitOfMeasure']} per unit of measure."
         )
 
 

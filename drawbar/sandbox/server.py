@@ -49,7 +49,8 @@ from drawbar.sandbox.seed_roles import plant_roles
 from drawbar.sandbox.servers import Servers
 from drawbar.sandbox.sign_in import Application, SignIn
 from drawbar.sandbox.store import Database, Store
-from drawbar.sandbox.switches import SwitchError, Switches, checked
+from drawbar.sandbox.switch import SwitchError
+from drawbar.sandbox.switches import Switches, checked
 from drawbar.sandbox.traffic import Traffic
 from drawbar.sandbox.wire import EXEMPT, BodyLimit, CuttableProtocol, Endpoint, Reply, Request, Surroundings
 

@@ -12,7 +12,8 @@ import pytest
 from pydantic import BaseModel, SecretStr
 
 from drawbar.metrics import METRICS
-from drawbar.sandbox.switches import SWITCHES, Switch, shown
+from drawbar.sandbox.switch import Switch, shown
+from drawbar.sandbox.switch_list import SWITCHES
 from drawbar.settings import Settings
 from processors.mapping import (
     AlsoCapture,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from drawbar.sandbox.switches import SWITCHES, turned_over
+from drawbar.sandbox.switch_list import SWITCHES
+from drawbar.sandbox.switches import turned_over
 
 _MASKS = "crm_error_code_empty"  # without a code, the switches that choose one show nothing
 _WITH_CODES = [name for name in SWITCHES if name != _MASKS]

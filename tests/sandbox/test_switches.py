@@ -1,6 +1,6 @@
 """Every open question of the references is a switch, and every value of it can be seen on the wire.
 
-The page that leaves a question open stands with the switch, in `drawbar/sandbox/switches.py`.
+The page that leaves a question open stands with the switch, in `drawbar/sandbox/switch_list.py`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 
 from drawbar.sandbox.server import SandboxError, SandboxOptions, start_in_thread
-from drawbar.sandbox.switches import SWITCHES, UNDOCUMENTED, Answer, parsed, turned_over
-from drawbar.sandbox.switches import SwitchError as NoSuchSwitch
+from drawbar.sandbox.switch import Answer
+from drawbar.sandbox.switch import SwitchError as NoSuchSwitch
+from drawbar.sandbox.switch_list import SWITCHES, UNDOCUMENTED
+from drawbar.sandbox.switches import parsed, turned_over
 from tests.sandbox.catalogue import Shop, key, made
 from tests.sandbox.client import Client, Control, Info, error_code, eventually
 from tests.sandbox.conftest import Receiver
