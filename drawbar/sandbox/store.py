@@ -133,23 +133,45 @@ def _value(values: Values, column: Any) -> Any:
     return values.get(column)
 
 
+class DatabaseError(Exception):
+    """The file cannot keep the rows of a sandbox."""
+
+
 class Database:
-    """The SQLite file both systems share, or nothing at all."""
+    """The SQLite file both systems share, or nothing at all. One sandbox at a time has it.
+
+    Raises DatabaseError when it cannot be opened, is another's or is in use.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self._connection: sqlite3.Connection | None = None
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=NORMAL")
-            self._connection.execute(
-                "CREATE TABLE IF NOT EXISTS rows (system TEXT, name TEXT, id TEXT, version INTEGER, body TEXT,"
-                " PRIMARY KEY (system, name, id)) WITHOUT ROWID"
-            )
-            self._connection.execute(
-                "CREATE TABLE IF NOT EXISTS facts (system TEXT, name TEXT, value TEXT, PRIMARY KEY (system, name))"
-            )
+            try:
+                self._open(path)
+            except (OSError, sqlite3.Error) as error:
+                self.close()
+                is_locked = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
+                reason = "another sandbox has it" if is_locked else str(error)
+                raise DatabaseError(f"{path} cannot keep the data: {reason}") from error
+
+    def _open(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        # What is in memory must stay what is in the file, so nobody else may write it. A killed process locks nothing.
+        self._connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute("PRAGMA synchronous=NORMAL")
+        self._connection.execute("BEGIN EXCLUSIVE")  # takes the lock now, not at the first write
+        self._connection.execute(
+            "CREATE TABLE IF NOT EXISTS rows (system TEXT, name TEXT, id TEXT, version INTEGER, body TEXT,"
+            " PRIMARY KEY (system, name, id)) WITHOUT ROWID"
+        )
+        self._connection.execute(
+            "CREATE TABLE IF NOT EXISTS facts (system TEXT, name TEXT, value TEXT, PRIMARY KEY (system, name))"
+        )
+        self._connection.execute("SELECT system, name, id, version, body FROM rows LIMIT 1")
+        self._connection.execute("SELECT system, name, value FROM facts LIMIT 1")
+        self._connection.execute("COMMIT")
 
     def load(self, system: str) -> tuple[list[tuple[str, str, int, str | None]], dict[str, Any]]:
         if self._connection is None:

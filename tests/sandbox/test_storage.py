@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from drawbar.sandbox.clock import Clock
-from drawbar.sandbox.store import Database, Store
+from drawbar.sandbox.store import Database, DatabaseError, Store
 from tests.sandbox.client import Client, Info, eventually
 
 
@@ -66,6 +69,60 @@ class TestStore:
 
         assert (["3"], ["5"]) == ([key for key, _ in changed], [key for _, key in gone])
         assert len(store.table("t").log) < 1100
+
+
+class TestFile:
+    """Source: the sandbox itself."""
+
+    def test_is_one_sandboxs_at_a_time(self, tmp_path: Path):
+        path = tmp_path / "data.db"
+        first = Database(path)
+
+        with pytest.raises(DatabaseError, match="another sandbox has it"):
+            Database(path)
+        first.close()
+        Database(path).close()
+
+    def test_that_is_no_database_is_refused(self, tmp_path: Path):
+        text, other = tmp_path / "notes.txt", tmp_path / "other.db"
+        text.write_text("This is a text of some length. " * 100)
+        with sqlite3.connect(other) as database:
+            database.execute("CREATE TABLE rows (name TEXT)")
+        database.close()
+
+        for path in (text, other, tmp_path):
+            with pytest.raises(DatabaseError, match=str(path)):
+                Database(path)
+
+    def test_of_an_earlier_build_is_completed(self, running: Callable[..., Any], tmp_path: Path):
+        """With what every organization and company has; nothing is added to a whole one."""
+        path = tmp_path / "data.db"
+
+        def read() -> tuple[list[list[str]], int]:
+            with running(seed="empty", limits=False, db=path) as info:
+                crm, erp = Client(info, "crm"), Client(info, "erp")
+                found = (
+                    [row["name"] for row in crm.rows("organizations?$select=name")],
+                    sorted(row["name"] for row in crm.rows("sdkmessagefilters?$select=name")),
+                    [row["id"] for row in erp.rows("journals?$select=id")],
+                    [row["@odata.etag"] for row in erp.rows("accounts?$select=id")],
+                )
+                crm.close()
+                erp.close()
+            with sqlite3.connect(path) as database:
+                count = database.execute("SELECT count(*) FROM rows").fetchone()[0]
+            database.close()
+            return found, count
+
+        whole = read()
+        assert whole == read()
+        with sqlite3.connect(path) as database:
+            database.execute("DELETE FROM rows WHERE system = 'crm' AND name = 'organization'")
+            database.execute("DELETE FROM rows WHERE system = 'erp' AND name LIKE '%/journals'")
+            database.execute("DELETE FROM rows WHERE name = 'sdkmessagefilter' AND body LIKE '%of invoice%'")
+        database.close()
+
+        assert whole == read()
 
 
 class TestProcess:
