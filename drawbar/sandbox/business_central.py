@@ -52,7 +52,7 @@ from drawbar.sandbox.odata import (
 from drawbar.sandbox.sign_in import SignIn
 from drawbar.sandbox.store import Store, Stored, Values
 from drawbar.sandbox.switches import Switches
-from drawbar.sandbox.wire import Reply, Request, from_json, to_json
+from drawbar.sandbox.wire import NOT_JSON, Reply, Request, from_json, to_json
 
 AUDIENCE = "https://api.businesscentral.dynamics.com"
 PAGE = 20_000
@@ -566,6 +566,8 @@ class BusinessCentral:
     # ------------------------------------------------------------ writing
 
     def _body(self, call: _Call) -> dict[str, Any]:
+        if call.request.body and not call.request.is_said_to_be_json():
+            raise ErpError(415, "BadRequest", NOT_JSON)
         try:
             body = from_json(call.request.body or b"{}")
         except ValueError as error:

@@ -74,7 +74,7 @@ from drawbar.sandbox.odata import (
 from drawbar.sandbox.sign_in import SignIn
 from drawbar.sandbox.store import Store, Stored, Values
 from drawbar.sandbox.switches import Switches
-from drawbar.sandbox.wire import Reply, Request, from_json, to_json
+from drawbar.sandbox.wire import NOT_JSON, Reply, Request, from_json, to_json
 
 COUNT_CAP = 5000
 MAX_URL, MAX_URL_IN_BATCH = 32_768, 65_536
@@ -763,6 +763,8 @@ class Dataverse:
 
     @staticmethod
     def _body(call: _Call, entity: Entity) -> Values:
+        if call.request.body and not call.request.is_said_to_be_json():
+            raise CrmError(415, "0x80060888", NOT_JSON)
         try:
             body = from_json(call.request.body or b"{}")
         except ValueError as error:
