@@ -581,7 +581,9 @@ class BusinessCentral:
         body = {**(given or {}), **self._body(call), **(given or {})}
         stored = self.records.insert(_given(call.company), entity_set.name, body, app=call.app)
         if "return-no-content" in call.request.preferences() and self._switches["erp_return_no_content"]:
-            return Reply(204, b"", {"OData-Version": "4.0", "Preference-Applied": "return-no-content"})
+            made = self._entity(call, entity_set, stored, 201).headers
+            headers = {"OData-Version": "4.0", "Preference-Applied": "return-no-content"}
+            return Reply(204, b"", headers | {name: made[name] for name in ("Location",) if name in made})
         nested = [name for name in entity_set.collections if name in body]
         if nested and self._switches["erp_deep_insert_echoes"]:
             call.options.setdefault("$expand", ",".join(nested))

@@ -154,9 +154,11 @@ class TestCreate:
         assert reply.json()["error"]["message"].startswith('A "displayName" must be provided.')
 
     def test_may_go_without_an_echo(self, erp: Client):
+        """docs.oasis-open.org/odata/odata/v4.0/os/part1-protocol/odata-v4.0-os-part1-protocol.html: its place is then in `Location`."""
         reply = erp.post("customers", {"displayName": "Quiet"}, prefer="return-no-content")
 
         assert (204, b"") == (reply.status_code, reply.content)
+        assert "Quiet" == erp.get(reply.headers["Location"]).json()["displayName"]
 
     def test_a_template_fills_what_was_not_sent(self, erp: Client, control: Control):
         """Source: the sandbox itself."""
