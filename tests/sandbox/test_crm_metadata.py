@@ -176,6 +176,15 @@ class TestDefinitions:
         assert {"MetadataId", "Options"} == set(expanded["OptionSet"])
         assert [0, 1] == [option["Value"] for option in expanded["OptionSet"]["Options"]]
 
+    @pytest.mark.parametrize("kind", ["Integer", "BigInt", "Money", "Decimal"])
+    def test_of_numbers_tell_what_they_can_be(self, crm: Client, kind: str):
+        """learn.microsoft.com/dotnet/api/microsoft.xrm.sdk.metadata.integerattributemetadata.maxsupportedvalue"""
+        cast = f"Attributes/Microsoft.Dynamics.CRM.{kind}AttributeMetadata?$select=LogicalName,MinValue,MaxValue"
+        rows = crm.get(f"{self.BASE}/{cast}").json()["value"]
+
+        assert rows
+        assert [] == [row["LogicalName"] for row in rows if not row["MinValue"] < row["MaxValue"]]
+
     @pytest.mark.parametrize(("path", "text"), [("ObjectTypeCode", "1"), ("EntitySetName", "accounts")])
     def test_are_read_one_by_one(self, crm: Client, path, text):
         """learn.microsoft.com/power-apps/developer/data-platform/bypass-custom-business-logic: ObjectTypeCode/$value"""
