@@ -276,6 +276,17 @@ class TestQueries:
 
         assert (400, "Application_FilterErrorException") == error_code(reply)
 
+    @pytest.mark.parametrize("value", ["All", "all", " ", "_x0020_"])
+    def test_an_option_is_written_as_it_is_named(self, erp: Client, value: str):
+        assert erp.rows("customers", params={"$filter": f"blocked eq '{value}' and number le 'C02000'"})
+
+    @pytest.mark.parametrize("filter_", ["blocked eq 'Some'", "'Some' ne blocked", "not (blocked eq '')"])
+    def test_an_option_that_there_is_not_is_an_error_of_the_filter(self, erp: Client, filter_: str):
+        reply = erp.get("customers", params={"$filter": filter_})
+
+        assert (400, "Application_FilterErrorException") == error_code(reply)
+        assert "The existing options are: " in reply.json()["error"]["message"]
+
     def test_select_order_top_skip_count(self, erp: Client):
         body = erp.get(
             "customers?$select=number&$orderby=number desc&$top=2&$skip=1&$count=true&$filter=number le 'C02000'"
