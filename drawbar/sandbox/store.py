@@ -222,6 +222,7 @@ class Store:
         self._facts_touched: dict[str, Any] = {}
         self._depth = 0
         self._load()
+        self._kept_version = self.version
         # What was made before a restart must not be made again, so the version is part of the seed.
         self._ids = random.Random(f"{random_seed} {system} {self.version}")  # noqa: S311 - to be repeated, not secret
 
@@ -273,6 +274,7 @@ class Store:
                 for undo in reversed(self._undo):
                     undo()
                 self._clear()
+                self._keep_version()
             raise
         self._depth -= 1
         if self._depth == 0:
@@ -281,10 +283,21 @@ class Store:
                 self._database.save(
                     self._system, [(c.table, c.id, c.version, c.after) for c in changes], self._facts_touched
                 )
+                self._kept_version = max([self._kept_version, *(change.version for change in changes)])
             self._clear()
+            self._keep_version()
             if changes:
                 for listener in self.listeners:
                     listener(changes)
+
+    def _keep_version(self) -> None:
+        """A version that was taken back is not given out again, not even after a restart: a delta link may bear it.
+
+        Before anything is kept nobody was given one, and a file without a seed stays a new one.
+        """
+        if 0 < self._kept_version < self.version:
+            self._database.save(self._system, [], {"version": self.version})
+            self._kept_version = self.version
 
     def _clear(self) -> None:
         self._changes = []
@@ -364,5 +377,4 @@ class Store:
         """Move the counter on without a write."""
         with self.transaction():
             self.version += 1
-            self.set_fact("version", self.version)
         return self.version

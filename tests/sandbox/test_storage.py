@@ -39,6 +39,35 @@ class TestStore:
         assert {"a": {"n": 1, "code": "A"}} == {key: row.values for key, row in store.table("t").rows.items()}
         assert {"A": "a"} == store.table("t").index("code")
 
+    def test_a_version_that_was_taken_back_is_not_given_out_again(self, tmp_path: Path):
+        """Not after a restart either: a delta link that bears it would miss what is written under it."""
+        database = Database(tmp_path / "data.db")
+        store = Store("crm", database, Clock(), random_seed=1)
+        with store.transaction():
+            store.put("t", "a", {"n": 0})
+
+        def fails() -> None:
+            with store.transaction():
+                store.put("t", "a", {"n": 1})
+                raise RuntimeError
+
+        with pytest.raises(RuntimeError):
+            fails()
+        after_a_failure = store.version
+        assert after_a_failure == Store("crm", database, Clock(), random_seed=1).version
+        with store.transaction():
+            store.put("t", "a", {"n": 1})
+            undo = store.savepoint()
+            store.put("t", "a", {"n": 2})
+            undo()
+        database.close()
+        database = Database(tmp_path / "data.db")
+        again = Store("crm", database, Clock(), random_seed=1)
+        database.close()
+
+        assert after_a_failure + 2 == store.version == again.version
+        assert {"n": 1} == again.table("t").rows["a"].values
+
     def test_rows_are_found_by_a_value_whatever_becomes_of_them(self):
         store = Store("erp", Database(None), Clock(), random_seed=1)
         table = store.table("t")
