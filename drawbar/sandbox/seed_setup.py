@@ -50,14 +50,15 @@ _INVENTORY_GROUPS = (("RESALE", "Goods for resale"), ("RAW MAT", "Raw materials"
 
 
 def plant_setup(erp: BusinessCentral, company: str) -> None:
-    """Sets that have rows already are left as they are."""
+    """Sets that have rows already, or had, are left as they are."""
     guids = Guids(random.Random(f"setup {company}"))  # noqa: S311 - reproducible, not secret
     erp.records.begin()
     filled: dict[str, bool] = {}
 
     def add(set_name: str, **values: object) -> str:
         body = {"id": guids.next(), **values}
-        if filled.setdefault(set_name, bool(erp.store.table(f"{company}/{set_name}").rows)):
+        table = erp.store.table(f"{company}/{set_name}")
+        if filled.setdefault(set_name, bool(table.rows or table.deleted)):
             return str(body["id"])
         row = erp.records.insert(company, set_name, body, app="setup", by_api=False)
         return str(row.values["id"])

@@ -156,7 +156,7 @@ class Database:
 
     def _open(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        self._connection = sqlite3.connect(path, timeout=1, isolation_level=None, check_same_thread=False)
         # What is in memory must stay what is in the file, so nobody else may write it. A killed process locks nothing.
         self._connection.execute("PRAGMA locking_mode=EXCLUSIVE")
         self._connection.execute("PRAGMA journal_mode=WAL")

@@ -153,6 +153,24 @@ class TestFile:
 
         assert whole == read()
 
+    def test_does_not_bring_back_what_was_deleted(self, running: Callable[..., Any], tmp_path: Path):
+        path = tmp_path / "data.db"
+        with running(seed="empty", limits=False, db=path) as info:
+            crm, erp = Client(info, "crm"), Client(info, "erp")
+            some = crm.rows("sdkmessagefilters?$top=1")[0]["sdkmessagefilterid"]
+            gone = [erp.delete(f"taxAreas({row['id']})", tag="*").status_code for row in erp.rows("taxAreas")]
+            gone.append(crm.delete(f"sdkmessagefilters({some})").status_code)
+            crm.close()
+            erp.close()
+        with running(seed="empty", limits=False, db=path) as info:
+            crm, erp = Client(info, "crm"), Client(info, "erp")
+            left = erp.rows("taxAreas"), crm.get(f"sdkmessagefilters({some})").status_code
+            crm.close()
+            erp.close()
+
+        assert {204} == set(gone)
+        assert ([], 404) == left
+
 
 class TestProcess:
     def start(self, folder: Path) -> tuple[subprocess.Popen[bytes], Info]:
