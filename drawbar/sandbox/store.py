@@ -150,8 +150,7 @@ class Database:
                 self._open(path)
             except (OSError, sqlite3.Error) as error:
                 self.close()
-                is_locked = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
-                reason = "another sandbox has it" if is_locked else str(error)
+                reason = "another sandbox has it" if "database is locked" in str(error) else str(error)
                 raise DatabaseError(f"{path} cannot keep the data: {reason}") from error
 
     def _open(self, path: Path) -> None:
