@@ -169,10 +169,10 @@ class Dataverse:
     def refused(self, request: Request, refusal: Refusal) -> Reply:  # noqa: ARG002
         code, text = _THROTTLED[refusal.facet]
         headers = {"Retry-After": str(refusal.retry_after_s)}
-        return self._error(CrmError(429, code, text.format(refusal.limit), headers=headers))
+        return numbered(self._error(CrmError(429, code, text.format(refusal.limit), headers=headers)))
 
     def failed(self, request: Request) -> Reply:  # noqa: ARG002
-        return self._error(CrmError(500, "0x80040216", "An unexpected error occurred."))
+        return numbered(self._error(CrmError(500, "0x80040216", "An unexpected error occurred.")))
 
     def handle(self, request: Request) -> Reply | Awaitable[Reply]:
         if request.app is None:
