@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from drawbar.sandbox.crm_model import CrmError
 from drawbar.sandbox.crm_records import PATH
-from drawbar.sandbox.wire import Reply, Request
+from drawbar.sandbox.wire import NOT_JSON, Reply, Request
 
 _EARLIER = re.compile(r"/api/data/v9\.[01](?=/|\Z)")
 
@@ -43,6 +43,12 @@ def error_details(error: CrmError, included: Callable[[str], bool]) -> dict[str,
     }
     prefix = "Microsoft.PowerApps.CDS."
     return {f"@{prefix}{name}": text for name, text in details.items() if included(prefix + name)}
+
+
+def must_be_json(request: Request) -> None:
+    """Raises CrmError for a body that is not said to be JSON."""
+    if request.body and not request.is_said_to_be_json():
+        raise CrmError(415, "0x80060888", NOT_JSON)
 
 
 def numbered(reply: Reply) -> Reply:

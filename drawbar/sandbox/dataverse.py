@@ -31,7 +31,7 @@ from drawbar.sandbox.crm_discounts import DISCOUNT_RULES
 from drawbar.sandbox.crm_duplicates import DUPLICATE_RULES, Duplicates, duplicate_check
 from drawbar.sandbox.crm_expand import in_context
 from drawbar.sandbox.crm_fetch import read_fetch, run_fetch
-from drawbar.sandbox.crm_functions import counted_tables, record_counts
+from drawbar.sandbox.crm_functions import OF_THE_SERVICE, counted_tables, record_counts
 from drawbar.sandbox.crm_job_rules import JobRules
 from drawbar.sandbox.crm_keys import missing
 from drawbar.sandbox.crm_messages import Asked, Found, Message, function_parameters, message_named
@@ -50,7 +50,15 @@ from drawbar.sandbox.crm_organization import ORGANIZATION_RULES, setting
 from drawbar.sandbox.crm_paging import PAGE, read_cookie, write_cookie
 from drawbar.sandbox.crm_reading import CrmReader, Within, itself, top_of, wanted_annotations
 from drawbar.sandbox.crm_records import PATH, VERSIONED, CrmRecords, Located, Terms, no_row
-from drawbar.sandbox.crm_reply import applied, at_present_version, error_details, in_version, numbered, prefer
+from drawbar.sandbox.crm_reply import (
+    applied,
+    at_present_version,
+    error_details,
+    in_version,
+    must_be_json,
+    numbered,
+    prefer,
+)
 from drawbar.sandbox.crm_roles import ROLE_RULES, RoleMessages
 from drawbar.sandbox.crm_sales import SALES_RULES
 from drawbar.sandbox.crm_security import Security, with_batch_headers
@@ -74,7 +82,7 @@ from drawbar.sandbox.odata import (
 from drawbar.sandbox.sign_in import SignIn
 from drawbar.sandbox.store import Store, Stored, Values
 from drawbar.sandbox.switches import Switches
-from drawbar.sandbox.wire import NOT_JSON, Reply, Request, from_json, to_json
+from drawbar.sandbox.wire import Reply, Request, from_json, to_json
 
 COUNT_CAP = 5000
 MAX_URL, MAX_URL_IN_BATCH = 32_768, 65_536
@@ -152,6 +160,7 @@ class Dataverse:
             **BulkDelete(self.records, webhooks.jobs).messages,
             **Duplicates(self.records, webhooks.jobs).messages,
             **Sharing(self.records).messages,
+            **OF_THE_SERVICE,
         }
         self._definitions = EntityDefinitions(self.records.entities, self.base_url, self.records.keys.of, switches)
 
@@ -296,6 +305,7 @@ class Dataverse:
         """An action that is bound to nothing; it answers with the row it makes, if it makes one."""
         if call.request.method != "POST":
             raise CrmError(405, "0x80060888", f"The HTTP method '{call.request.method}' is not allowed on an action.")
+        must_be_json(call.request)
         try:
             body = from_json(call.request.body or b"{}")
         except ValueError as error:
@@ -763,8 +773,7 @@ class Dataverse:
 
     @staticmethod
     def _body(call: _Call, entity: Entity) -> Values:
-        if call.request.body and not call.request.is_said_to_be_json():
-            raise CrmError(415, "0x80060888", NOT_JSON)
+        must_be_json(call.request)
         try:
             body = from_json(call.request.body or b"{}")
         except ValueError as error:

@@ -168,6 +168,7 @@ class TestContentType:
 
         assert (415, "0x80060888") == error_code(crm.send("POST", "accounts", data=body, headers=headers))
         assert (415, "0x80060888") == error_code(crm.send("PATCH", account, data=body, headers=headers))
+        assert (415, "0x80060888") == error_code(crm.send("POST", "WinQuote", data=body, headers=headers))
         assert [] == crm.rows("accounts?$select=name&$filter=name eq 'Of another kind'")
 
     def test_does_not_matter_without_a_body(self, crm: Client, account):

@@ -71,6 +71,19 @@ class TestOperations:
             of(schema, "Function", "In")[0]
         )
 
+    @pytest.mark.parametrize("address", ["RetrieveVersion", "RetrieveVersion()"])
+    def test_the_version_is_of_the_api_that_answers(self, crm: Client, schema, address: str):
+        """learn.microsoft.com/power-apps/developer/data-platform/webapi/reference/retrieveversion"""
+        answer = crm.get(address).json()
+
+        assert answer.pop("@odata.context").endswith("$metadata#Microsoft.Dynamics.CRM.RetrieveVersionResponse")
+        assert (
+            {"Version"}
+            == set(answer)
+            == {one.get("Name") for one in of(schema, "ComplexType", "RetrieveVersionResponse")[0]}
+        )
+        assert answer["Version"].startswith("9.2.")
+
     def test_whatever_type_is_named_is_described(self, schema):
         """docs.oasis-open.org/odata/odata-csdl-xml/v4.01: a type is in scope"""
         described = {
