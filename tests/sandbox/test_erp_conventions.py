@@ -242,6 +242,12 @@ class TestContentType:
         assert (415, "BadRequest") == error_code(reply)
         assert [] == erp.rows("customers?$filter=displayName eq 'Of another kind'")
 
+    def test_of_a_batch_is_json_or_multipart(self, erp: Client):
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        reply = erp.send("POST", f"{erp.root}/$batch", data=b'{"requests": []}', headers=headers)
+
+        assert (415, "BadRequest") == error_code(reply)
+
 
 class TestBodySize:
     def test_above_350_megabytes_is_refused_before_it_is_sent(self, info: Info, erp: Client):

@@ -191,7 +191,7 @@ class TestWhatWasFound:
     def test_a_body_is_nested_a_hundred_deep_at_most(self, erp: Client, crm: Client, body: bytes):
         assert 400 == erp.send("POST", "customers", data=body, headers=JSON).status_code
         assert 400 == crm.send("POST", "accounts", data=body, headers=JSON).status_code
-        assert 400 == erp.send("POST", f"{erp.root}/$batch", data=body).status_code
+        assert 400 == erp.send("POST", f"{erp.root}/$batch", data=body, headers=JSON).status_code
 
     @pytest.mark.parametrize("inside", CONDITIONS)
     def test_a_condition_in_fetchxml_is_refused(self, crm: Client, inside: str):
