@@ -45,7 +45,7 @@ from drawbar.sandbox.grants import Grants
 from drawbar.sandbox.latency import Latencies
 from drawbar.sandbox.limits import BusinessCentralLimits, DataverseLimits, LimitSettings
 from drawbar.sandbox.notify import Notifier
-from drawbar.sandbox.seed import Identities, Kind, complete, plant, plant_environment
+from drawbar.sandbox.seed import Identities, Kind, complete, complete_environment, plant, plant_environment
 from drawbar.sandbox.seed_roles import plant_roles
 from drawbar.sandbox.servers import Servers
 from drawbar.sandbox.sign_in import Application, SignIn
@@ -266,7 +266,9 @@ class _Machine:
                 webhooks=ErpWebhooks(store, notifier, switches, self.erp_webhooks.settings),
                 switches=switches,
             )
-            if not is_set_up:
+            if is_set_up:
+                complete_environment(environments[name])
+            else:
                 plant_environment(environments[name], crm, identities, name)
         switches.set(options.switches)  # after planting: what a seed holds does not depend on them
         self._environments = environments

@@ -128,13 +128,15 @@ class TestFile:
         path = tmp_path / "data.db"
 
         def read() -> tuple[list[list[str]], int]:
-            with running(seed="empty", limits=False, db=path) as info:
+            with running(seed="empty", limits=False, db=path, environments=("test",)) as info:
                 crm, erp = Client(info, "crm"), Client(info, "erp")
+                test = info["erp"]["environments"]["test"]
                 found = (
                     [row["name"] for row in crm.rows("organizations?$select=name")],
                     sorted(row["name"] for row in crm.rows("sdkmessagefilters?$select=name")),
                     [row["id"] for row in erp.rows("journals?$select=id")],
                     [row["@odata.etag"] for row in erp.rows("accounts?$select=id")],
+                    [row["id"] for row in erp.rows(f"{test['base_url']}/journals?$select=id")],
                 )
                 crm.close()
                 erp.close()
@@ -147,7 +149,7 @@ class TestFile:
         assert whole == read()
         with sqlite3.connect(path) as database:
             database.execute("DELETE FROM rows WHERE system = 'crm' AND name = 'organization'")
-            database.execute("DELETE FROM rows WHERE system = 'erp' AND name LIKE '%/journals'")
+            database.execute("DELETE FROM rows WHERE system LIKE 'erp%' AND name LIKE '%/journals'")
             database.execute("DELETE FROM rows WHERE name = 'sdkmessagefilter' AND body LIKE '%of invoice%'")
         database.close()
 
