@@ -358,9 +358,11 @@ def sandbox(
         Optional[Path], typer.Option("--connection-file", help="Write how to reach it there instead of printing it.")
     ] = None,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
-    sign_in_port: Annotated[int, typer.Option("--sign-in-port", help="0: the last one, or a free one.")] = 0,
-    erp_port: Annotated[int, typer.Option("--erp-port", help="As above.")] = 0,
-    crm_port: Annotated[int, typer.Option("--crm-port", help="As above.")] = 0,
+    sign_in_port: Annotated[
+        int, typer.Option("--sign-in-port", min=0, max=65535, help="0: the last one, or a free one.")
+    ] = 0,
+    erp_port: Annotated[int, typer.Option("--erp-port", min=0, max=65535, help="As above.")] = 0,
+    crm_port: Annotated[int, typer.Option("--crm-port", min=0, max=65535, help="As above.")] = 0,
     plain_http: Annotated[
         bool, typer.Option("--plain-http", help="Without TLS, for clients that can be given no certificate authority.")
     ] = False,
@@ -430,7 +432,12 @@ def sandbox(
     settings = open_settings()
     set_up_log(settings.log, stage="sandbox")
     folder = state_dir or settings.state_dir / "sandbox"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as fault:
+        raise UsageError(
+            f"--state-dir: {folder} cannot be made: {fault.strerror}", next_step="name a folder that can be written"
+        ) from fault
     options = SandboxOptions(
         state_dir=folder,
         host=host,
@@ -463,7 +470,7 @@ def sandbox(
     try:
         run(options, ready=ready)
     except SandboxError as fault:
-        raise UsageError(str(fault), next_step="choose another port, or 0 for a free one") from fault
+        raise UsageError(str(fault), next_step=fault.next_step) from fault
     except FolderError as fault:
         raise UsageError(str(fault), next_step="mend the file; docs/sandbox.md says how it is read") from fault
 

@@ -10,7 +10,7 @@ from drawbar.sandbox.crm_access import Caller
 from drawbar.sandbox.crm_model import CrmError, Entity, Right, payload_error
 from drawbar.sandbox.crm_reading import CrmReader, Included, wanted_annotations
 from drawbar.sandbox.store import Store, Values
-from drawbar.sandbox.wire import Request, from_json
+from drawbar.sandbox.wire import NOT_JSON, Request, from_json
 
 
 @dataclass(slots=True)
@@ -53,6 +53,8 @@ class Call:
         return self._object(lambda text: CrmError(400, "0x80048d19", text))
 
     def _object(self, error_of: Callable[[str], CrmError]) -> Values:
+        if self.request.body and not self.request.is_said_to_be_json():
+            raise CrmError(415, "0x80060888", NOT_JSON)
         try:
             body: Any = from_json(self.request.body or b"{}")
         except ValueError as error:

@@ -27,6 +27,7 @@ _EDM = {
 _COMPLEX: Mapping[str, Mapping[str, str]] = {
     "ColumnSet": {"AllColumns": "Edm.Boolean", "Columns": "Collection(Edm.String)"},
     "WhoAmIResponse": {"BusinessUnitId": "Edm.Guid", "UserId": "Edm.Guid", "OrganizationId": "Edm.Guid"},
+    "RetrieveVersionResponse": {"Version": "Edm.String"},
     "CreateMultipleResponse": {"Ids": "Collection(Edm.Guid)"},
     "EntityRecordCountCollection": {
         "Count": "Edm.Int32",

@@ -1,6 +1,7 @@
-"""Dataverse's functions that are bound to nothing and take parameters. Pure.
+"""Dataverse's functions that are bound to nothing and tell of the service as a whole. Pure.
 
-Source: https://learn.microsoft.com/power-apps/developer/data-platform/webapi/reference/retrievetotalrecordcount
+Sources: https://learn.microsoft.com/power-apps/developer/data-platform/webapi/reference/retrievetotalrecordcount,
+https://learn.microsoft.com/power-apps/developer/data-platform/webapi/reference/retrieveversion
 """
 
 from __future__ import annotations
@@ -8,8 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 
+from drawbar.sandbox.crm_messages import Message
 from drawbar.sandbox.crm_model import CrmError, Entity
 from drawbar.sandbox.store import Values
+
+VERSION = "9.2.26081.00190"  # of the form of the service's own: 9.2, then the build
+OF_THE_SERVICE = {"RetrieveVersion": Message(run=lambda _: {"Version": VERSION}, is_function=True)}
 
 
 def counted_tables(key: str | None, options: Mapping[str, str], entities: Mapping[str, Entity]) -> list[Entity]:

@@ -206,13 +206,27 @@ def _associations(described: Mapping[str, Any]) -> dict[str, dict[str, Associati
     return found
 
 
+# What a number of a type can be, whatever else its column says: MinSupportedValue and MaxSupportedValue, in
+# https://learn.microsoft.com/dotnet/api/microsoft.xrm.sdk.metadata.integerattributemetadata and its sisters.
+_SUPPORTED = {
+    "Integer": (-(2**31), 2**31 - 1),
+    "BigInt": (-(2**63), 2**63 - 1),
+    "Decimal": (-100_000_000_000, 100_000_000_000),
+    "Double": (-100_000_000_000, 100_000_000_000),
+    "Money": (-922_337_203_685_477, 922_337_203_685_477),
+}
+
+
 def _attribute(column: dict[str, Any]) -> Attribute:
+    lowest, highest = _SUPPORTED.get(column["type"], (None, None))
     options = column.get("options", {})
     labels = {int(value): label[0] if isinstance(label, list) else label for value, label in options.items()}
     states = {int(value): label[1] for value, label in options.items() if isinstance(label, list)}
     schema = column.get("schema") or column["name"][:1].upper() + column["name"][1:]
     return Attribute(
         **{
+            "min": lowest,
+            "max": highest,
             **column,
             "targets": tuple(column.get("targets", ())),
             "options": labels,

@@ -117,6 +117,7 @@ def functions() -> list[Operation]:
     name, value, values = "PropertyName", "PropertyValue", "PropertyValues"
     found = [
         Operation(name="WhoAmI", is_function=True, parameters={}, returns="mscrm.WhoAmIResponse"),
+        Operation(name="RetrieveVersion", is_function=True, parameters={}, returns="mscrm.RetrieveVersionResponse"),
         Operation(
             name="RetrieveTotalRecordCount",
             is_function=True,

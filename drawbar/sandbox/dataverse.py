@@ -25,6 +25,7 @@ from drawbar.sandbox.crm_conditions import NAMESPACE, with_caller
 from drawbar.sandbox.crm_discounts import DISCOUNT_RULES
 from drawbar.sandbox.crm_duplicates import DUPLICATE_RULES, Duplicates, duplicate_check
 from drawbar.sandbox.crm_errors import error_reply, refusal, throttled
+from drawbar.sandbox.crm_functions import OF_THE_SERVICE
 from drawbar.sandbox.crm_job_rules import JobRules
 from drawbar.sandbox.crm_keys import missing
 from drawbar.sandbox.crm_lists import Lists
@@ -93,6 +94,7 @@ class Dataverse:
             **BulkDelete(self.records, webhooks.jobs).messages,
             **Duplicates(self.records, webhooks.jobs).messages,
             **Sharing(self.records).messages,
+            **OF_THE_SERVICE,
         }
         self._about = About(self.records, self.base_url)
         self._asking = Asking(self.records, self.base_url, CrmActions(self.records), messages)
@@ -114,10 +116,10 @@ class Dataverse:
         return 1
 
     def refused(self, request: Request, refusal: Refusal) -> Reply:  # noqa: ARG002
-        return error_reply(throttled(refusal), self._switches)
+        return numbered(error_reply(throttled(refusal), self._switches))
 
     def failed(self, request: Request) -> Reply:  # noqa: ARG002
-        return error_reply(CrmError(500, "0x80040216", "An unexpected error occurred."), self._switches)
+        return numbered(error_reply(CrmError(500, "0x80040216", "An unexpected error occurred."), self._switches))
 
     def handle(self, request: Request) -> Reply | Awaitable[Reply]:
         if request.app is None:

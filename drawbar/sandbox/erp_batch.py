@@ -14,7 +14,7 @@ from drawbar.sandbox.crm_batch import BatchOperation, ChangeSet, NamedReply, for
 from drawbar.sandbox.erp_model import ErpError
 from drawbar.sandbox.odata import ApiError
 from drawbar.sandbox.store import Values
-from drawbar.sandbox.wire import Reply, Request, from_json, to_json
+from drawbar.sandbox.wire import NOT_JSON, Reply, Request, from_json, to_json
 
 MOST = 100  # operations of a batch
 
@@ -51,6 +51,8 @@ def operations(request: Request, *, too_long_status: int) -> list[list[BatchRequ
 
 
 def _of_json(request: Request) -> list[list[BatchRequest]]:
+    if request.body and not request.is_said_to_be_json():
+        raise ErpError(415, "BadRequest", NOT_JSON)
     try:
         body = from_json(request.body or b"{}")
     except ValueError as error:

@@ -8,7 +8,7 @@ from typing import Any
 
 from drawbar.sandbox.erp_access import Caller
 from drawbar.sandbox.erp_model import EntitySet, ErpError
-from drawbar.sandbox.wire import Request, from_json
+from drawbar.sandbox.wire import NOT_JSON, Request, from_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +39,8 @@ class Call:
 
     def body(self) -> dict[str, Any]:
         """Raises ErpError for what is no JSON object."""
+        if self.request.body and not self.request.is_said_to_be_json():
+            raise ErpError(415, "BadRequest", NOT_JSON)
         try:
             body = from_json(self.request.body or b"{}")
         except ValueError as error:

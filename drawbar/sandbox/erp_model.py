@@ -17,6 +17,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
+from drawbar.sandbox.date_formula import is_formula
 from drawbar.sandbox.odata import (
     GUID,
     ApiError,
@@ -288,6 +289,9 @@ def to_stored(column: Column, value: Any) -> Any:
                     f"The length of the string is {len(text)}, but it must be less than or equal to {column.max}"
                     f" characters. Value: {text}",
                 )
+            if column.type == "DateFormula" and not is_formula(text):
+                fault = f"The value '{value}' can't be evaluated into type DateFormula."
+                raise ErpError(400, "Application_EvaluateException", fault)
             return text
         case "Guid":
             if not isinstance(value, str):

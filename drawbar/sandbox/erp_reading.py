@@ -6,12 +6,12 @@ Who may read what is asked of `allow`, which raises where a navigation leads to 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from drawbar.sandbox.erp_model import EntitySet, ErpError, ErpSchema, etag, refusal, shown_time
+from drawbar.sandbox.erp_model import EntitySet, ErpError, ErpSchema, etag, refusal, shown_time, unescape
 from drawbar.sandbox.erp_parts import part_rules
 from drawbar.sandbox.erp_records import ErpRecords
 from drawbar.sandbox.odata import (
@@ -71,7 +71,7 @@ class ErpReader:
             if version == _VERSIONS[0]:
                 _refuse_new_words(node)
             _refuse_wide_or(node)
-            _refuse_long_text(node, entity_set)
+            _refuse_unfit(node, entity_set)
             node = _with_patterns(node) if entity_set.patterns else node
             known = compile_filter(node, self.schema(company, entity_set))
             if len(self._predicates) > 1000:
@@ -301,23 +301,34 @@ def _with_patterns(node: Node) -> Node:
             return node
 
 
-def _refuse_long_text(node: Node, entity_set: EntitySet) -> None:
-    """A text longer than its field is an error of the filter, not merely no match."""
+def _refuse_unfit(node: Node, entity_set: EntitySet) -> None:
+    """A value that its field cannot have is an error of the filter, not merely no match."""
     match node:
         case Binary("and" | "or", left, right):
-            _refuse_long_text(left, entity_set)
-            _refuse_long_text(right, entity_set)
+            _refuse_unfit(left, entity_set)
+            _refuse_unfit(right, entity_set)
         case Not(operand):
-            _refuse_long_text(operand, entity_set)
+            _refuse_unfit(operand, entity_set)
         case Binary(_, left, right):
-            for name in names_in(left):
-                column = entity_set.columns.get(name)
-                text = getattr(right, "value", None)
-                if column and column.max and isinstance(text, str) and len(text) > column.max:
-                    raise ErpError(
-                        400,
-                        "Application_FilterErrorException",
-                        f"The filter value is longer than the {column.max} characters of '{name}'.",
-                    )
+            _must_fit(left, (right,), entity_set)
+            _must_fit(right, (left,), entity_set)
+        case OneOf(subject, values):
+            _must_fit(subject, values, entity_set)
         case _:
             pass
+
+
+def _must_fit(subject: Node, values: Sequence[Node], entity_set: EntitySet) -> None:
+    columns = [column for name in names_in(subject) if (column := entity_set.columns.get(name))]
+    texts = [value.value for value in values if isinstance(value, Literal) and value.kind == "string"]
+    for column in columns:
+        options = [unescape(option) for option in column.options] if column.type == "Enum" else []
+        known = {option.casefold() for option in options}
+        for text in texts:
+            fault = ""
+            if column.max and len(text) > column.max:
+                fault = f"The filter value is longer than the {column.max} characters of '{column.name}'."
+            elif options and unescape(text).casefold() not in known:
+                fault = f"'{text}' is not an option. The existing options are: {','.join(options)}"
+            if fault:
+                raise ErpError(400, "Application_FilterErrorException", fault)

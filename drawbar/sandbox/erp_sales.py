@@ -8,12 +8,12 @@ Taxes come from the switch `tax_rates` (percent by tax code); a line of a custom
 from __future__ import annotations
 
 import datetime as dt
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from drawbar.sandbox.date_formula import moved
 from drawbar.sandbox.erp_amounts import money, plain, rounded
 from drawbar.sandbox.erp_dimensions import SHORTCUTS, assign_shortcut, defaults, take_dimensions
 from drawbar.sandbox.erp_ledger import adjust_stock, has_entries
@@ -277,28 +277,10 @@ def due_date(records: ErpRecords, company: str, document: Values, day: str) -> s
     """By the formula of the payment terms: `1M`, `30D`, `CM+10D`; without terms the day itself."""
     terms = records.rows(company, "paymentTerms").get(document["paymentTermsId"])
     formula = str(terms.values["dueDateCalculation"]) if terms is not None else ""
-    due = dt.date.fromisoformat(day)
-    for sign, count, unit in re.findall(r"([+-]?)(C|\d+)([DWMQY])", formula.upper()):
-        due = _moved(due, unit, None if count == "C" else int(f"{sign}{count}"))
-    return due.isoformat()
-
-
-def _moved(day: dt.date, unit: str, count: int | None) -> dt.date:
-    """Some units later; None: to the end of the current one."""
-    if unit in "DW":
-        days = 7 if unit == "W" else 1
-        return day + dt.timedelta(days=count * days if count is not None else (7 - day.isoweekday()) * (unit == "W"))
-    months = {"M": 1, "Q": 3, "Y": 12}[unit]
-    if count is None:
-        month = (day.month - 1) // months * months + months
-        return _last_of(day.year, month)
-    month = day.year * 12 + day.month - 1 + count * months
-    last = _last_of(month // 12, month % 12 + 1)
-    return last.replace(day=min(day.day, last.day))
-
-
-def _last_of(year: int, month: int) -> dt.date:
-    return dt.date(year + month // 12, month % 12 + 1, 1) - dt.timedelta(days=1)
+    try:
+        return moved(dt.date.fromisoformat(day), formula).isoformat()
+    except (OverflowError, ValueError) as error:
+        raise ErpError(400, "Application_DialogException", f"'{formula}' leads beyond the calendar.") from error
 
 
 def total(records: ErpRecords, company: str, kind: Document, document_id: str, app: str) -> None:

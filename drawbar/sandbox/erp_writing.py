@@ -24,7 +24,9 @@ class Writer:
         body = {**(given or {}), **call.body(), **(given or {})}
         stored = self._records.insert(call.company, entity_set.name, body, app=call.caller.app)
         if "return-no-content" in call.request.preferences() and self._switches["erp_return_no_content"]:
-            return Reply(204, b"", {"OData-Version": "4.0", "Preference-Applied": "return-no-content"})
+            made = self._entities.shown(call, entity_set, stored, 201).headers
+            headers = {"OData-Version": "4.0", "Preference-Applied": "return-no-content"}
+            return Reply(204, b"", headers | {name: made[name] for name in ("Location",) if name in made})
         nested = [name for name in entity_set.collections if name in body]
         if nested and self._switches["erp_deep_insert_echoes"]:
             call.options.setdefault("$expand", ",".join(nested))

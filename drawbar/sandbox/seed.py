@@ -105,6 +105,27 @@ def plant(
         plant_messages(planter)
 
 
+def complete(erp: BusinessCentral, crm: Dataverse, identities: Identities) -> None:
+    """What every company and organization has, and the build that made these rows did not know yet.
+
+    What somebody has deleted does not come back.
+    """
+    generator = random.Random(f"complete {identities.tenant_id}")  # noqa: S311 - reproducible, not secret
+    planter = Planter(erp, crm, identities, generator)
+    with erp.store.transaction(), crm.store.transaction():
+        plant_setup(erp, erp.records.companies()[0]["id"])
+        if not crm.store.table("organization").rows:
+            make_organization(crm.records, name=ORGANIZATION, user=planter.user)
+        if not crm.store.table("sdkmessagefilter").deleted:
+            plant_messages(planter, word=f"messages {crm.store.version}")
+
+
+def complete_environment(erp: BusinessCentral) -> None:
+    """As `complete`, for another environment of the ERP."""
+    with erp.store.transaction():
+        plant_setup(erp, erp.records.companies()[0]["id"])
+
+
 def plant_environment(erp: BusinessCentral, crm: Dataverse, identities: Identities, name: str) -> None:
     """Another environment of the ERP: one company, set up but without business, which the CRM knows nothing of."""
     generator = random.Random(f"environment {name} {identities.tenant_id}")  # noqa: S311 - reproducible, not secret

@@ -19,9 +19,9 @@ _OF_PLATFORM = frozenset(
 )
 
 
-def plant_messages(ground: Ground) -> None:
-    """What is not there yet, of every table that has rows of business."""
-    _Messages(ground, "messages").plant()
+def plant_messages(ground: Ground, *, word: str = "messages") -> None:
+    """What is not there yet, of every table that has rows of business. Ids follow from the word."""
+    _Messages(ground, word).plant()
 
 
 class _Messages(Bed):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 
 from drawbar.sandbox.business_central import BusinessCentral
+from drawbar.sandbox.erp_model import EMPTY_GUID
 from drawbar.sandbox.seed_ground import Guids
 
 _ACCOUNTS = (  # number, name, category, subcategory, type, direct posting
@@ -49,11 +50,16 @@ _INVENTORY_GROUPS = (("RESALE", "Goods for resale"), ("RAW MAT", "Raw materials"
 
 
 def plant_setup(erp: BusinessCentral, company: str) -> None:
+    """Sets that have rows already, or had, are left as they are."""
     guids = Guids(random.Random(f"setup {company}"))  # noqa: S311 - reproducible, not secret
     erp.records.begin()
+    filled: dict[str, bool] = {}
 
     def add(set_name: str, **values: object) -> str:
         body = {"id": guids.next(), **values}
+        table = erp.store.table(f"{company}/{set_name}")
+        if filled.setdefault(set_name, bool(table.rows or table.deleted)):
+            return str(body["id"])
         row = erp.records.insert(company, set_name, body, app="setup", by_api=False)
         return str(row.values["id"])
 
@@ -89,7 +95,7 @@ def plant_setup(erp: BusinessCentral, company: str) -> None:
         add("taxGroups", code=code, displayName=name)
     for code, name in _PRODUCT_GROUPS:
         add("generalProductPostingGroups", code=code, description=name)
-    checking = erp.store.table(f"{company}/accounts").index("number")["10100"]
+    checking = erp.store.table(f"{company}/accounts").index("number").get("10100", EMPTY_GUID)
     add("customerPaymentJournals", code="GENERAL", displayName="Customer payments", balancingAccountId=checking)
     add("journals", code="DEFAULT", displayName="Default journal")
     for code, name in _RETURN_REASONS:

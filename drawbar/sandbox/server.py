@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import errno
 import gc
 import json
 import os
@@ -44,11 +45,11 @@ from drawbar.sandbox.grants import Grants
 from drawbar.sandbox.latency import Latencies
 from drawbar.sandbox.limits import BusinessCentralLimits, DataverseLimits, LimitSettings
 from drawbar.sandbox.notify import Notifier
-from drawbar.sandbox.seed import Identities, Kind, plant, plant_environment
+from drawbar.sandbox.seed import Identities, Kind, complete, complete_environment, plant, plant_environment
 from drawbar.sandbox.seed_roles import plant_roles
 from drawbar.sandbox.servers import Servers
 from drawbar.sandbox.sign_in import Application, SignIn
-from drawbar.sandbox.store import Database, Store
+from drawbar.sandbox.store import Database, DatabaseError, Store
 from drawbar.sandbox.switch import SwitchError
 from drawbar.sandbox.switches import Switches, checked
 from drawbar.sandbox.traffic import Traffic
@@ -89,7 +90,11 @@ class SandboxOptions:
 
 
 class SandboxError(Exception):
-    """The sandbox cannot start as asked."""
+    """The sandbox cannot start as asked; `next_step` says what to do about it."""
+
+    def __init__(self, message: str, *, next_step: str = "see docs/sandbox.md") -> None:
+        super().__init__(message)
+        self.next_step = next_step
 
 
 def run(options: SandboxOptions, *, ready: Callable[[dict[str, Any]], None]) -> None:
@@ -143,34 +148,36 @@ async def _serve(
     certificates = ensure_certificates(options.state_dir)
     kept = _read_kept(options.state_dir)
     sockets = _bind(options, kept)
-    scheme = "http" if options.plain_http else "https"
-    origins = {name: f"{scheme}://localhost:{bound.getsockname()[1]}" for name, bound in sockets.items()}
-    kept = {
-        "ports": {name: bound.getsockname()[1] for name, bound in sockets.items()},
-        "secrets": {app: kept.get("secrets", {}).get(app) or secrets.token_urlsafe(30) for app in _APPS},
-        "control_token": kept.get("control_token") or secrets.token_urlsafe(30),
-    }
-    _write_kept(options.state_dir, kept)
-    identities = Identities.from_seed(options.random_seed)
-    applications = {
-        app: Application(
-            name=f"Sandbox {app}",
-            client_id=identities.client_ids[app],
-            client_secret=kept["secrets"][app],
-            object_id=str(uuid.uuid5(uuid.UUID(identities.client_ids[app]), "object")),
-        )
-        for app in _APPS
-    }
-    database = Database(options.db)
-    notifier = Notifier()
-    try:
+    with contextlib.ExitStack() as until_the_end:
+        for bound in sockets.values():
+            until_the_end.enter_context(contextlib.closing(bound))
+        scheme = "http" if options.plain_http else "https"
+        origins = {name: f"{scheme}://localhost:{bound.getsockname()[1]}" for name, bound in sockets.items()}
+        kept = {
+            "ports": {name: bound.getsockname()[1] for name, bound in sockets.items()},
+            "secrets": {app: kept.get("secrets", {}).get(app) or secrets.token_urlsafe(30) for app in _APPS},
+            "control_token": kept.get("control_token") or secrets.token_urlsafe(30),
+        }
+        _write_kept(options.state_dir, kept)
+        identities = Identities.from_seed(options.random_seed)
+        applications = {
+            app: Application(
+                name=f"Sandbox {app}",
+                client_id=identities.client_ids[app],
+                client_secret=kept["secrets"][app],
+                object_id=str(uuid.uuid5(uuid.UUID(identities.client_ids[app]), "object")),
+            )
+            for app in _APPS
+        }
+        try:
+            database = Database(options.db)
+        except DatabaseError as error:
+            raise SandboxError(str(error), next_step="name a new file, or one that a sandbox made, in --db") from error
+        until_the_end.callback(database.close)
+        notifier = Notifier()
+        until_the_end.callback(notifier.close)
         machine = _Machine(options, certificates, identities, applications, origins, database, notifier, kept)
         await _run_servers(options, machine, sockets, certificates, ready, stopping, signals=signals)
-    finally:
-        notifier.close()
-        database.close()
-        for bound in sockets.values():
-            bound.close()
 
 
 class _Machine:
@@ -237,13 +244,18 @@ class _Machine:
         )
         if is_new:
             plant(erp, crm, identities, options.seed, scale=options.scale, folder=options.data)
+        else:
+            complete(erp, crm, identities)
         plant_roles(crm.records)
         plant_rules(crm.records)
         self.crm_webhooks.jobs.end_those_of_the_last_run()
         environments = {ENVIRONMENT: erp}
         for name in options.environments:
             if not _ENVIRONMENT_NAME.fullmatch(name) or name in environments:
-                raise SandboxError(f"an environment cannot be called '{name}', or there is one already")
+                raise SandboxError(
+                    f"an environment cannot be called '{name}', or there is one already",
+                    next_step="choose letters, digits, - and _, 30 at most",
+                )
             store = Store(f"erp/{name}", database, clock, random_seed=options.random_seed)
             is_set_up = not store.is_empty()
             environments[name] = BusinessCentral(
@@ -255,7 +267,9 @@ class _Machine:
                 webhooks=ErpWebhooks(store, notifier, switches, self.erp_webhooks.settings),
                 switches=switches,
             )
-            if not is_set_up:
+            if is_set_up:
+                complete_environment(environments[name])
+            else:
                 plant_environment(environments[name], crm, identities, name)
         switches.set(options.switches)  # after planting: what a seed holds does not depend on them
         self._environments = environments
@@ -423,12 +437,27 @@ def _bind(options: SandboxOptions, kept: dict[str, Any]) -> dict[str, socket.soc
     for name, port in asked.items():
         last = kept.get("ports", {}).get(name, 0)
         try:
-            sockets[name] = _listen(options.host, port or last)
-        except OSError as error:
-            if port:
-                raise SandboxError(f"port {port} is taken") from error
-            sockets[name] = _listen(options.host, 0)
+            sockets[name] = _listen(options.host, port) if port else _listen_again(options.host, last)
+        except (OSError, OverflowError) as error:
+            for bound in sockets.values():
+                bound.close()
+            raise _not_listening(options.host, port, error) from error
     return sockets
+
+
+def _not_listening(host: str, port: int, error: OSError | OverflowError) -> SandboxError:
+    if isinstance(error, socket.gaierror) or getattr(error, "errno", None) == errno.EADDRNOTAVAIL:
+        return SandboxError(f"{host} is no address of this machine", next_step="name one in --host, as 127.0.0.1")
+    reason = "is taken" if getattr(error, "errno", None) == errno.EADDRINUSE else f"cannot be had: {error}"
+    return SandboxError(f"port {port} {reason}", next_step="choose another port, or 0 for a free one")
+
+
+def _listen_again(host: str, last: int) -> socket.socket:
+    """At the port of the last time, or at a free one if somebody has it by now."""
+    try:
+        return _listen(host, last)
+    except OSError:
+        return _listen(host, 0)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -438,7 +467,7 @@ def _listen(host: str, port: int) -> socket.socket:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((host, port))
         bound.listen()  # now: until it listens, Linux may give the port to another socket that may reuse it, too
-    except OSError:
+    except (OSError, OverflowError):
         bound.close()
         raise
     return bound

@@ -133,23 +133,44 @@ def _value(values: Values, column: Any) -> Any:
     return values.get(column)
 
 
+class DatabaseError(Exception):
+    """The file cannot keep the rows of a sandbox."""
+
+
 class Database:
-    """The SQLite file both systems share, or nothing at all."""
+    """The SQLite file both systems share, or nothing at all. One sandbox at a time has it.
+
+    Raises DatabaseError when it cannot be opened, is another's or is in use.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self._connection: sqlite3.Connection | None = None
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=NORMAL")
-            self._connection.execute(
-                "CREATE TABLE IF NOT EXISTS rows (system TEXT, name TEXT, id TEXT, version INTEGER, body TEXT,"
-                " PRIMARY KEY (system, name, id)) WITHOUT ROWID"
-            )
-            self._connection.execute(
-                "CREATE TABLE IF NOT EXISTS facts (system TEXT, name TEXT, value TEXT, PRIMARY KEY (system, name))"
-            )
+            try:
+                self._open(path)
+            except (OSError, sqlite3.Error) as error:
+                self.close()
+                reason = "another sandbox has it" if "database is locked" in str(error) else str(error)
+                raise DatabaseError(f"{path} cannot keep the data: {reason}") from error
+
+    def _open(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._connection = sqlite3.connect(path, timeout=1, isolation_level=None, check_same_thread=False)
+        # What is in memory must stay what is in the file, so nobody else may write it. A killed process locks nothing.
+        self._connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute("PRAGMA synchronous=NORMAL")
+        self._connection.execute("BEGIN EXCLUSIVE")  # takes the lock now, not at the first write
+        self._connection.execute(
+            "CREATE TABLE IF NOT EXISTS rows (system TEXT, name TEXT, id TEXT, version INTEGER, body TEXT,"
+            " PRIMARY KEY (system, name, id)) WITHOUT ROWID"
+        )
+        self._connection.execute(
+            "CREATE TABLE IF NOT EXISTS facts (system TEXT, name TEXT, value TEXT, PRIMARY KEY (system, name))"
+        )
+        self._connection.execute("SELECT system, name, id, version, body FROM rows LIMIT 1")
+        self._connection.execute("SELECT system, name, value FROM facts LIMIT 1")
+        self._connection.execute("COMMIT")
 
     def load(self, system: str) -> tuple[list[tuple[str, str, int, str | None]], dict[str, Any]]:
         if self._connection is None:
@@ -200,6 +221,7 @@ class Store:
         self._facts_touched: dict[str, Any] = {}
         self._depth = 0
         self._load()
+        self._kept_version = self.version
         # What was made before a restart must not be made again, so the version is part of the seed.
         self._ids = random.Random(f"{random_seed} {system} {self.version}")  # noqa: S311 - to be repeated, not secret
 
@@ -251,6 +273,7 @@ class Store:
                 for undo in reversed(self._undo):
                     undo()
                 self._clear()
+                self._keep_version()
             raise
         self._depth -= 1
         if self._depth == 0:
@@ -259,10 +282,21 @@ class Store:
                 self._database.save(
                     self._system, [(c.table, c.id, c.version, c.after) for c in changes], self._facts_touched
                 )
+                self._kept_version = max([self._kept_version, *(change.version for change in changes)])
             self._clear()
+            self._keep_version()
             if changes:
                 for listener in self.listeners:
                     listener(changes)
+
+    def _keep_version(self) -> None:
+        """A version that was taken back is not given out again, not even after a restart: a delta link may bear it.
+
+        Before anything is kept nobody was given one, and a file without a seed stays a new one.
+        """
+        if 0 < self._kept_version < self.version:
+            self._database.save(self._system, [], {"version": self.version})
+            self._kept_version = self.version
 
     def _clear(self) -> None:
         self._changes = []
@@ -342,5 +376,4 @@ class Store:
         """Move the counter on without a write."""
         with self.transaction():
             self.version += 1
-            self.set_fact("version", self.version)
         return self.version

@@ -239,7 +239,7 @@ _ERP_SHAPES = (
     _open(
         "erp_location_header",
         "erp",
-        "Does a 201 bear `Location`?",
+        "Does the answer to a create bear `Location`?",
         {True: "yes", False: "no"},
     ),
     _open(

@@ -26,6 +26,7 @@ from drawbar.sandbox.latency import Latencies
 from drawbar.sandbox.limits import Limits, Refusal
 from drawbar.sandbox.traffic import Asked, Traffic
 
+NOT_JSON = "A supported MIME type could not be found that matches the content type of the request."
 EXEMPT = "control"  # what the sandbox itself is told is neither counted nor hit by faults
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -40,6 +41,10 @@ class Request:
     headers: Mapping[str, str]  # names in lower case
     body: bytes
     app: str | None = None  # client id of the caller, once known
+
+    def is_said_to_be_json(self) -> bool:
+        """By the header `Content-Type`, whatever the body is; parameters and letter case do not matter."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
 
     def preferences(self) -> dict[str, str]:
         """The `Prefer` header as names and values, values without quotes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -106,6 +107,38 @@ class TestSandbox:
     def test_refuses_a_switch_that_there_is_not(self, given: str, fault: str, capsys: pytest.CaptureFixture[str]):
         assert 2 == main(["sandbox", "--switch", given])
         assert f"DRW-1004 --switch: {fault}" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("given", "fault", "advice"),
+        [
+            (["--db", "{folder}"], "cannot keep the data: unable to open", "a sandbox made, in --db"),
+            (["--db", "{text}"], "cannot keep the data: file is not a database", "a sandbox made, in --db"),
+            (["--state-dir", "{text}"], "cannot be made: File exists", "name a folder that can be written"),
+            (["--host", "192.0.2.1"], "192.0.2.1 is no address of this machine", "name one in --host"),
+            (["--environment", "a b"], "an environment cannot be called 'a b'", "choose letters, digits"),
+        ],
+    )
+    def test_says_what_it_cannot_start_with_and_what_to_do(
+        self, given: list[str], fault: str, advice: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ):
+        text = tmp_path / "notes.txt"
+        text.write_text("No database. " * 100)
+        words = [word.format(folder=tmp_path, text=text) for word in given]
+
+        assert 2 == main(["sandbox", "--state-dir", str(tmp_path / "state"), "--seed", "empty", *words])
+        said = capsys.readouterr().err
+        assert "DRW-1004" in said
+        assert fault in said
+        assert advice in said
+
+    def test_says_that_a_port_is_taken(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+
+            assert 2 == main(["sandbox", "--state-dir", str(tmp_path), "--erp-port", str(port)])
+        said = capsys.readouterr().err
+        assert f"DRW-1004 port {port} is taken" in said
+        assert "choose another port" in said
 
 
 class TestUp:

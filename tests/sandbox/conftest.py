@@ -7,6 +7,7 @@ import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,23 @@ def start(certificates: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     yield started
     for stop in stops:
         stop()
+
+
+@pytest.fixture
+def running(certificates: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """A sandbox that ends with its `with` block, so that another one can take its `db`."""
+
+    @contextmanager
+    def running(**options: Any) -> Iterator[Info]:
+        folder = tmp_path_factory.mktemp("sandbox")
+        shutil.copytree(certificates, folder, dirs_exist_ok=True)
+        info, stop = start_in_thread(SandboxOptions(state_dir=folder, **options))
+        try:
+            yield info
+        finally:
+            stop()
+
+    return running
 
 
 @pytest.fixture(scope="module")

@@ -134,6 +134,7 @@ class World:
         """As the first application, below the company or the Web API."""
         sent = {
             "authorization": f"Bearer {self.tokens[system]}",
+            "content-type": "application/json",
             **{n.replace("_", "-"): v for n, v in headers.items()},
         }
         return self.send(system, method, self.below(system, path), sent, b"" if body is None else orjson.dumps(body))

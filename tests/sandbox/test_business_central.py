@@ -154,9 +154,11 @@ class TestCreate:
         assert reply.json()["error"]["message"].startswith('A "displayName" must be provided.')
 
     def test_may_go_without_an_echo(self, erp: Client):
+        """docs.oasis-open.org/odata/odata/v4.0/os/part1-protocol/odata-v4.0-os-part1-protocol.html: its place is then in `Location`."""
         reply = erp.post("customers", {"displayName": "Quiet"}, prefer="return-no-content")
 
         assert (204, b"") == (reply.status_code, reply.content)
+        assert "Quiet" == erp.get(reply.headers["Location"]).json()["displayName"]
 
     def test_a_template_fills_what_was_not_sent(self, erp: Client, control: Control):
         """Source: the sandbox itself."""
@@ -273,6 +275,17 @@ class TestQueries:
         reply = erp.get("customers", params={"$filter": f"number eq '{'9' * 21}'"})
 
         assert (400, "Application_FilterErrorException") == error_code(reply)
+
+    @pytest.mark.parametrize("value", ["All", "all", " ", "_x0020_"])
+    def test_an_option_is_written_as_it_is_named(self, erp: Client, value: str):
+        assert erp.rows("customers", params={"$filter": f"blocked eq '{value}' and number le 'C02000'"})
+
+    @pytest.mark.parametrize("filter_", ["blocked eq 'Some'", "'Some' ne blocked", "not (blocked eq '')"])
+    def test_an_option_that_there_is_not_is_an_error_of_the_filter(self, erp: Client, filter_: str):
+        reply = erp.get("customers", params={"$filter": filter_})
+
+        assert (400, "Application_FilterErrorException") == error_code(reply)
+        assert "The existing options are: " in reply.json()["error"]["message"]
 
     def test_select_order_top_skip_count(self, erp: Client):
         body = erp.get(

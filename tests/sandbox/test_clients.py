@@ -6,7 +6,9 @@ import asyncio
 import importlib
 import json
 import os
+import re
 import shutil
+import subprocess
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +24,7 @@ from pybusinesscentral.exceptions import NotFoundException
 from pybusinesscentral.model.post_customer_request import PostCustomerRequest
 
 from drawbar.bus.jars import default_cache
+from tests.repo.tree import ROOT
 from tests.sandbox.client import Client, Info, sign_in
 from tests.sandbox.real_address import BUSINESS_CENTRAL, proxy
 
@@ -336,3 +339,30 @@ class TestBcCli:
             session(lambda client: client.query("customers").filter("nope eq 1").get())
         with pytest.raises(bcli.NotFoundError):
             session(lambda client: client.get("customers", "12345678-1234-1234-1234-123456789abc"))
+
+
+@pytest.mark.skipif(not (shutil.which("curl") and shutil.which("jq")), reason="curl or jq is not installed")
+class TestShell:
+    """Source: the sandbox itself."""
+
+    def test_the_first_five_minutes_of_the_page_go_as_they_are_printed(self, info: Info, tmp_path: Path):
+        section = (
+            (ROOT / "docs" / "sandbox.md").read_text("utf-8").partition("## In five minutes")[2].partition("\n## ")[0]
+        )
+        commands = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)
+        (tmp_path / "sandbox.json").write_text(json.dumps(info))
+
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", "".join(commands)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+
+        assert "" == done.stderr
+        assert re.findall(r"^HTTP/1.1 (\d+)", done.stdout, re.MULTILINE) == ["204", "503"]
+        assert done.stdout.count('"displayName":"Nordwind GmbH"') == 1
+        assert "WhoAmIResponse" in done.stdout
+        assert '"status": 503' in done.stdout

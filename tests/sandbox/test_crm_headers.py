@@ -162,6 +162,28 @@ class TestVersion:
         assert 404 == crm.get(crm.root.replace("v9.2", "v8.2") + "/WhoAmI").status_code
 
 
+class TestContentType:
+    """learn.microsoft.com/power-apps/developer/data-platform/webapi/compose-http-requests-handle-errors: HTTP headers"""
+
+    @pytest.mark.parametrize("kind", ["application/json", "Application/JSON; charset=utf-8; odata.metadata=minimal"])
+    def test_of_a_body_is_json(self, crm: Client, kind: str):
+        assert 204 == crm.send("POST", "accounts", data=b'{"name": "A"}', headers={"Content-Type": kind}).status_code
+
+    @pytest.mark.parametrize("kind", [None, "", "text/plain", "application/x-www-form-urlencoded", "application/jsonx"])
+    def test_of_another_kind_is_refused(self, crm: Client, account, kind: str | None):
+        """Status and code are chosen here."""
+        headers, body = {"Content-Type": kind}, b'{"name": "Of another kind"}'
+
+        assert (415, "0x80060888") == error_code(crm.send("POST", "accounts", data=body, headers=headers))
+        assert (415, "0x80060888") == error_code(crm.send("PATCH", account, data=body, headers=headers))
+        assert (415, "0x80060888") == error_code(crm.send("POST", "WinQuote", data=body, headers=headers))
+        assert [] == crm.rows("accounts?$select=name&$filter=name eq 'Of another kind'")
+
+    def test_does_not_matter_without_a_body(self, crm: Client, account):
+        assert 200 == crm.send("GET", account, headers={"Content-Type": "text/plain"}).status_code
+        assert 204 == crm.send("DELETE", account, headers={"Content-Type": "text/plain"}).status_code
+
+
 class TestBypass:
     """Of business logic.
 

@@ -281,13 +281,15 @@ class TestBulkDelete:
 class TestRestart:
     """Source: the sandbox itself."""
 
-    def test_a_job_does_not_survive_its_sandbox(self, start: Callable[..., Info], tmp_path: Path):
-        first = start(seed="empty", limits=False, db=tmp_path / "sandbox.sqlite")
-        crm = Client(first, "crm")
-        job = crm.post("BulkDelete", order(query("account"), StartDateTime="2100-01-01T00:00:00Z")).json()["JobId"]
-        crm.close()
-        second = Client(start(seed="empty", limits=False, db=tmp_path / "sandbox.sqlite"), "crm")
-        ended = second.get(f"asyncoperations({job})").json()
-        second.close()
+    def test_a_job_does_not_survive_its_sandbox(self, running: Callable[..., Any], tmp_path: Path):
+        options = {"seed": "empty", "limits": False, "db": tmp_path / "sandbox.sqlite"}
+        with running(**options) as first:
+            crm = Client(first, "crm")
+            job = crm.post("BulkDelete", order(query("account"), StartDateTime="2100-01-01T00:00:00Z")).json()["JobId"]
+            crm.close()
+        with running(**options) as again:
+            second = Client(again, "crm")
+            ended = second.get(f"asyncoperations({job})").json()
+            second.close()
 
         assert FAILED == ended["statuscode"]

@@ -71,6 +71,19 @@ class TestOperations:
             of(schema, "Function", "In")[0]
         )
 
+    @pytest.mark.parametrize("address", ["RetrieveVersion", "RetrieveVersion()"])
+    def test_the_version_is_of_the_api_that_answers(self, crm: Client, schema, address: str):
+        """learn.microsoft.com/power-apps/developer/data-platform/webapi/reference/retrieveversion"""
+        answer = crm.get(address).json()
+
+        assert answer.pop("@odata.context").endswith("$metadata#Microsoft.Dynamics.CRM.RetrieveVersionResponse")
+        assert (
+            {"Version"}
+            == set(answer)
+            == {one.get("Name") for one in of(schema, "ComplexType", "RetrieveVersionResponse")[0]}
+        )
+        assert answer["Version"].startswith("9.2.")
+
     def test_whatever_type_is_named_is_described(self, schema):
         """docs.oasis-open.org/odata/odata-csdl-xml/v4.01: a type is in scope"""
         described = {
@@ -181,6 +194,15 @@ class TestDefinitions:
         assert "OptionSet" not in plain
         assert {"MetadataId", "Options"} == set(expanded["OptionSet"])
         assert [0, 1] == [option["Value"] for option in expanded["OptionSet"]["Options"]]
+
+    @pytest.mark.parametrize("kind", ["Integer", "BigInt", "Money", "Decimal"])
+    def test_of_numbers_tell_what_they_can_be(self, crm: Client, kind: str):
+        """learn.microsoft.com/dotnet/api/microsoft.xrm.sdk.metadata.integerattributemetadata.maxsupportedvalue"""
+        cast = f"Attributes/Microsoft.Dynamics.CRM.{kind}AttributeMetadata?$select=LogicalName,MinValue,MaxValue"
+        rows = crm.get(f"{self.BASE}/{cast}").json()["value"]
+
+        assert rows
+        assert [] == [row["LogicalName"] for row in rows if not row["MinValue"] < row["MaxValue"]]
 
     @pytest.mark.parametrize(("path", "text"), [("ObjectTypeCode", "1"), ("EntitySetName", "accounts")])
     def test_are_read_one_by_one(self, crm: Client, path, text):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -558,27 +559,28 @@ class TestRestart:
     """Source: the sandbox itself."""
 
     def test_roles_are_kept_and_those_of_before_there_were_any_are_made(
-        self, start: Callable[..., Info], tmp_path: Path
+        self, running: Callable[..., Any], tmp_path: Path
     ):
         path = tmp_path / "sandbox.sqlite"
 
-        def read(info: Info) -> tuple[int, int]:
-            client, other = Client(info, "crm"), Client(info, "crm", other=True)
-            found = client.get("accounts").status_code, other.get("accounts").status_code
-            client.close()
-            other.close()
+        def read() -> tuple[int, int]:
+            with running(seed="empty", limits=False, db=path) as info:
+                client, other = Client(info, "crm"), Client(info, "crm", other=True)
+                found = client.get("accounts").status_code, other.get("accounts").status_code
+                client.close()
+                other.close()
             return found
 
-        first = start(seed="empty", limits=False, db=path)
-        crm, other = Client(first, "crm"), Client(first, "crm", other=True)
-        take(crm, who(other), role_named(crm, "System Administrator"))
-        crm.close()
-        other.close()
-        second = read(start(seed="empty", limits=False, db=path))
+        with running(seed="empty", limits=False, db=path) as first:
+            crm, other = Client(first, "crm"), Client(first, "crm", other=True)
+            take(crm, who(other), role_named(crm, "System Administrator"))
+            crm.close()
+            other.close()
+        second = read()
         with sqlite3.connect(path) as database:
             tables = ("role", "privilege", "systemuserroles", "teamroles", "roleprivileges")
             database.executemany("DELETE FROM rows WHERE system = 'crm' AND name = ?", [(name,) for name in tables])
         database.close()
-        third = read(start(seed="empty", limits=False, db=path))
+        third = read()
 
         assert ((200, 403), (200, 200)) == (second, third)

@@ -62,7 +62,9 @@ class TestLimits:
 
     def test_the_requests_of_a_server_are_used_up_by_one_client(self, crm: Client):
         assert [200] * PER_SERVER + [429] == asked(crm, PER_SERVER + 1)
-        assert (429, "0x80072322") == error_code(crm.get("WhoAmI"))
+        refused = crm.get("WhoAmI")
+        assert (429, "0x80072322") == error_code(refused)
+        assert refused.headers["REQ_ID"] == refused.headers["x-ms-service-request-id"]
 
     def test_the_limit_multiplies_without_the_cookie(self, crm: Client):
         statuses = asked(crm, 3 * PER_SERVER + 1, headers=WITHOUT_COOKIE)

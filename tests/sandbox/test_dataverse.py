@@ -142,6 +142,7 @@ class TestValues:
             ({"customertypecode": 99}, "0x8004431a"),
             ({"creditlimit": -1}, "0x80044330"),
             ({"numberofemployees": -1}, "0x8004432f"),
+            ({"address1_utcoffset": 2**31}, "0x8004432f"),
             ({"lastonholdtime": "yesterday"}, "0x80040239"),
             ({"statecode": 1, "statuscode": 1}, "0x80048408"),
             ({"primarycontactid@odata.bind": "/nosuchset(1)"}, "0x80048d19"),

@@ -243,6 +243,31 @@ class TestQueue:
         assert [(200, None)] * 5 + [(503, "1")] * 2 == answers
 
 
+class TestContentType:
+    """learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/api/dynamics_customer_create"""
+
+    @pytest.mark.parametrize("kind", ["application/json", "Application/JSON; charset=utf-8"])
+    def test_of_a_body_is_json(self, erp: Client, kind: str):
+        body = b'{"displayName": "A"}'
+
+        assert 201 == erp.send("POST", "customers", data=body, headers={"Content-Type": kind}).status_code
+
+    @pytest.mark.parametrize("kind", [None, "", "text/plain", "application/x-www-form-urlencoded", "multipart/mixed"])
+    def test_of_another_kind_is_refused(self, erp: Client, kind: str | None):
+        """Status and code are chosen here."""
+        headers = {"Content-Type": kind}
+        reply = erp.send("POST", "customers", data=b'{"displayName": "Of another kind"}', headers=headers)
+
+        assert (415, "BadRequest") == error_code(reply)
+        assert [] == erp.rows("customers?$filter=displayName eq 'Of another kind'")
+
+    def test_of_a_batch_is_json_or_multipart(self, erp: Client):
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        reply = erp.send("POST", f"{erp.root}/$batch", data=b'{"requests": []}', headers=headers)
+
+        assert (415, "BadRequest") == error_code(reply)
+
+
 class TestBodySize:
     def test_above_350_megabytes_is_refused_before_it_is_sent(self, info: Info, erp: Client):
         """learn.microsoft.com/dynamics365/business-central/dev-itpro/administration/operational-limits-online"""

@@ -257,15 +257,33 @@ class TestInvoice:
             ("CM+10D", "2026-04-10"),
             ("2W", "2026-03-16"),
             ("1Y", "2027-03-02"),
+            ("CQ+1M+20D", "2026-05-20"),
+            ("CW+1W", "2026-03-15"),
+            ("-CM", "2026-03-01"),
+            ("D15", "2026-03-15"),
+            ("D2", "2026-04-02"),
+            ("wd2", "2026-03-03"),
+            ("WD1", "2026-03-09"),
+            ("-WD1", "2026-02-23"),
+            ("-WD3", "2026-02-25"),
             ("", "2026-03-02"),
         ],
     )
     def test_is_due_by_its_terms(self, erp: Client, document: Make, formula: str, due: str):
+        """learn.microsoft.com/dynamics365/business-central/dev-itpro/developer/methods-auto/dateformula/dateformula-data-type"""
         code = f"T{abs(hash(formula)) % 10**8}"
         terms = erp.post("paymentTerms", {"code": code, "displayName": code, "dueDateCalculation": formula}).json()
         invoice = document("salesInvoices", invoiceDate="2026-03-02", paymentTermsId=terms["id"])
 
         assert due == invoice["dueDate"]
+
+    @pytest.mark.parametrize("formula", ["banana", "30", "D", "1M(8D)", "WD8", "D0", "1D+1D+1D+1D", "30D ago"])
+    def test_has_terms_with_a_formula_that_is_one(self, erp: Client, formula: str):
+        """learn.microsoft.com/previous-versions/dynamicsnav-2016/dd301368(v=nav.90): the syntax"""
+        reply = erp.post("paymentTerms", {"code": "NO-TERMS", "dueDateCalculation": formula})
+
+        assert (400, "Application_EvaluateException") == error_code(reply)
+        assert [] == erp.rows("paymentTerms?$filter=code eq 'NO-TERMS'")
 
     def test_keeps_a_due_date_that_is_said(self, document: Make):
         assert "2026-12-24" == document("salesInvoices", dueDate="2026-12-24")["dueDate"]

@@ -181,7 +181,7 @@ def check_read_back(world: World, system: str, sent: odd.Sent, answer: Answer) -
 
 def carry_out(world: World, system: str, sent: odd.Sent, *, batch: bool = False) -> Answer:
     before = world.whole(system)
-    headers = {"authorization": f"Bearer {world.tokens[system]}", **sent.headers}
+    headers = {"authorization": f"Bearer {world.tokens[system]}", "content-type": "application/json", **sent.headers}
     answer = world.send(system, sent.method, sent.target, headers, sent.body)
     assert answer.status < 500 or DOCUMENTED in answer.body, answer.body
     if answer.status >= 400 and not (batch and "multipart" in answer.headers.get("content-type", "")):

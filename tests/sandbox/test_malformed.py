@@ -50,6 +50,7 @@ CONDITIONS = [
     '<condition attribute="name" operator="today"/>',
     "<filter>" * 400 + "</filter>" * 400,
 ]
+JSON = {"Content-Type": "application/json"}
 VALUES = [5, True, {"a": 1}, "x" * 400, 1e300, "9999-12-31T23:59:59-14:00"]
 # Python's own reader takes each of these.
 NO_JSON = [
@@ -76,8 +77,8 @@ class TestMalformed:
 
     @pytest.mark.parametrize("body", [b"{", b"[]", b"null", b"\xff", b'"text"', *NO_JSON])
     def test_a_body_is_a_bad_request(self, erp: Client, crm: Client, body: bytes):
-        assert 400 == erp.send("POST", "customers", data=body).status_code
-        assert 400 == crm.send("POST", "accounts", data=body).status_code
+        assert 400 == erp.send("POST", "customers", data=body, headers=JSON).status_code
+        assert 400 == crm.send("POST", "accounts", data=body, headers=JSON).status_code
 
     @pytest.mark.parametrize("value", [*VALUES, None, [], "", {"Targets": 1}, [[]]])
     def test_a_body_of_many_is_a_clients_fault(self, erp: Client, crm: Client, value):
@@ -188,9 +189,9 @@ class TestWhatWasFound:
 
     @pytest.mark.parametrize("body", [b'{"a":' * 101 + b"1" + b"}" * 101, b"[" * 900 + b"]" * 900])
     def test_a_body_is_nested_a_hundred_deep_at_most(self, erp: Client, crm: Client, body: bytes):
-        assert 400 == erp.send("POST", "customers", data=body).status_code
-        assert 400 == crm.send("POST", "accounts", data=body).status_code
-        assert 400 == erp.send("POST", f"{erp.root}/$batch", data=body).status_code
+        assert 400 == erp.send("POST", "customers", data=body, headers=JSON).status_code
+        assert 400 == crm.send("POST", "accounts", data=body, headers=JSON).status_code
+        assert 400 == erp.send("POST", f"{erp.root}/$batch", data=body, headers=JSON).status_code
 
     @pytest.mark.parametrize("inside", CONDITIONS)
     def test_a_condition_in_fetchxml_is_refused(self, crm: Client, inside: str):

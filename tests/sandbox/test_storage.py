@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from drawbar.sandbox.clock import Clock
-from drawbar.sandbox.store import Database, Store
+from drawbar.sandbox.store import Database, DatabaseError, Store
 from tests.sandbox.client import Client, Info, eventually
 
 
@@ -35,6 +38,35 @@ class TestStore:
 
         assert {"a": {"n": 1, "code": "A"}} == {key: row.values for key, row in store.table("t").rows.items()}
         assert {"A": "a"} == store.table("t").index("code")
+
+    def test_a_version_that_was_taken_back_is_not_given_out_again(self, tmp_path: Path):
+        """Not after a restart either: a delta link that bears it would miss what is written under it."""
+        database = Database(tmp_path / "data.db")
+        store = Store("crm", database, Clock(), random_seed=1)
+        with store.transaction():
+            store.put("t", "a", {"n": 0})
+
+        def fails() -> None:
+            with store.transaction():
+                store.put("t", "a", {"n": 1})
+                raise RuntimeError
+
+        with pytest.raises(RuntimeError):
+            fails()
+        after_a_failure = store.version
+        assert after_a_failure == Store("crm", database, Clock(), random_seed=1).version
+        with store.transaction():
+            store.put("t", "a", {"n": 1})
+            undo = store.savepoint()
+            store.put("t", "a", {"n": 2})
+            undo()
+        database.close()
+        database = Database(tmp_path / "data.db")
+        again = Store("crm", database, Clock(), random_seed=1)
+        database.close()
+
+        assert after_a_failure + 2 == store.version == again.version
+        assert {"n": 1} == again.table("t").rows["a"].values
 
     def test_rows_are_found_by_a_value_whatever_becomes_of_them(self):
         store = Store("erp", Database(None), Clock(), random_seed=1)
@@ -66,6 +98,80 @@ class TestStore:
 
         assert (["3"], ["5"]) == ([key for key, _ in changed], [key for _, key in gone])
         assert len(store.table("t").log) < 1100
+
+
+class TestFile:
+    """Source: the sandbox itself."""
+
+    def test_is_one_sandboxs_at_a_time(self, tmp_path: Path):
+        path = tmp_path / "data.db"
+        first = Database(path)
+
+        with pytest.raises(DatabaseError, match="another sandbox has it"):
+            Database(path)
+        first.close()
+        Database(path).close()
+
+    def test_that_is_no_database_is_refused(self, tmp_path: Path):
+        text, other = tmp_path / "notes.txt", tmp_path / "other.db"
+        text.write_text("This is a text of some length. " * 100)
+        with sqlite3.connect(other) as database:
+            database.execute("CREATE TABLE rows (name TEXT)")
+        database.close()
+
+        for path in (text, other, tmp_path):
+            with pytest.raises(DatabaseError, match=str(path)):
+                Database(path)
+
+    def test_of_an_earlier_build_is_completed(self, running: Callable[..., Any], tmp_path: Path):
+        """With what every organization and company has; nothing is added to a whole one."""
+        path = tmp_path / "data.db"
+
+        def read() -> tuple[list[list[str]], int]:
+            with running(seed="empty", limits=False, db=path, environments=("test",)) as info:
+                crm, erp = Client(info, "crm"), Client(info, "erp")
+                test = info["erp"]["environments"]["test"]
+                found = (
+                    [row["name"] for row in crm.rows("organizations?$select=name")],
+                    sorted(row["name"] for row in crm.rows("sdkmessagefilters?$select=name")),
+                    [row["id"] for row in erp.rows("journals?$select=id")],
+                    [row["@odata.etag"] for row in erp.rows("accounts?$select=id")],
+                    [row["id"] for row in erp.rows(f"{test['base_url']}/journals?$select=id")],
+                )
+                crm.close()
+                erp.close()
+            with sqlite3.connect(path) as database:
+                count = database.execute("SELECT count(*) FROM rows").fetchone()[0]
+            database.close()
+            return found, count
+
+        whole = read()
+        assert whole == read()
+        with sqlite3.connect(path) as database:
+            database.execute("DELETE FROM rows WHERE system = 'crm' AND name = 'organization'")
+            database.execute("DELETE FROM rows WHERE system LIKE 'erp%' AND name LIKE '%/journals'")
+            database.execute("DELETE FROM rows WHERE name = 'sdkmessagefilter' AND body LIKE '%of invoice%'")
+        database.close()
+
+        assert whole == read()
+
+    def test_does_not_bring_back_what_was_deleted(self, running: Callable[..., Any], tmp_path: Path):
+        path = tmp_path / "data.db"
+        with running(seed="empty", limits=False, db=path) as info:
+            crm, erp = Client(info, "crm"), Client(info, "erp")
+            some = crm.rows("sdkmessagefilters?$top=1")[0]["sdkmessagefilterid"]
+            gone = [erp.delete(f"taxAreas({row['id']})", tag="*").status_code for row in erp.rows("taxAreas")]
+            gone.append(crm.delete(f"sdkmessagefilters({some})").status_code)
+            crm.close()
+            erp.close()
+        with running(seed="empty", limits=False, db=path) as info:
+            crm, erp = Client(info, "crm"), Client(info, "erp")
+            left = erp.rows("taxAreas"), crm.get(f"sdkmessagefilters({some})").status_code
+            crm.close()
+            erp.close()
+
+        assert {204} == set(gone)
+        assert ([], 404) == left
 
 
 class TestProcess:
