@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from consumers.worker import DeadLetter
     from drawbar.cli.in_force import InForce
-    from drawbar.sandbox.seed import Kind
+    from drawbar.sandbox.seeds.planting import Kind
     from drawbar.settings import Settings
     from processors.mapping import EntityMapping
     from schemas.records import System
@@ -418,8 +418,8 @@ def sandbox(
     from drawbar.cli.running import parse_when
     from drawbar.cli.shared import print_json_line, utc_now
     from drawbar.log import set_up_log
-    from drawbar.sandbox.crm_webhooks import DELAY_S
-    from drawbar.sandbox.seed_folder import FolderError
+    from drawbar.sandbox.crm.webhooks import DELAY_S
+    from drawbar.sandbox.seeds.folder import FolderError
     from drawbar.sandbox.server import SandboxError, SandboxOptions, run
     from drawbar.sandbox.switch import SwitchError
     from drawbar.sandbox.switches import checked, parsed

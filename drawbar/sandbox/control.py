@@ -14,7 +14,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from drawbar.sandbox.business_central import BusinessCentral
 from drawbar.sandbox.control_calls import (
     AutomationCall,
     ClockCall,
@@ -30,11 +29,12 @@ from drawbar.sandbox.control_calls import (
     read,
     read_list,
 )
-from drawbar.sandbox.crm_model import CrmError
-from drawbar.sandbox.crm_webhooks import CrmWebhookSettings
-from drawbar.sandbox.dataverse import Dataverse
-from drawbar.sandbox.erp_model import ErpError, milliseconds, parse_time, shown_time, time_text
-from drawbar.sandbox.erp_webhooks import ErpWebhookSettings
+from drawbar.sandbox.crm.dataverse import Dataverse
+from drawbar.sandbox.crm.model import CrmError
+from drawbar.sandbox.crm.webhooks import CrmWebhookSettings
+from drawbar.sandbox.erp.business_central import BusinessCentral
+from drawbar.sandbox.erp.model import ErpError, milliseconds, parse_time, shown_time, time_text
+from drawbar.sandbox.erp.webhooks import ErpWebhookSettings
 from drawbar.sandbox.grants import Grants
 from drawbar.sandbox.limits import BusinessCentralLimits, DataverseLimits
 from drawbar.sandbox.odata import QueryError, parse_options, whole_number

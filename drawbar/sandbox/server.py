@@ -27,26 +27,26 @@ from typing import Any
 import uvicorn
 
 from drawbar.sandbox import control as control_endpoint
-from drawbar.sandbox.business_central import AUDIENCE, BusinessCentral
-from drawbar.sandbox.business_central import LONGEST_BODY as ERP_BODY
 from drawbar.sandbox.certificates import Certificates, ensure_certificates
 from drawbar.sandbox.clock import Clock
 from drawbar.sandbox.control import Control
-from drawbar.sandbox.crm_duplicates import plant_rules
-from drawbar.sandbox.crm_records import PATH as CRM_PATH
-from drawbar.sandbox.crm_webhooks import DELAY_S as CRM_WEBHOOK_DELAY_S
-from drawbar.sandbox.crm_webhooks import CrmWebhooks
-from drawbar.sandbox.dataverse import Dataverse
-from drawbar.sandbox.erp_environments import Environments
-from drawbar.sandbox.erp_webhooks import DELAY_S as ERP_WEBHOOK_DELAY_S
-from drawbar.sandbox.erp_webhooks import ErpWebhooks
+from drawbar.sandbox.crm.dataverse import Dataverse
+from drawbar.sandbox.crm.duplicates import plant_rules
+from drawbar.sandbox.crm.records import PATH as CRM_PATH
+from drawbar.sandbox.crm.webhooks import DELAY_S as CRM_WEBHOOK_DELAY_S
+from drawbar.sandbox.crm.webhooks import CrmWebhooks
+from drawbar.sandbox.erp.business_central import AUDIENCE, BusinessCentral
+from drawbar.sandbox.erp.business_central import LONGEST_BODY as ERP_BODY
+from drawbar.sandbox.erp.environments import Environments
+from drawbar.sandbox.erp.webhooks import DELAY_S as ERP_WEBHOOK_DELAY_S
+from drawbar.sandbox.erp.webhooks import ErpWebhooks
 from drawbar.sandbox.faults import Faults
 from drawbar.sandbox.grants import Grants
 from drawbar.sandbox.latency import Latencies
 from drawbar.sandbox.limits import BusinessCentralLimits, DataverseLimits, LimitSettings
 from drawbar.sandbox.notify import Notifier
-from drawbar.sandbox.seed import Identities, Kind, complete, complete_environment, plant, plant_environment
-from drawbar.sandbox.seed_roles import plant_roles
+from drawbar.sandbox.seeds.planting import Identities, Kind, complete, complete_environment, plant, plant_environment
+from drawbar.sandbox.seeds.roles import plant_roles
 from drawbar.sandbox.servers import Servers
 from drawbar.sandbox.sign_in import Application, SignIn
 from drawbar.sandbox.store import Database, DatabaseError, Store

@@ -230,7 +230,7 @@ class TestSwitches:
         """And none is there that no rule asks for."""
         asked = {
             name
-            for path in (ROOT / "drawbar/sandbox").glob("*.py")
+            for path in (ROOT / "drawbar/sandbox").rglob("*.py")
             for name in re.findall(r"""witches\[["'](\w+)["']\]""", path.read_text("utf-8"))
         }
 

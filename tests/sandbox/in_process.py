@@ -22,7 +22,7 @@ from requests.adapters import BaseAdapter
 from drawbar.sandbox import server
 from drawbar.sandbox.control import Control as ControlEndpoint
 from drawbar.sandbox.notify import Notifier
-from drawbar.sandbox.seed import Identities
+from drawbar.sandbox.seeds.planting import Identities
 from drawbar.sandbox.sign_in import Application
 from drawbar.sandbox.store import Database, Store, Stored, Table
 from tests.sandbox.client import Client, Info

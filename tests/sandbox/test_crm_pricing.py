@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import pytest
 
-from drawbar.sandbox.crm_pricing import (
+from drawbar.sandbox.crm.pricing import (
     LineAmounts,
     LineShare,
     Method,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from drawbar.sandbox.erp_model import CUSTOM, entity_sets
+from drawbar.sandbox.erp.model import CUSTOM, entity_sets
 from tests.sandbox.client import Client, Control, Info, error_code, eventually
 from tests.sandbox.conftest import Receiver
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from drawbar.sandbox.erp_model import CUSTOM
+from drawbar.sandbox.erp.model import CUSTOM
 from drawbar.sandbox.server import SandboxError, SandboxOptions, start_in_thread
 from tests.sandbox.client import Client, Control, Info, error_code, eventually, session
 from tests.sandbox.conftest import Receiver

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from drawbar.sandbox.erp_model import CUSTOM, entity_sets
+from drawbar.sandbox.erp.model import CUSTOM, entity_sets
 from tests.sandbox.client import Client, error_code
 
 FILTERS = [

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from drawbar.sandbox.seed_folder import FolderError
+from drawbar.sandbox.seeds.folder import FolderError
 from drawbar.sandbox.server import SandboxError, SandboxOptions, start_in_thread
 from tests.sandbox.client import Client, Control, Info
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from drawbar.sandbox.erp_model import EMPTY_GUID
+from drawbar.sandbox.erp.model import EMPTY_GUID
 from tests.sandbox.in_process import World
 from tests.sandbox.odd.queries import NOWHERE, OF_TYPE, Shape, broken, mostly, numbers, texts, values
 

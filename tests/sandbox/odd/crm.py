@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from drawbar.sandbox.crm_actions import UNBOUND
+from drawbar.sandbox.crm.actions import UNBOUND
 from tests.sandbox.in_process import World
 from tests.sandbox.odd.bodies import bodies, json_texts, references, usual_value, writes
 from tests.sandbox.odd.erp import entity_paths

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from drawbar.sandbox.erp_model import CUSTOM, RUNTIME, entity_sets
+from drawbar.sandbox.erp.model import CUSTOM, RUNTIME, entity_sets
 from tests.sandbox.in_process import World
 from tests.sandbox.odd.bodies import bodies, json_texts, writes
 from tests.sandbox.odd.queries import (

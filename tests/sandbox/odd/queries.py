@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from hypothesis import strategies as st
 
-from drawbar.sandbox.erp_model import EMPTY_GUID
+from drawbar.sandbox.erp.model import EMPTY_GUID
 
 NOWHERE = "12345678-1234-1234-1234-123456789abc"
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from drawbar.sandbox.crm_actions import BOUND
-from drawbar.sandbox.crm_model import LOOKUPS, Entity
-from drawbar.sandbox.erp_model import Column, EntitySet, entity_sets
-from drawbar.sandbox.erp_posting import ACTIONS
+from drawbar.sandbox.crm.actions import BOUND
+from drawbar.sandbox.crm.model import LOOKUPS, Entity
+from drawbar.sandbox.erp.model import Column, EntitySet, entity_sets
+from drawbar.sandbox.erp.posting import ACTIONS
 from tests.sandbox.in_process import World
 from tests.sandbox.odd.queries import Shape
 

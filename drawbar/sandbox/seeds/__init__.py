@@ -1,0 +1,1 @@
+"""What a new sandbox holds: `planting.py` begins, the others are parts of it."""
