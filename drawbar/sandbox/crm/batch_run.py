@@ -10,18 +10,12 @@ from dataclasses import replace
 from urllib.parse import unquote, urlsplit
 
 from drawbar.sandbox.crm.addresses import LONGEST_IN_BATCH, check_length
-from drawbar.sandbox.crm.batch import (
-    BatchOperation,
-    ChangeSet,
-    format_batch,
-    parse_batch,
-    resolve_body,
-    resolve_target,
-)
+from drawbar.sandbox.crm.content_ids import resolve_body, resolve_target
 from drawbar.sandbox.crm.model import CrmError, no_method
 from drawbar.sandbox.crm.records import PATH, VERSIONED
 from drawbar.sandbox.crm.reply import numbered
 from drawbar.sandbox.crm.security import with_batch_headers
+from drawbar.sandbox.multipart import BatchOperation, ChangeSet, format_batch, parse_batch
 from drawbar.sandbox.odata import QueryError
 from drawbar.sandbox.store import Store
 from drawbar.sandbox.wire import Reply, Request, from_json, to_json

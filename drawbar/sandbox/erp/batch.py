@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from drawbar.sandbox.crm.batch import BatchOperation, ChangeSet, NamedReply, format_batch, parse_batch
 from drawbar.sandbox.erp.model import ErpError
-from drawbar.sandbox.odata import ApiError
+from drawbar.sandbox.multipart import BatchOperation, ChangeSet, NamedReply, format_batch, parse_batch
+from drawbar.sandbox.odata import QueryError
 from drawbar.sandbox.store import Values
 from drawbar.sandbox.wire import NOT_JSON, Reply, Request, from_json, to_json
 
@@ -78,8 +78,8 @@ def _operation(given: Values) -> BatchRequest:
 def _of_parts(request: Request) -> list[list[BatchRequest]]:
     try:
         items = parse_batch(request.headers["content-type"], request.body)
-    except ApiError as error:
-        raise ErpError(400, "BadRequest", error.message) from error
+    except QueryError as error:
+        raise ErpError(400, "BadRequest", str(error)) from error
     return [
         [_from_part(part, in_change_set=True) for part in item.operations]
         if isinstance(item, ChangeSet)

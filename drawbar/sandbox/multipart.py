@@ -1,6 +1,7 @@
-"""Dataverse's multipart batches: bytes to operations, and replies to bytes. Pure.
+"""Batches in parts, as both services take them: bytes to operations, and replies to bytes. Pure.
 
-Source: the OData 4.0 batch format, as the Web API documents it. Lines must end with CR and LF, as there.
+Source: https://docs.oasis-open.org/odata/odata/v4.0/odata-v4.0-part1-protocol.html, section 11.7. Lines must end with
+CR and LF, as there.
 """
 
 from __future__ import annotations
@@ -10,15 +11,14 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Optional
+from typing import Optional
 
-from drawbar.sandbox.crm.model import CrmError
+from drawbar.sandbox.odata import QueryError
 from drawbar.sandbox.wire import Reply
 
 MAX_OPERATIONS = 1000
 _BOUNDARY = re.compile(r'boundary\s*=\s*"?([^";]+)"?', re.IGNORECASE)
 _REQUEST_LINE = re.compile(r"(GET|POST|PATCH|PUT|DELETE)\s+(\S+)\s+HTTP/1\.[01]\Z")
-_CONTENT_REFERENCE = re.compile(r"\$[A-Za-z0-9_.-]+(?=[/?]|\Z)")
 NamedReply = tuple[Optional[str], Reply]  # by the Content-ID of its operation
 
 
@@ -44,7 +44,7 @@ BatchItem = BatchOperation | ChangeSet
 
 
 def parse_batch(content_type: str, body: bytes) -> list[BatchItem]:
-    """Raises CrmError where the service would refuse the batch as a whole."""
+    """Raises QueryError where the service would refuse the batch as a whole."""
     items: list[BatchItem] = []
     for headers, content in _parts(content_type, body):
         kind = headers.get("content-type", "")
@@ -52,18 +52,18 @@ def parse_batch(content_type: str, body: bytes) -> list[BatchItem]:
             operations = tuple(_operation(inner, rest) for inner, rest in _parts(kind, content))
             for operation in operations:
                 if operation.method == "GET":
-                    raise _refused("A GET operation is not allowed in a change set.")
+                    raise QueryError("A GET operation is not allowed in a change set.")
                 if operation.content_id is None:
-                    raise _refused("Every operation in a change set needs a Content-ID.")
+                    raise QueryError("Every operation in a change set needs a Content-ID.")
             items.append(ChangeSet(operations))
         else:
             items.append(_operation(headers, content))
     operations = tuple(_operations(items))
     if len(operations) > MAX_OPERATIONS:
-        raise _refused(f"The batch has more than {MAX_OPERATIONS} operations.")
+        raise QueryError(f"The batch has more than {MAX_OPERATIONS} operations.")
     ids = [operation.content_id for operation in operations if operation.content_id is not None]
     if len(ids) != len(set(ids)):
-        raise _refused("A Content-ID occurs more than once in the batch.")
+        raise QueryError("A Content-ID occurs more than once in the batch.")
     return items
 
 
@@ -75,11 +75,11 @@ def _operations(items: Iterable[BatchItem]) -> Iterable[BatchOperation]:
 def _parts(content_type: str, body: bytes) -> list[tuple[dict[str, str], bytes]]:
     match = _BOUNDARY.search(content_type)
     if not content_type.lower().startswith("multipart/mixed") or match is None:
-        raise _refused("The content type of a batch is multipart/mixed with a boundary.")
+        raise QueryError("The content type of a batch is multipart/mixed with a boundary.")
     mark = re.escape(b"--" + match.group(1).strip().encode())
     pieces = re.split(rb"(?:\A|\r?\n)" + mark + rb"(--)?[ \t]*(?=\r?\n|\Z)", body)
     if len(pieces) < 4 or pieces[-2] != b"--":
-        raise _refused("The boundary of the batch is missing or the batch has no end.")
+        raise QueryError("The boundary of the batch is missing or the batch has no end.")
     return [_headers(piece) for piece in pieces[2:-2:2]]
 
 
@@ -90,7 +90,7 @@ def _headers(piece: bytes) -> tuple[dict[str, str], bytes]:
         name, colon, value = line.partition(b":")
         if not colon or b"\n" in line:
             text = line.decode("utf-8", "replace").strip()
-            raise _refused(
+            raise QueryError(
                 f"The message header '{text}' is invalid. The header value must be of the format"
                 " '<header name>: <header value>'."
             )
@@ -100,13 +100,13 @@ def _headers(piece: bytes) -> tuple[dict[str, str], bytes]:
 
 def _operation(headers: Mapping[str, str], content: bytes) -> BatchOperation:
     if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/http":
-        raise _refused("The content type of an operation is application/http.")
+        raise QueryError("The content type of an operation is application/http.")
     line, _, rest = content.lstrip(b"\r\n").partition(b"\r\n")
     match = _REQUEST_LINE.match(line.decode("utf-8", "replace").strip())
     if match is None:
-        raise _refused("An operation does not begin with a request line.")
+        raise QueryError("An operation does not begin with a request line.")
     if re.search(r"/\$batch\b", match.group(2)):
-        raise _refused("A batch cannot contain another one.")
+        raise QueryError("A batch cannot contain another one.")
     # Without headers of its own the operation's head ends with its first line.
     inner, body = ({}, rest[2:]) if rest.startswith(b"\r\n") else _headers(rest)
     return BatchOperation(
@@ -116,43 +116,6 @@ def _operation(headers: Mapping[str, str], content: bytes) -> BatchOperation:
         headers=inner,
         body=body.strip(b"\r\n"),
     )
-
-
-def resolve_target(target: str, addresses: Mapping[str, str], base_url: str) -> str:
-    """`$1/primarycontactid/$ref` as an address. Raises CrmError when nothing was declared as `1`."""
-    text = target.removeprefix(base_url).lstrip("/")
-    match = _CONTENT_REFERENCE.match(text)
-    if match is None or match.group(0) in ("$metadata", "$batch"):
-        return target
-    return _known(match.group(0), addresses) + text[match.end() :]
-
-
-def resolve_body(value: Any, addresses: Mapping[str, str]) -> Any:
-    """A body in which references that stand for an address are that address."""
-    if isinstance(value, list):
-        return [resolve_body(item, addresses) for item in value]
-    if not isinstance(value, dict):
-        return value
-    return {
-        name: _resolved(item, addresses)
-        if name.endswith(("@odata.bind", "@odata.id"))
-        else resolve_body(item, addresses)
-        for name, item in value.items()
-    }
-
-
-def _resolved(value: Any, addresses: Mapping[str, str]) -> Any:
-    """An address, or several, of which those that are references are resolved."""
-    if isinstance(value, list):
-        return [_resolved(item, addresses) for item in value]
-    return _known(value, addresses) if isinstance(value, str) and value.startswith("$") else value
-
-
-def _known(reference: str, addresses: Mapping[str, str]) -> str:
-    address = addresses.get(reference[1:])
-    if address is None:
-        raise CrmError(400, "0x80060888", f"Content-ID Reference: '{reference}' does not exist in the batch context.")
-    return address
 
 
 def format_batch(parts: Sequence[NamedReply | list[NamedReply]], *, status: int) -> Reply:
@@ -188,7 +151,3 @@ def _reply_lines(content_id: str | None, reply: Reply) -> list[bytes]:
     head += ["", f"HTTP/1.1 {reply.status} {HTTPStatus(reply.status).phrase}"]
     head += [f"{name}: {value}" for name, value in reply.headers.items()]
     return ["\r\n".join(head).encode(), b"", reply.body]
-
-
-def _refused(text: str) -> CrmError:
-    return CrmError(400, "0x80060888", text)
