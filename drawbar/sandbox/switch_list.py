@@ -1,6 +1,7 @@
 """The open questions about the two services, as data: what may be so or otherwise, and the page that does not say.
 
-Each is a fact of the wire that nobody could confirm, or a set-up of a company; docs/sandbox.md has a row for each.
+Each is a fact of the wire that nobody could confirm, or a set-up of a company; docs/sandbox-business-central.md and
+docs/sandbox-dataverse.md have a row for each.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ def conformance_page() -> str:
         "",
         f"{len(found)} facts of the real services that the [sandbox](sandbox.md) is held to, each by a test of its name in",
         "`tests/sandbox` and with the public page it is modelled on. Where the pages are silent, what is done is in the table",
-        "of [sandbox.md](sandbox.md). Made of the tests by `python -m tests.repo.conformance`; a test keeps it true.",
+        "of [Business Central](sandbox-business-central.md) and of [Dataverse](sandbox-dataverse.md). Made of the tests by `python -m tests.repo.conformance`; a test keeps it true.",
         "",
     ]
     for service, of_service in groupby(found, key=lambda fact: fact.service):
