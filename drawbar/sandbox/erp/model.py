@@ -17,7 +17,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
-from drawbar.sandbox.date_formula import is_formula
+from drawbar.sandbox.erp.date_formula import is_formula
 from drawbar.sandbox.odata import (
     GUID,
     ApiError,

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from drawbar.sandbox.date_formula import moved
 from drawbar.sandbox.erp.amounts import money, plain, rounded
+from drawbar.sandbox.erp.date_formula import moved
 from drawbar.sandbox.erp.dimensions import SHORTCUTS, assign_shortcut, defaults, take_dimensions
 from drawbar.sandbox.erp.ledger import adjust_stock, has_entries
 from drawbar.sandbox.erp.model import EMPTY_DATE, EMPTY_GUID, ErpError, invalid, refusal
