@@ -12,6 +12,7 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote_plus
 
 import jwt
 from cryptography import x509
@@ -156,14 +157,15 @@ class SignIn:
             case "GET", "discovery/v2.0/keys":
                 return _json(200, {"keys": [self._jwk]})
             case "POST", "oauth2/v2.0/token":
-                return self._token(parse_options(request.body.decode("utf-8", "replace")))
+                form = parse_options(request.body.decode("utf-8", "replace"))
+                return self._token({**form, **_in_header(request.headers.get("authorization", ""))})
             case _:
                 return _json(404, {"error": "not_found", "error_description": "no such address"})
 
     def _discovery(self) -> dict[str, Any]:
         return {
             "token_endpoint": f"{self.authority}/oauth2/v2.0/token",
-            "token_endpoint_auth_methods_supported": ["client_secret_post", "private_key_jwt"],
+            "token_endpoint_auth_methods_supported": ["client_secret_post", "client_secret_basic", "private_key_jwt"],
             "jwks_uri": f"{self.authority}/discovery/v2.0/keys",
             "issuer": self.issuer,
             "authorization_endpoint": f"{self.authority}/oauth2/v2.0/authorize",
@@ -281,6 +283,18 @@ def _json(status: int, body: Any) -> Reply:
     return Reply(
         status, to_json(body), {"Content-Type": "application/json; charset=utf-8", "Cache-Control": "no-store"}
     )
+
+
+def _in_header(authorization: str) -> dict[str, str]:
+    """Id and secret of an application as RFC 6749, section 2.3.1, has them in the header; none where there are none."""
+    kind, _, encoded = authorization.partition(" ")
+    if kind.lower() != "basic":
+        return {}
+    try:
+        client_id, _, secret = base64.b64decode(encoded, validate=True).decode().partition(":")
+    except ValueError:
+        return {}
+    return {"client_id": unquote_plus(client_id), "client_secret": unquote_plus(secret)}
 
 
 def _error(status: int, error: str, number: int, text: str) -> Reply:

@@ -28,13 +28,13 @@ from tests.repo.tree import ROOT
 from tests.sandbox.client import Client, Info, sign_in
 from tests.sandbox.real_address import BUSINESS_CENTRAL, proxy
 
-DYNAMICS_WEB_API, O_JS = "dynamics-web-api@2.5.0", "odata@2.0.1"  # on npm
+DYNAMICS_WEB_API, O_JS, ODATA_CLIENT = "dynamics-web-api@2.5.0", "odata@2.0.1", "@odata/client@2.21.10"  # on npm
 
 
 def node_modules(package: str) -> Path:
     """A folder in which Node finds a client, named with its version; fetched once per user."""
     folder = default_cache() / "node" / package
-    if not (folder / "node_modules" / package.partition("@")[0] / "package.json").exists():
+    if not (folder / "node_modules" / package.rpartition("@")[0] / "package.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "package.json").write_text('{"private": true, "type": "module"}')
         arguments = ["install", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts", package]
@@ -71,6 +71,15 @@ def said(info: Info) -> dict[str, Any]:
 def told_by_erp(info: Info) -> dict[str, Any]:
     erp, token = info["erp"], sign_in(info, "erp")["access_token"]
     return node_session(info, O_JS, "o_js_erp.mjs", base=erp["base_url"], company=erp["company_id"], token=token)
+
+
+@pytest.fixture(scope="module")
+def told_by_client(info: Info) -> dict[str, Any]:
+    erp = info["erp"]
+    given = {"base": erp["base_url"], "company": erp["company_id"], "scope": erp["scope"]}
+    token_url = f"{info['sign_in']['authority']}/oauth2/v2.0/token"
+    credential = {"tokenUrl": token_url, "clientId": erp["client_id"], "clientSecret": erp["client_secret"]}
+    return node_session(info, ODATA_CLIENT, "odata_client_erp.mjs", **given, **credential)
 
 
 @pytest.fixture(scope="module")
@@ -236,6 +245,28 @@ class TestOJsAndDataverse:
 
     def test_sends_batches(self, told_by_crm: dict[str, Any]):
         assert [[200, 204, 200], "Changed by o.js", 2] == told_by_crm["batch"]
+
+
+class TestODataClient:
+    """`@odata/client`, a client for any OData service that signs in by itself: https://github.com/Soontao/light-odata."""
+
+    def test_signs_in_writes_and_reads(self, told_by_client: dict[str, Any]):
+        assert [["From @odata/client", "Linz"], "1", 0] == [
+            told_by_client[name] for name in ("created", "updated", "left")
+        ]
+        assert "Request_EntityChanged" == told_by_client["stale"]
+
+    def test_filters_and_asks_what_has_changed_since(self, told_by_client: dict[str, Any]):
+        assert ["Linz"] == told_by_client["found"]
+        assert ["From @odata/client"] == told_by_client["changed"]
+
+    def test_pages_through_all(self, told_by_client: dict[str, Any]):
+        assert [90, 90] == told_by_client["pages"][:2]
+        assert told_by_client["counted"] == told_by_client["distinct"] == sum(told_by_client["pages"])
+
+    def test_sends_batches(self, told_by_client: dict[str, Any]):
+        """As JSON."""
+        assert [[200, "From @odata/client"], [201, "From a JSON batch"]] == told_by_client["batch"]
 
 
 class TestBcCli:

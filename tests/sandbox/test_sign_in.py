@@ -41,6 +41,29 @@ class TestToken:
 
         assert ("Bearer", 3599) == (answer["token_type"], answer["expires_in"])
 
+    def test_is_given_for_a_client_secret_in_the_header(self, info: Info):
+        """RFC 6749, section 2.3.1: `client_secret_basic`, which the discovery document names."""
+        erp = info["erp"]
+        reply = session(info).post(
+            f"{info['sign_in']['authority']}/oauth2/v2.0/token",
+            data={"grant_type": "client_credentials", "scope": erp["scope"]},
+            auth=(erp["client_id"], erp["client_secret"]),
+            timeout=10,
+        )
+
+        assert (200, "Bearer") == (reply.status_code, reply.json()["token_type"])
+
+    @pytest.mark.parametrize("header", ["Basic", "Basic !", "Basic bm9ib2R5", "Basic bm9ib2R5Og==", "Basic /w=="])
+    def test_is_not_given_for_a_header_that_names_nobody(self, info: Info, header: str):
+        reply = session(info).post(
+            f"{info['sign_in']['authority']}/oauth2/v2.0/token",
+            data={"grant_type": "client_credentials", "scope": info["erp"]["scope"]},
+            headers={"Authorization": header},
+            timeout=10,
+        )
+
+        assert (400, "unauthorized_client") == (reply.status_code, reply.json()["error"])
+
     def test_is_signed_by_a_published_key_and_names_audience_and_application(self, info: Info):
         token = sign_in(info, "crm")["access_token"]
         authority = info["sign_in"]["authority"]
