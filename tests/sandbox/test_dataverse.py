@@ -70,6 +70,17 @@ class TestCreate:
         assert row["modifiedon"][:10] == row["overriddencreatedon"]
 
 
+class TestBodies:
+    """Source: https://learn.microsoft.com/troubleshoot/power-platform/dataverse/dataverse-web-api-and-sdk/web-api-client-errors"""
+
+    @pytest.mark.parametrize(("method", "path"), [("POST", ""), ("PATCH", "({id})"), ("PUT", "({id})/name")])
+    def test_nothing_is_written_without_one(self, crm: Client, account, method: str, path: str):
+        reply = crm.send(method, f"accounts{path.format(id=account['accountid'])}")
+
+        assert (400, "0x80048d19") == error_code(reply)
+        assert account["@odata.etag"] == crm.get(address(account)).json()["@odata.etag"]
+
+
 class TestPatch:
     """The matrix of update, upsert and their conditions.
 

@@ -45,11 +45,13 @@ class Call:
             self.allow(table, "read")
 
     def body(self, entity: Entity) -> Values:
-        """What is sent to be written to a table. Raises CrmError for what is no JSON object."""
+        """What is sent to be written to a table. Raises CrmError for what is no JSON object, and for nothing at all."""
+        if not self.request.body:
+            raise payload_error(entity, "The request has no body.")
         return self._object(lambda text: payload_error(entity, text))
 
     def parameters(self) -> Values:
-        """What an action is given that is bound to nothing. Raises CrmError for what is no JSON object."""
+        """What an action is given, which may be nothing. Raises CrmError for what is no JSON object."""
         return self._object(lambda text: CrmError(400, "0x80048d19", text))
 
     def _object(self, error_of: Callable[[str], CrmError]) -> Values:
