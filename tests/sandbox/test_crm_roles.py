@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.sandbox.catalogue import a_name, key, made
+from tests.sandbox.catalogue import Shop, a_name, key, made
 from tests.sandbox.client import Client, Control, Info, error_code
 from tests.sandbox.people import (
     a_role,
@@ -275,6 +275,18 @@ class TestRefusals:
         headers = {"Content-Type": "multipart/mixed; boundary=b"}
 
         assert 403 == other.send("POST", "$batch", data="\r\n".join(lines), headers=headers).status_code
+
+    def test_an_order_that_becomes_invoiced_is_written(self, crm: Client, control: Control, other: Client, can):
+        """learn.microsoft.com/dotnet/api/microsoft.crm.sdk.messages.convertsalesordertoinvoicerequest: privileges"""
+        can(("ReadOrder", "Global"), ("WriteOrder", "Basic"), ("CreateInvoice", "Global"))
+        order = Shop(crm).document("salesorders")
+        control("POST", "switches", {"crm_invoiced_order": "invoiced"})
+        body = {"SalesOrderId": key(order), "ColumnSet": {"AllColumns": True}}
+        reply = other.post("ConvertSalesOrderToInvoice", body)
+        control("POST", "switches", {"crm_invoiced_order": "as_before"})
+
+        assert OUT_OF_REACH == error_code(reply)
+        assert 0 == crm.get(order).json()["statecode"]
 
     def test_the_switch_of_the_control_endpoint_stands_above_the_roles(
         self, info: Info, control: Control, other: Client, can
