@@ -547,6 +547,15 @@ class TestSharing:
         assert ([(me, "ReadAccess, DeleteAccess")], [(me, "WriteAccess")]) == (first, second)
         assert [] == listed()
 
+    def test_ends_with_the_team(self, crm: Client, me: str):
+        account, team = made(crm, "accounts", {"name": a_name("Shared")}), f"teams({a_team(crm, me)})"
+        self.share(crm, account, team, "ReadAccess")
+        deleted = crm.delete(team)
+        query = f"RetrieveSharedPrincipalsAndAccess(Target=@t)?@t={{'@odata.id':'{account}'}}"
+
+        assert 204 == deleted.status_code
+        assert [] == crm.get(query).json()["PrincipalAccesses"]
+
     def test_takes_the_right_to_share_and_what_is_given(self, crm: Client, other: Client, can, me: str):
         role = can(("ReadAccount", "Basic"))
         account, user = made(crm, "accounts", owned_by(f"systemusers({me})")), f"systemusers({a_user(crm)})"
