@@ -301,6 +301,20 @@ class TestRefusals:
         assert DENIED == error_code(reply)
         assert 200 == other.get("accounts").status_code
 
+    def test_what_it_takes_may_be_about_no_table(self, info: Info, control: Control, crm: Client, other: Client):
+        """Source: the sandbox itself."""
+        account = made(crm, "accounts", {"name": a_name("Account")})
+        privilege = "prvBypassCustomBusinessLogic"
+        grant = {"system": "crm", "app": info["crm"]["other_app"]["client_id"], "entity": privilege}
+        headers = {"MSCRM.BypassBusinessLogicExecution": "CustomAsync"}
+        control("POST", "grants", {**grant, "allowed": False})
+        reply, without = other.patch(account, {"fax": "1"}, headers=headers), other.patch(account, {"fax": "1"})
+        control("POST", "grants", {**grant, "allowed": True})
+
+        assert DENIED == error_code(reply)
+        assert 204 == without.status_code
+        assert 204 == other.patch(account, {"fax": "2"}, headers=headers).status_code
+
 
 class TestDepth:
     """learn.microsoft.com/power-platform/admin/wp-security-cds"""
