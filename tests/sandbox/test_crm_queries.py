@@ -480,6 +480,7 @@ class TestCounts:
             direct["EntityRecordCountCollection"]
         )
         assert 404 == crm.get("RetrieveTotalRecordCount(EntityNames=['nothing'])").status_code
+        assert 400 == crm.get("RetrieveTotalRecordCount(EntityNames=[['account']])").status_code
 
 
 class TestConditionalRead:
