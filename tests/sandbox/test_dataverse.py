@@ -382,7 +382,9 @@ class TestQueries:
         body = crm.get("accounts?$top=3&$count=true&$select=name").json()
 
         assert (3, int(crm.get("accounts/$count").text)) == (len(body["value"]), body["@odata.count"])
+        row = crm.get("accounts?$top=1").json()["value"][0]
         assert 400 == crm.get("accounts?$skip=3").status_code
+        assert 400 == crm.get(f"{address(row)}?$skip=3").status_code
         assert 400 == crm.get("accounts?$select=nosuchcolumn").status_code
         assert 404 == crm.get("nosuchset").status_code
 
