@@ -1,6 +1,6 @@
 """How a batch of Dataverse is carried out: operations in order, change sets that happen together or not at all.
 
-How a batch is written is in `batch`.
+How a batch is written is in `multipart`.
 """
 
 from __future__ import annotations
