@@ -18,6 +18,10 @@ class Grants:
             return True
         return not any((system, app, e, o) in self._denied for e in (entity, "*") for o in (operation, "*"))
 
+    def allows_whole(self, system: str, app: str, entity: str) -> bool:
+        """Whether an entity was not taken away by its name, with all that is done to it."""
+        return (system, app, entity, "*") not in self._denied
+
     def restricts(self, system: str, app: str) -> bool:
         """Whether anything was taken away from the application."""
         return any(rule[:2] == (system, app) for rule in self._denied)

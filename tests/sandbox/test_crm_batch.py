@@ -173,6 +173,16 @@ class TestChangeSet:
         assert [204, 400, 204] == [part[0][0] for part in replies(reply)]
         assert 2 == len(named(crm, name))
 
+    def test_that_failed_has_declared_nothing(self, crm: Client, name):
+        made = operation("POST", f"{PATH}/accounts", {"name": name}, content_id="1")
+        wrong = operation("POST", f"{PATH}/accounts", {"nosuch": 1}, content_id="2")
+
+        reply = send(crm, change_set(made, wrong), operation("GET", "$1"), prefer="odata.continue-on-error")
+
+        assert [(400, "0x80048d19"), (400, "0x80060888")] == [
+            (part[0][0], json.loads(part[0][2])["error"]["code"]) for part in replies(reply)
+        ]
+
     def test_knows_only_what_was_declared(self, crm: Client):
         wrong = operation("PATCH", "$9", {"telephone1": "7"}, content_id="1")
 

@@ -128,6 +128,8 @@ class TestTargets:
     @pytest.mark.parametrize("message", ["UpdateMultiple", "UpsertMultiple"])
     def test_say_which_row_they_are(self, crm: Client, message):
         assert (400, "0x80048d19") == error_code(bulk(crm, message, [{**KIND, "name": "N"}]))
+        for unfit in ("", "accountnumber='1'", [1]):
+            assert (400, "0x80048d19") == error_code(bulk(crm, message, [{**KIND, "accountid": unfit, "name": "N"}]))
 
     def test_are_of_a_table_that_takes_them(self, crm: Client):
         target = {"@odata.type": "Microsoft.Dynamics.CRM.transactioncurrency", "currencyname": "N"}

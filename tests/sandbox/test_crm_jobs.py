@@ -277,6 +277,16 @@ class TestBulkDelete:
         assert (400, "0x80040800") == error_code(crm.post("asyncoperations", {}))
         assert (400, "0x80040800") == error_code(crm.post("bulkdeleteoperations", {}))
 
+    def test_nor_by_an_address_that_leads_there(self, crm: Client):
+        job = crm.post("BulkDelete", order(query("account"), StartDateTime="2100-01-01T00:00:00Z")).json()["JobId"]
+        [operation] = crm.rows(f"asyncoperations({job})/AsyncOperation_BulkDeleteOperation")
+        below = f"asyncoperations({job})/AsyncOperation_BulkDeleteOperation"
+        column = f"bulkdeleteoperations({operation['bulkdeleteoperationid']})/name"
+
+        assert (400, "0x80040800") == error_code(crm.post(below, {"name": "Mine"}))
+        assert (400, "0x80040800") == error_code(crm.send("PUT", column, json={"value": "Mine"}))
+        assert (400, "0x80040800") == error_code(crm.delete(column))
+
 
 class TestRestart:
     """Source: the sandbox itself."""

@@ -55,7 +55,8 @@ class TestDefinition:
         assert (400, "0x80060890") == error_code(used)
 
     @pytest.mark.parametrize(
-        ("schema", "columns"), [("", ["name"]), ("k", []), ("k", ["nosuch"]), ("k", ["creditlimit"]), ("k", ["merged"])]
+        ("schema", "columns"),
+        [("", ["name"]), ([1], ["name"]), ("k", []), ("k", ["nosuch"]), ("k", ["creditlimit"]), ("k", ["merged"])],
     )
     def test_is_of_columns_that_can_be_keys(self, crm: Client, schema, columns):
         assert (400, "0x80040203") == error_code(add_key(crm, schema, *columns))

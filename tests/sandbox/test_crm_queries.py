@@ -396,6 +396,26 @@ class TestParts:
         }
         assert 204 == crm.get(f"{family.other}/primarycontactid/$ref").status_code
 
+    def test_references_come_in_pages(self, crm: Client, family: Family):
+        """learn.microsoft.com/power-apps/developer/data-platform/webapi/query/page-results"""
+        path = f"{family.account}/contact_customer_accounts/$ref"
+        first = crm.get(path, prefer="odata.maxpagesize=2").json()
+        second = crm.get(first["@odata.nextLink"], prefer="odata.maxpagesize=2").json()
+
+        assert (2, 1) == (len(first["value"]), len(second["value"]))
+        assert 3 == len({row["@odata.id"] for row in (*first["value"], *second["value"])})
+        assert 1 == len(crm.get(f"{path}?$top=1").json()["value"])
+
+    @pytest.mark.parametrize("rest", ["", "/$count"])
+    def test_what_is_asked_of_a_whole_table_is_refused(self, crm: Client, family: Family, rest: str):
+        """learn.microsoft.com/power-apps/developer/data-platform/use-change-tracking-synchronize-data-external-systems"""
+        delta = crm.get("contacts?$select=lastname", prefer="odata.track-changes").json()["@odata.deltaLink"]
+        path, options = f"{family.account}/contact_customer_accounts{rest}", delta.partition("?")[2]
+        fetch = "<fetch><entity name='contact'><attribute name='lastname'/></entity></fetch>"
+
+        assert (400, "0x80060888") == error_code(crm.get(f"{path}?{options}"))
+        assert (400, "0x80060888") == error_code(crm.get(path, params={"fetchXml": fetch}))
+
     def test_columns_of_a_row_behind_a_lookup(self, crm: Client, family: Family):
         """Retrieve a single property value.
 
@@ -460,6 +480,7 @@ class TestCounts:
             direct["EntityRecordCountCollection"]
         )
         assert 404 == crm.get("RetrieveTotalRecordCount(EntityNames=['nothing'])").status_code
+        assert 400 == crm.get("RetrieveTotalRecordCount(EntityNames=[['account']])").status_code
 
 
 class TestConditionalRead:

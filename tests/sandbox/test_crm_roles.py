@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.sandbox.catalogue import a_name, key, made
+from tests.sandbox.catalogue import Shop, a_name, key, made
 from tests.sandbox.client import Client, Control, Info, error_code
 from tests.sandbox.people import (
     a_role,
@@ -276,6 +276,18 @@ class TestRefusals:
 
         assert 403 == other.send("POST", "$batch", data="\r\n".join(lines), headers=headers).status_code
 
+    def test_an_order_that_becomes_invoiced_is_written(self, crm: Client, control: Control, other: Client, can):
+        """learn.microsoft.com/dotnet/api/microsoft.crm.sdk.messages.convertsalesordertoinvoicerequest: privileges"""
+        can(("ReadOrder", "Global"), ("WriteOrder", "Basic"), ("CreateInvoice", "Global"))
+        order = Shop(crm).document("salesorders")
+        control("POST", "switches", {"crm_invoiced_order": "invoiced"})
+        body = {"SalesOrderId": key(order), "ColumnSet": {"AllColumns": True}}
+        reply = other.post("ConvertSalesOrderToInvoice", body)
+        control("POST", "switches", {"crm_invoiced_order": "as_before"})
+
+        assert OUT_OF_REACH == error_code(reply)
+        assert 0 == crm.get(order).json()["statecode"]
+
     def test_the_switch_of_the_control_endpoint_stands_above_the_roles(
         self, info: Info, control: Control, other: Client, can
     ):
@@ -288,6 +300,20 @@ class TestRefusals:
 
         assert DENIED == error_code(reply)
         assert 200 == other.get("accounts").status_code
+
+    def test_what_it_takes_may_be_about_no_table(self, info: Info, control: Control, crm: Client, other: Client):
+        """Source: the sandbox itself."""
+        account = made(crm, "accounts", {"name": a_name("Account")})
+        privilege = "prvBypassCustomBusinessLogic"
+        grant = {"system": "crm", "app": info["crm"]["other_app"]["client_id"], "entity": privilege}
+        headers = {"MSCRM.BypassBusinessLogicExecution": "CustomAsync"}
+        control("POST", "grants", {**grant, "allowed": False})
+        reply, without = other.patch(account, {"fax": "1"}, headers=headers), other.patch(account, {"fax": "1"})
+        control("POST", "grants", {**grant, "allowed": True})
+
+        assert DENIED == error_code(reply)
+        assert 204 == without.status_code
+        assert 204 == other.patch(account, {"fax": "2"}, headers=headers).status_code
 
 
 class TestDepth:
@@ -404,6 +430,14 @@ class TestWhatIsNotRead:
         assert [] == other.rows(
             f"contacts?$filter=contactid eq {key('/' + contact)} and parentcustomerid_account/name ne null"
         )
+
+    def test_has_no_collections_either(self, crm: Client, other: Client, can):
+        account = made(crm, "accounts", {"name": a_name("Hidden")})
+        made(crm, "contacts", {"lastname": "L", "parentcustomerid_account@odata.bind": f"/{account}"})
+        can(("ReadContact", "Global"), ("ReadAccount", "Basic"))
+
+        assert (403, "0x80048306") == error_code(other.get(f"{account}/contact_customer_accounts"))
+        assert (403, "0x80048306") == error_code(other.get(f"{account}/contact_customer_accounts/$count"))
 
     def test_is_not_in_a_delta(self, crm: Client, other: Client, can, me: str):
         """learn.microsoft.com/power-apps/developer/data-platform/use-change-tracking-synchronize-data-external-systems"""
@@ -534,6 +568,15 @@ class TestSharing:
 
         assert ([(me, "ReadAccess, DeleteAccess")], [(me, "WriteAccess")]) == (first, second)
         assert [] == listed()
+
+    def test_ends_with_the_team(self, crm: Client, me: str):
+        account, team = made(crm, "accounts", {"name": a_name("Shared")}), f"teams({a_team(crm, me)})"
+        self.share(crm, account, team, "ReadAccess")
+        deleted = crm.delete(team)
+        query = f"RetrieveSharedPrincipalsAndAccess(Target=@t)?@t={{'@odata.id':'{account}'}}"
+
+        assert 204 == deleted.status_code
+        assert [] == crm.get(query).json()["PrincipalAccesses"]
 
     def test_takes_the_right_to_share_and_what_is_given(self, crm: Client, other: Client, can, me: str):
         role = can(("ReadAccount", "Basic"))

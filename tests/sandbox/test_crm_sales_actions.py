@@ -190,6 +190,13 @@ class TestClosing:
 
         assert [2] == [row["statecode"] for row in crm.rows(f"{opportunity}/Opportunity_OpportunityClose")]
 
+    def test_of_an_opportunity_comes_to_an_amount(self, crm: Client, shop: Shop):
+        """learn.microsoft.com/dynamics365/sales/developer/entities/opportunityclose: ActualRevenue"""
+        opportunity = shop.document("opportunities")
+
+        assert 400 == close(crm, "WinOpportunity", opportunity, actualrevenue="much").status_code
+        assert (0,) == columns(crm, opportunity, "statecode")
+
     @pytest.mark.parametrize("wrong", [{"nothing": 1}, {"subject": "s" * 201}, {"actualend": "soon"}])
     def test_that_cannot_be_kept_changes_nothing(self, crm: Client, order, wrong):
         """learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes: payload errors"""
@@ -423,7 +430,7 @@ class TestConversion:
         """learn.microsoft.com/previous-versions/dynamicscrm-2016/developers-guide/mt607842(v=crm.8): QuoteId"""
         assert refusal == error_code(crm.post("ConvertQuoteToSalesOrder", body))
 
-    @pytest.mark.parametrize("wanted", ["name", {"Columns": "name"}, {"Columns": ["nothing"]}])
+    @pytest.mark.parametrize("wanted", ["name", {"Columns": "name"}, {"Columns": ["nothing"]}, {"Columns": [[1]]}])
     def test_wants_columns_that_there_are(self, crm: Client, quote, wanted):
         """learn.microsoft.com/previous-versions/dynamicscrm-2016/developers-guide/mt607842(v=crm.8): ColumnSet"""
         body = {"QuoteId": key(quote), "ColumnSet": wanted}

@@ -70,6 +70,17 @@ class TestCreate:
         assert row["modifiedon"][:10] == row["overriddencreatedon"]
 
 
+class TestBodies:
+    """Source: https://learn.microsoft.com/troubleshoot/power-platform/dataverse/dataverse-web-api-and-sdk/web-api-client-errors"""
+
+    @pytest.mark.parametrize(("method", "path"), [("POST", ""), ("PATCH", "({id})"), ("PUT", "({id})/name")])
+    def test_nothing_is_written_without_one(self, crm: Client, account, method: str, path: str):
+        reply = crm.send(method, f"accounts{path.format(id=account['accountid'])}")
+
+        assert (400, "0x80048d19") == error_code(reply)
+        assert account["@odata.etag"] == crm.get(address(account)).json()["@odata.etag"]
+
+
 class TestPatch:
     """The matrix of update, upsert and their conditions.
 
@@ -181,6 +192,36 @@ class TestValues:
         assert ("Ada Lee", "1 Quay\r\nBath") == (contact["fullname"], contact["address1_composite"])
 
 
+class TestColumns:
+    """Source: https://learn.microsoft.com/power-apps/developer/data-platform/webapi/update-delete-entities-using-web-api"""
+
+    def test_are_put_and_deleted_by_themselves(self, crm: Client, account):
+        path = f"{address(account)}/telephone1"
+
+        assert 204 == crm.send("PUT", path, json={"value": "2"}).status_code
+        assert "2" == crm.get(path).json()["value"]
+        assert 204 == crm.delete(path).status_code
+        assert 204 == crm.get(path).status_code
+
+    def test_a_body_without_a_value_empties_none(self, crm: Client, account):
+        path = f"{address(account)}/telephone1"
+
+        assert (400, "0x80048d19") == error_code(crm.send("PUT", path, json={"telephone1": "2"}))
+        assert "1" == crm.get(path).json()["value"]
+
+    def test_a_stale_tag_is_refused(self, crm: Client, account):
+        """learn.microsoft.com/power-apps/developer/data-platform/webapi/perform-conditional-operations-using-web-api"""
+        path, tag = f"{address(account)}/telephone1", account["@odata.etag"]
+
+        assert 204 == crm.send("PUT", path, json={"value": "2"}, tag=tag).status_code
+        assert (412, "0x80060882") == error_code(crm.send("PUT", path, json={"value": "3"}, tag=tag))
+        assert (412, "0x80060882") == error_code(crm.delete(path, tag=tag))
+        assert "2" == crm.get(path).json()["value"]
+
+    def test_of_an_empty_one_no_part_is_read(self, crm: Client, account):
+        assert 405 == crm.get(f"{address(account)}/fax/part").status_code
+
+
 class TestLookups:
     """Source: https://learn.microsoft.com/power-apps/developer/data-platform/webapi/associate-disassociate-entities-using-web-api"""
 
@@ -262,6 +303,35 @@ class TestLookups:
         assert 204 == crm.delete(path).status_code
         assert crm.get(address(account)).json()["_primarycontactid_value"] is None
 
+    def test_a_reference_without_an_address_changes_nothing(self, crm: Client, account):
+        contact = crm.post("contacts", {"lastname": "C"}).headers["OData-EntityId"]
+        path = f"{address(account)}/primarycontactid/$ref"
+        crm.send("PUT", path, json={"@odata.id": contact})
+
+        assert (400, "0x80048d19") == error_code(crm.send("PUT", path, json={"id": contact}))
+        assert contact == crm.get(path).json()["@odata.id"]
+
+    def test_only_a_row_of_the_collection_is_taken_from_it(self, crm: Client, account):
+        other = crm.post("accounts", {"name": "Other"}).headers["OData-EntityId"]
+        body = {"lastname": "C", "parentcustomerid_account@odata.bind": other}
+        contact = crm.post("contacts", body).headers["OData-EntityId"]
+        reference = f"contact_customer_accounts{contact[contact.index('(') :]}/$ref"
+
+        assert (404, "0x80040217") == error_code(crm.delete(f"{address(account)}/{reference}"))
+        assert crm.get(contact).json()["_parentcustomerid_value"] in other
+        assert 204 == crm.delete(f"{other}/{reference}").status_code
+
+    @pytest.mark.parametrize(
+        ("method", "rest", "status"),
+        [("PATCH", "", 405), ("DELETE", "", 405), ("POST", "/$ref", 405), ("PUT", "/jobtitle", 404)],
+    )
+    def test_what_an_empty_one_leads_to_cannot_be_written(
+        self, crm: Client, account, method: str, rest: str, status: int
+    ):
+        path = f"{address(account)}/primarycontactid{rest}"
+
+        assert status == crm.send(method, path, json={"value": "x"}).status_code
+
     def test_annotations_come_on_request(self, crm: Client):
         row = crm.get(
             "accounts?$top=1&$select=statecode,_ownerid_value&$filter=_owninguser_value ne null",
@@ -312,7 +382,9 @@ class TestQueries:
         body = crm.get("accounts?$top=3&$count=true&$select=name").json()
 
         assert (3, int(crm.get("accounts/$count").text)) == (len(body["value"]), body["@odata.count"])
+        row = crm.get("accounts?$top=1").json()["value"][0]
         assert 400 == crm.get("accounts?$skip=3").status_code
+        assert 400 == crm.get(f"{address(row)}?$skip=3").status_code
         assert 400 == crm.get("accounts?$select=nosuchcolumn").status_code
         assert 404 == crm.get("nosuchset").status_code
 

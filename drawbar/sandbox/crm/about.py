@@ -78,9 +78,11 @@ class About:
             call.caller.demand_named(CUSTOMIZE)
             if method == "POST" and segments[1].key is None:
                 body = call.body(entity)
-                columns = body.get("KeyAttributes")
+                schema, columns = body.get("SchemaName"), body.get("KeyAttributes")
                 made = self._records.keys.add(
-                    entity, str(body.get("SchemaName") or ""), columns if isinstance(columns, list) else []
+                    entity,
+                    schema if isinstance(schema, str) else "",
+                    columns if isinstance(columns, list) else [],
                 )
                 where = f"{self._base_url}/EntityDefinitions(LogicalName='{entity.logical}')/Keys({made.metadata_id})"
                 return Reply(204, b"", {"OData-Version": "4.0", "OData-EntityId": where})

@@ -134,13 +134,20 @@ class Access:
     grants: Mapping[str, tuple[Grant, ...]]  # by privilege
     below: Callable[[str], frozenset[str]]  # a business unit and all below it
     shared: Callable[[str], int]  # what of a row is shared with the user or his teams, as `accessright` counts it
-    switched_off: Callable[[Entity, Right], bool] | None = None  # taken away from outside, whatever the roles say
+    # Taken away from outside, whatever the roles say: what is done to a table, or a privilege that is about none.
+    switched_off: Callable[[str, Right | None], bool] | None = None
 
     def permits(self, entity: Entity, right: Right) -> bool:
         """Whether there are rows at all to which this may be done."""
-        if self.switched_off is not None and self.switched_off(entity, right):
+        if self.switched_off is not None and self.switched_off(entity.logical, right):
             return False
         return self.everything or privilege_name(entity, right) in self.grants
+
+    def has(self, privilege: str) -> bool:
+        """Whether a privilege that is about no table is among what may be done."""
+        if self.switched_off is not None and self.switched_off(privilege, None):
+            return False
+        return self.everything or privilege in self.grants
 
     def reaches(self, entity: Entity, right: Right, row_id: str, row: Values) -> bool:
         """Whether it may be done to this row, where it may be done at all."""
@@ -180,7 +187,7 @@ class Caller:
     def demand_named(self, privilege: str) -> None:
         """Raises CrmError when a privilege that is about no table is missing."""
         for party in self.parties:
-            if not party.everything and privilege not in party.grants:
+            if not party.has(privilege):
                 raise missing_privilege(party, privilege, None)
 
     def sees(self, entity: Entity) -> Callable[[str, Values], bool]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from drawbar.sandbox.crm.catalog import publish
-from drawbar.sandbox.crm.model import CrmError, Entity, Right, payload_error, whole_seconds
+from drawbar.sandbox.crm.model import CrmError, Entity, Right, payload_error, to_stored, whole_seconds
 from drawbar.sandbox.crm.operations import (
     BOUND,
     CLOSED,
@@ -189,9 +189,8 @@ class CrmActions:
             case "opportunity", _:
                 changes["actualclosedate"] = when[:10]
                 is_estimated = state == 1 and self._records.switches["crm_actual_value"] == "estimated"
-                changes["actualvalue"] = activity.get(
-                    "actualrevenue", before.get("estimatedvalue") if is_estimated else 0
-                )
+                value = activity.get("actualrevenue", before.get("estimatedvalue") if is_estimated else 0)
+                changes["actualvalue"] = to_stored(entity, entity.attributes["actualvalue"], value)
             case "quote", _:
                 changes["closedon"] = when
             case "salesorder", 3:
@@ -245,7 +244,7 @@ class CrmActions:
             self._win(entity, row_id, body, user=user, allow=allow)
             more = {"ispricelocked": True, "ordercreationmethod": 776160001}
         elif name == "ConvertSalesOrderToInvoice" and self._records.switches["crm_invoiced_order"] == "invoiced":
-            allow(entity, "write")
+            allow(entity, "write", row_id)
             self._alter(entity, row_id, {"statecode": INVOICED, "statuscode": 100003}, user=user)
         return Made(other, self._copy(source, target, row_id, more, user=user), columns)
 
@@ -320,6 +319,6 @@ def _columns(entity: Entity, given: Any) -> tuple[str, ...] | None:
     if given is None or (isinstance(given, dict) and given.get("AllColumns")):
         return None
     names = given.get("Columns", []) if isinstance(given, dict) else None
-    if not isinstance(names, list) or any(name not in entity.attributes for name in names):
+    if not isinstance(names, list) or not all(isinstance(name, str) and name in entity.attributes for name in names):
         raise payload_error(entity, "The parameter 'ColumnSet' has 'AllColumns' or the names of 'Columns'.")
     return tuple(names)

@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any
 
 from drawbar.sandbox.crm.expand import table_behind
-from drawbar.sandbox.crm.model import LOOKUPS, Attribute, CrmError, Entity
+from drawbar.sandbox.crm.model import Attribute, CrmError, Entity
 from drawbar.sandbox.odata import Getter, QueryError, Schema, split_list
 from drawbar.sandbox.store import Values
 
@@ -34,10 +34,6 @@ class Column:
     attribute: Attribute | None  # None: a count
     getter: Getter
     method: str = ""
-
-    @property
-    def is_lookup(self) -> bool:
-        return self.attribute is not None and self.attribute.type in LOOKUPS
 
 
 @dataclass(frozen=True, slots=True)

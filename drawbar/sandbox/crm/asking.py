@@ -60,10 +60,7 @@ class Asking:
         """A message of `messages`, of the service or of one row."""
         name = segment.name.removeprefix(NAMESPACE)
         message = message_named(self._messages, name, entity, call.request.method, segment.key)
-        if message.is_function:
-            parameters = function_parameters(segment.key, call.options)
-        else:
-            parameters = call.body(entity or self._records.entities["systemuser"])
+        parameters = function_parameters(segment.key, call.options) if message.is_function else call.parameters()
         answer = message.run(Asked(caller=call.caller, parameters=parameters, entity=entity, row_id=row_id))
         match answer:
             case None:

@@ -1,6 +1,6 @@
 """How a batch of Dataverse is carried out: operations in order, change sets that happen together or not at all.
 
-How a batch is written is in `batch`.
+How a batch is written is in `multipart`.
 """
 
 from __future__ import annotations
@@ -56,12 +56,13 @@ class BatchRun:
 
     def _change_set(self, change_set: ChangeSet) -> list[tuple[str | None, Reply]]:
         """One failure takes everything back and is the only reply."""
-        undo = self._store.savepoint()
+        undo, known = self._store.savepoint(), dict(self._addresses)
         replies: list[tuple[str | None, Reply]] = []
         for operation in change_set.operations:
             reply = self._operation(operation)
             if reply.status >= 400:
                 undo()
+                self._addresses = known
                 return [(None, reply)]
             replies.append((operation.content_id, reply))
         return replies

@@ -8,9 +8,17 @@ from __future__ import annotations
 from drawbar.sandbox.crm.call import Call
 from drawbar.sandbox.crm.conditions import NAMESPACE
 from drawbar.sandbox.crm.keys import missing
-from drawbar.sandbox.crm.model import CrmError, Entity, key_taken, no_resource, not_supported, payload_error
+from drawbar.sandbox.crm.model import (
+    CrmError,
+    Entity,
+    key_taken,
+    no_resource,
+    not_supported,
+    payload_error,
+    to_stored,
+)
 from drawbar.sandbox.crm.operations import BULK
-from drawbar.sandbox.crm.records import CrmRecords, no_row
+from drawbar.sandbox.crm.records import CrmRecords, Located, no_row
 from drawbar.sandbox.odata_reply import nothing, ok
 from drawbar.sandbox.store import Values
 from drawbar.sandbox.wire import Reply
@@ -48,8 +56,8 @@ def _write_one(call: Call, records: CrmRecords, entity: Entity, message: str, bo
     address = body.pop("@odata.id", None)
     if address is not None:
         located = records.located(entity, address)
-    elif body.get(entity.id) is not None:
-        located = records.locate(entity, str(body.pop(entity.id)))
+    elif body.get(entity.id):
+        located = Located(to_stored(entity, entity.attributes[entity.id], body.pop(entity.id)), {})
     else:
         raise payload_error(entity, f"A target names neither '{entity.id}' nor '@odata.id'.")
     if located.row_id is not None and located.row_id in records.store.table(entity.logical).rows:

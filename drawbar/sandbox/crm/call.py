@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from drawbar.sandbox.crm.access import Caller
-from drawbar.sandbox.crm.model import CrmError, Entity, Right, payload_error
+from drawbar.sandbox.crm.model import CrmError, Entity, Right, not_supported, payload_error
 from drawbar.sandbox.crm.reading import CrmReader, Included, wanted_annotations
 from drawbar.sandbox.store import Store, Values
 from drawbar.sandbox.wire import NOT_JSON, Request, from_json
+
+_MESSAGES: Mapping[Right, str] = {"create": "Create", "write": "Update", "delete": "Delete"}
 
 
 @dataclass(slots=True)
@@ -33,7 +35,12 @@ class Call:
         return wanted_annotations(self.preferences)
 
     def allow(self, entity: Entity, right: Right, row_id: str | None = None) -> None:
-        """Raises CrmError when the caller has not the right, to that row if one is named and is there."""
+        """Raises CrmError when the caller has not the right, to that row if one is named and is there.
+
+        What the platform alone writes is nobody's to write, by whatever address.
+        """
+        if entity.read_only and right in _MESSAGES:
+            raise not_supported(entity, _MESSAGES[right])
         if self.caller.unrestricted:
             return
         stored = self.store.table(entity.logical).rows.get(row_id) if row_id is not None else None
@@ -45,11 +52,13 @@ class Call:
             self.allow(table, "read")
 
     def body(self, entity: Entity) -> Values:
-        """What is sent to be written to a table. Raises CrmError for what is no JSON object."""
+        """What is sent to be written to a table. Raises CrmError for what is no JSON object, and for nothing at all."""
+        if not self.request.body:
+            raise payload_error(entity, "The request has no body.")
         return self._object(lambda text: payload_error(entity, text))
 
     def parameters(self) -> Values:
-        """What an action is given that is bound to nothing. Raises CrmError for what is no JSON object."""
+        """What an action is given, which may be nothing. Raises CrmError for what is no JSON object."""
         return self._object(lambda text: CrmError(400, "0x80048d19", text))
 
     def _object(self, error_of: Callable[[str], CrmError]) -> Values:

@@ -30,7 +30,7 @@ from drawbar.sandbox.crm.job_rules import JobRules
 from drawbar.sandbox.crm.keys import missing
 from drawbar.sandbox.crm.lists import Lists
 from drawbar.sandbox.crm.messages import Message
-from drawbar.sandbox.crm.model import CrmError, Entity, no_method, no_resource, not_supported
+from drawbar.sandbox.crm.model import CrmError, Entity, no_method, no_resource
 from drawbar.sandbox.crm.organization import ORGANIZATION_RULES
 from drawbar.sandbox.crm.parts import Parts
 from drawbar.sandbox.crm.reading import CrmReader
@@ -187,9 +187,6 @@ class Dataverse:
         entity = self.records.by_set.get(first.name)
         if entity is None:
             raise no_resource(first.name)
-        if entity.read_only and call.request.method != "GET":
-            verb = {"POST": "Create", "PATCH": "Update", "PUT": "Update"}.get(call.request.method, "Delete")
-            raise not_supported(entity, verb)
         if first.key is None:
             return self._on_table(call, entity, segments[1:])
         return self._on_row(call, entity, first.key, segments[1:])

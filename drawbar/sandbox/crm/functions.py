@@ -27,7 +27,7 @@ def counted_tables(key: str | None, options: Mapping[str, str], entities: Mappin
         names = json.loads(text.replace("'", '"'))
     except ValueError as error:
         raise CrmError(400, "0x80060888", "The parameter 'EntityNames' is a list of names.") from error
-    if not isinstance(names, list) or not names:
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise CrmError(400, "0x80060888", "The parameter 'EntityNames' is a list of names.")
     unknown = [name for name in names if name not in entities]
     if unknown:

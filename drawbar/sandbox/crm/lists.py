@@ -5,7 +5,7 @@ from __future__ import annotations
 from drawbar.sandbox.crm.call import Call
 from drawbar.sandbox.crm.changes import Changes
 from drawbar.sandbox.crm.fetch import read_fetch, run_fetch
-from drawbar.sandbox.crm.model import Entity
+from drawbar.sandbox.crm.model import CrmError, Entity
 from drawbar.sandbox.crm.paging import COUNT_CAP, PAGE, page_size, read_cookie, without, write_cookie
 from drawbar.sandbox.crm.reading import Within, itself, top_of
 from drawbar.sandbox.crm.records import CrmRecords
@@ -28,6 +28,7 @@ class Lists:
     def rows(self, call: Call, entity: Entity, within: Within | None = None) -> Reply:
         """In whatever way the rows are asked for."""
         call.allow(entity, "read")
+        _check_place(call, within)
         if "$deltatoken" in call.options:
             return self._changes.rows(call, entity)
         if "fetchXml" in call.options:
@@ -38,6 +39,7 @@ class Lists:
 
     def count(self, call: Call, entity: Entity, within: Within | None = None) -> Reply:
         call.allow(entity, "read")
+        _check_place(call, within)
         if "$deltatoken" in call.options:
             count = self._changes.count(call, entity)
         else:
@@ -47,16 +49,10 @@ class Lists:
     def references(self, call: Call, entity: Entity, within: Within) -> Reply:
         """The addresses of the rows below one."""
         call.allow(entity, "read")
-        rows = call.reader.matching(entity, call.options, within)
-        sort_rows(rows, call.reader.orders(entity, call.options), row_of=itself)
-        return ok(
-            {
-                "@odata.context": f"{self._base_url}/$metadata#Collection($ref)",
-                "value": [{"@odata.id": f"{self._base_url}/{entity.set}({row[entity.id]})"} for row in rows[:PAGE]],
-            }
-        )
+        _check_place(call, within)
+        return self._page(call, entity, within, of_addresses=True)
 
-    def _page(self, call: Call, entity: Entity, within: Within | None) -> Reply:
+    def _page(self, call: Call, entity: Entity, within: Within | None, *, of_addresses: bool = False) -> Reply:
         call.allow_expanded(entity)
         tracking = "odata.track-changes" in call.preferences and within is None
         if tracking:
@@ -81,13 +77,18 @@ class Lists:
             size = left = min(left, top_of(call.options), PAGE)
         page = rows[start : start + size]
         body = self._head(call, entity, total)
-        paged = size if "odata.maxpagesize" in call.preferences else None
-        shape = call.reader.shape(entity, call.options, call.included, page=paged)
-        body["value"] = [shape(row) for row in page]
+        if of_addresses:
+            body["@odata.context"] = f"{self._base_url}/$metadata#Collection($ref)"
+            body["value"] = [{"@odata.id": f"{self._base_url}/{entity.set}({row[entity.id]})"} for row in page]
+        else:
+            paged = size if "odata.maxpagesize" in call.preferences else None
+            shape = call.reader.shape(entity, call.options, call.included, page=paged)
+            body["value"] = [shape(row) for row in page]
         kept = without(call.request.query, "$skiptoken")
         if len(page) < left:
             cookie = write_cookie(entity, page, number + 1, [sort_values(page[-1], orders), version], tracking=tracking)
             address = within.address if within else entity.set
+            address += "/$ref" if of_addresses else ""
             body["@odata.nextLink"] = f"{self._base_url}/{address}?{kept}$skiptoken={cookie}"
         elif tracking:
             body["@odata.deltaLink"] = self._changes.link(entity, kept, version)
@@ -141,3 +142,10 @@ class Lists:
             found.rows if fetch.aggregate else [call.reader.annotated(entity, row, included) for row in found.rows]
         )
         return ok(body)
+
+
+def _check_place(call: Call, within: Within | None) -> None:
+    """Raises CrmError where what is asked of a whole table is asked of the rows below one."""
+    for option in ("$deltatoken", "fetchXml"):
+        if within is not None and option in call.options:
+            raise CrmError(400, "0x80060888", f"The query parameter {option} is not supported below a row.")

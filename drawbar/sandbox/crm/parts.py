@@ -10,7 +10,7 @@ from drawbar.sandbox.crm.associations import join, part, to_join
 from drawbar.sandbox.crm.call import Call
 from drawbar.sandbox.crm.keys import missing
 from drawbar.sandbox.crm.lists import Lists
-from drawbar.sandbox.crm.model import Entity, no_method, no_resource
+from drawbar.sandbox.crm.model import CrmError, Entity, no_method, no_resource, payload_error
 from drawbar.sandbox.crm.reading import Within
 from drawbar.sandbox.crm.records import CrmRecords, Located, no_row
 from drawbar.sandbox.crm.rows import Rows
@@ -46,49 +46,51 @@ class Parts:
         if attribute is None or attribute.secret:
             raise no_resource(name)
         if method in ("PUT", "DELETE") and len(rest) == 1:
-            call.allow(entity, "write", row_id)
-            value = None if method == "DELETE" else call.body(entity).get("value")
-            self._records.update(entity, row_id, {name: value}, user=call.user)
-            return nothing()
+            value = None if method == "DELETE" else _member(call, entity, "value")
+            return self._writer.write_part(call, entity, row_id, {name: value})
         if method != "GET":
             raise no_method(method, "here")
+        is_raw = [segment.name for segment in rest[1:]] == ["$value"]
+        if len(rest) > 1 and not is_raw:
+            raise no_method(method, "on this part of a record")
         call.allow(entity, "read", row_id)
         value = call.reader.shown(entity, row_id, self._records.find(entity, row_id))[name]
         if value is None:
             return nothing()
-        if len(rest) == 2 and rest[1].name == "$value":
+        if is_raw:
             return plain(str(value).lower() if isinstance(value, bool) else str(value))
-        if len(rest) > 1:
-            raise no_method(method, "on this part of a record")
         context = f"{self._base_url}/$metadata#{entity.set}({row_id})/{name}"
         return ok({"@odata.context": context, "value": value})
 
     def _behind(self, call: Call, entity: Entity, row_id: str, rest: list[Segment]) -> Reply:
         """What a lookup leads to: the row, its address, a part of it. Its address can be put there, or taken away."""
         name, method = rest[0].name, call.request.method
-        if len(rest) == 2 and rest[1].name == "$ref" and method in ("PUT", "DELETE"):
-            call.allow(entity, "write", row_id)
-            reference = None if method == "DELETE" else call.body(entity).get("@odata.id")
-            self._records.update(entity, row_id, {f"{name}@odata.bind": reference}, user=call.user)
-            return nothing()
+        is_reference = [segment.name for segment in rest[1:]] == ["$ref"]
+        if is_reference and method in ("PUT", "DELETE"):
+            reference = None if method == "DELETE" else _member(call, entity, "@odata.id")
+            return self._writer.write_part(call, entity, row_id, {f"{name}@odata.bind": reference})
+        if method != "GET" and (is_reference or len(rest) == 1):
+            raise no_method(method, "on a lookup")
         call.allow(entity, "read", row_id)
         shown = call.reader.shown(entity, row_id, self._records.find(entity, row_id))
         found = call.reader.behind(entity, shown, name)
         if found is None:
+            if method != "GET":
+                raise CrmError(404, "0x80040217", f"The lookup '{name}' leads to no row.")
             return nothing()
         other, other_id, stored = found
-        if [segment.name for segment in rest[1:]] == ["$ref"] and method == "GET":
+        if is_reference:
             address = f"{self._base_url}/{other.set}({other_id})"
             return ok({"@odata.context": f"{self._base_url}/$metadata#$ref", "@odata.id": address})
         if len(rest) > 1:
             return self.answer(call, other, other_id, rest[1:])
-        if method != "GET":
-            raise no_method(method, "on a lookup")
         call.allow(other, "read")
         return self._rows.shown(call, other, other_id, stored, 200)
 
     def _below(self, call: Call, entity: Entity, row_id: str, rest: list[Segment]) -> Reply:
         """The rows that point to this one: listed, counted, made, associated, disassociated."""
+        if call.request.method == "GET":
+            call.allow(entity, "read", row_id)
         table, lookup = entity.collections[rest[0].name]
         children = self._records.entities[table]
         bind = f"{children.navigation_of(children.attributes[lookup], entity.logical)}@odata.bind"
@@ -111,11 +113,16 @@ class Parts:
                 child = self._records.located(children, call.body(children).get("@odata.id"))
                 return self._writer.update(call, children, child.row_id, {bind: here})
             case "DELETE", "$ref", key:
-                return self._writer.update(call, children, self._named(call, children, key).row_id, {bind: None})
+                child = self._named(call, children, key)
+                if child.row_id is not None and child.row_id not in call.reader.ids(children, within):
+                    raise no_row(children, child.row_id)
+                return self._writer.update(call, children, child.row_id, {bind: None})
         raise no_method(call.request.method, "here")
 
     def _beside(self, call: Call, entity: Entity, row_id: str, rest: list[Segment]) -> Reply:
         """The rows that belong together with this one: listed, counted, joined, parted."""
+        if call.request.method == "GET":
+            call.allow(entity, "read", row_id)
         association = entity.associations[rest[0].name]
         other = self._records.entities[association.other]
         within = Within("", row_id, f"{entity.set}({row_id})/{rest[0].name}", association)
@@ -149,6 +156,14 @@ class Parts:
     def _named(self, call: Call, entity: Entity, key: str | None) -> Located:
         """The row to be taken away, which the address names, or the option `$id`."""
         return self._records.locate(entity, key) if key else self._records.located(entity, call.options.get("$id"))
+
+
+def _member(call: Call, entity: Entity, name: str) -> object:
+    """The member of the body that says what is to be put there. Raises CrmError when it is not there."""
+    body = call.body(entity)
+    if name not in body:
+        raise payload_error(entity, f"The body has no '{name}'.")
+    return body[name]
 
 
 def _next(rest: list[Segment]) -> str:

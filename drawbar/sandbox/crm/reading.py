@@ -40,6 +40,13 @@ _OPTIONS = frozenset(
 )
 
 
+def check_options(options: Iterable[str]) -> None:
+    """Raises CrmError for an option that no query has."""
+    for option in options:
+        if option not in _OPTIONS and not option.startswith("@") and option != "tag":
+            raise CrmError(400, "0x80060888", f"The query parameter {option} is not supported.")
+
+
 @dataclass(frozen=True, slots=True)
 class Within:
     """The rows of a table that point to one row, or are joined with it, and how they are addressed."""
@@ -127,9 +134,7 @@ class CrmReader:
         return self._records.store.table(entity.logical).having(within.lookup, within.row_id)
 
     def matching(self, entity: Entity, options: Mapping[str, str], within: Within | None = None) -> list[Values]:
-        for option in options:
-            if option not in _OPTIONS and not option.startswith("@") and option != "tag":
-                raise CrmError(400, "0x80060888", f"The query parameter {option} is not supported.")
+        check_options(options)
         table = self._records.store.table(entity.logical)
         ids = self._readable(entity, table.rows if within is None else self.ids(entity, within))
         rows = [self.shown(entity, row_id, table.rows[row_id]) for row_id in ids]

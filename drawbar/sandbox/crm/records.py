@@ -282,7 +282,8 @@ class CrmRecords:
                     "The object you tried to delete is associated with another object and cannot be deleted.",
                 )
         self.store.remove(entity.logical, row_id, note=self._note("Delete", user, (), by_client=not with_another))
-        for share_id in self.store.table(SHARES).having("objectid", row_id):
+        shares = self.store.table(SHARES)
+        for share_id in [*shares.having("objectid", row_id), *shares.having("principalid", row_id)]:
             self.store.remove(SHARES, share_id)
         for other, attribute, other_id in pointing:
             if other_id not in self.store.table(other.logical).rows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from drawbar.sandbox.crm.call import Call
 from drawbar.sandbox.crm.expand import in_context
 from drawbar.sandbox.crm.model import Entity, etag
+from drawbar.sandbox.crm.reading import check_options
 from drawbar.sandbox.crm.records import CrmRecords
 from drawbar.sandbox.odata_reply import ok
 from drawbar.sandbox.store import Stored
@@ -24,6 +25,7 @@ class Rows:
 
     def read(self, call: Call, entity: Entity, row_id: str) -> Reply:
         call.allow(entity, "read", row_id)
+        check_options(call.options)
         stored = self._records.find(entity, row_id)
         tag = call.request.headers.get("if-none-match")
         always = "odata.include-annotations" in call.preferences or "$expand" in call.options

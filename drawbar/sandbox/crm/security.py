@@ -93,7 +93,7 @@ class Security:
         own = self._of_application(user, self.access(user_id))
         if other_id is None:
             return self._made(user, None, (own,))
-        if not own.everything and ACT_FOR_OTHERS not in own.grants:
+        if not own.has(ACT_FOR_OTHERS):
             raise CrmError(403, "0x8004a110", "User does not have the privilege to act on behalf another user.")
         other = users[other_id].values
         _check_enabled(other)
@@ -110,8 +110,10 @@ class Security:
         if not self._grants.restricts("crm", app):
             return access
 
-        def switched_off(entity: Entity, right: Right) -> bool:
-            return right in OPERATIONS and not self._grants.allows("crm", app, entity.logical, right)
+        def switched_off(what: str, right: Right | None) -> bool:
+            if right is None:
+                return not self._grants.allows_whole("crm", app, what)
+            return right in OPERATIONS and not self._grants.allows("crm", app, what, right)
 
         return replace(access, switched_off=switched_off)
 
