@@ -16,6 +16,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from drawbar.sandbox.clock import Clock
 
 Values = dict[str, Any]
 Columns = str | tuple[str, ...]
+_NOTHING = object()  # what stands for no value
 Reader = Callable[[Values, Any], Any]  # what an index keeps of a row; None: nothing
 
 
@@ -131,6 +133,13 @@ class Table:
 
 def _value(values: Values, column: Any) -> Any:
     return values.get(column)
+
+
+def _put_back(facts: dict[str, Any], name: str, before: Any) -> None:
+    if before is _NOTHING:
+        facts.pop(name, None)
+    else:
+        facts[name] = before
 
 
 class DatabaseError(Exception):
@@ -368,7 +377,9 @@ class Store:
         return self._facts.get(name, default)
 
     def set_fact(self, name: str, value: Any) -> None:
-        """Part of the running transaction as far as SQLite goes; not taken back when it fails (number series)."""
+        """Part of the running transaction: taken back with it, or with what came after a savepoint."""
+        self._undo.append(partial(_put_back, self._facts, name, self._facts.get(name, _NOTHING)))
+        self._undo.append(partial(_put_back, self._facts_touched, name, self._facts_touched.get(name, _NOTHING)))
         self._facts[name] = value
         self._facts_touched[name] = value
 

@@ -189,6 +189,32 @@ class TestSnapshot:
 
         assert [400] == [response["status"] for response in reply.json()["responses"]]
 
+    def test_takes_back_the_numbers_that_it_drew(self, erp: Client, base, name):
+        """A series has no gaps unless it is said to.
+
+        learn.microsoft.com/dynamics365/business-central/ui-create-number-series
+        """
+        before = erp.post("customers", {"displayName": name}).json()["number"]
+        send(erp, create(base, name), create(base, ""), headers={"Isolation": "snapshot"})
+        after = erp.post("customers", {"displayName": name}).json()["number"]
+
+        assert int(before.lstrip("C")) + 1 == int(after.lstrip("C"))
+
+    def test_takes_back_a_company_that_it_made(self, info: Info, erp: Client, name):
+        """learn.microsoft.com/dynamics365/business-central/dev-itpro/webservices/use-odata-batch"""
+        automation = erp.root.replace("/api/v2.0", "/api/microsoft/automation/v2.0")
+        path = f"companies({info['erp']['company_id']})/automationCompanies"
+        headers = {"Content-Type": "application/json"}
+        made, refused = (
+            {"method": "POST", "url": path, "headers": headers, "body": {"displayName": text}}
+            for text in ("Taken back", "")
+        )
+        body = {"requests": [made, refused]}
+        reply = erp.post(f"{automation}/$batch", body, headers={"Isolation": "snapshot"})
+
+        assert [201, 400] == [response["status"] for response in reply.json()["responses"]]
+        assert "Taken back" not in [row["name"] for row in erp.get(f"{erp.root}/companies").json()["value"]]
+
 
 class TestLimit:
     """Source: https://learn.microsoft.com/training/modules/work-with-api/4-limits"""
