@@ -164,7 +164,7 @@ class BusinessCentral:
         segments = parse_path(below)
         call = Call(request, api, Caller(app, self._grants, self._sets), parse_options(request.query))
         if segments and segments[0].name == "subscriptions":
-            return self._subscriptions.answer(call, segments[0].key)
+            return self._subscriptions.answer(call, segments)
         self.records.begin()
         if segments == [Segment("$batch", None)]:
             return self._batch(call)
