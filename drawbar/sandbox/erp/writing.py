@@ -22,6 +22,7 @@ class Writer:
         """`given`: what the address says of the new entity."""
         call.caller.demand(entity_set, "create")
         body = {**(given or {}), **call.body(), **(given or {})}
+        self._demand_nested(call, entity_set, body)
         stored = self._records.insert(call.company, entity_set.name, body, app=call.caller.app)
         if "return-no-content" in call.request.preferences() and self._switches["erp_return_no_content"]:
             made = self._entities.shown(call, entity_set, stored, 201).headers
@@ -31,6 +32,17 @@ class Writer:
         if nested and self._switches["erp_deep_insert_echoes"]:
             call.options.setdefault("$expand", ",".join(nested))
         return self._entities.shown(call, entity_set, stored, 201)
+
+    def _demand_nested(self, call: Call, entity_set: EntitySet, body: Values) -> None:
+        """Who makes entities in the body of another needs the right to make them; parts are their owner's."""
+        for name in entity_set.collections.keys() & body.keys():
+            children = self._records.sets[entity_set.collections[name][0]]
+            if children.part:
+                continue
+            call.caller.demand(children, "create")
+            for child in body[name] if isinstance(body[name], list) else ():
+                if isinstance(child, dict):
+                    self._demand_nested(call, children, child)
 
     def update(self, call: Call, entity_set: EntitySet, row_id: str) -> Reply:
         call.caller.demand(entity_set, "write")
