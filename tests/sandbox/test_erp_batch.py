@@ -87,6 +87,26 @@ class TestResponses:
         assert (400, "BadRequest") == (response["status"], response["body"]["error"]["code"])
         assert [] == named(erp, name)
 
+    def test_are_the_same_by_whatever_address_the_service_has(self, info: Info, erp: Client, base):
+        """With and without the tenant, whole or not, percent-encoded or not.
+
+        learn.microsoft.com/dynamics365/business-central/dev-itpro/webservices/api-endpoint-structure
+        """
+        short = erp.root.replace(f"/{info['sign_in']['tenant_id']}", "")
+        encoded = base.replace("(", "%28").replace(")", "%29")
+        roots = ("", "/", f"{erp.root}/", f"{short}/", "/v2.0" + short.partition("/v2.0")[2] + "/")
+        reads = [{"method": "GET", "url": f"{root}{at}/currencies/$count"} for root in roots for at in (base, encoded)]
+        responses = send(erp, *reads).json()["responses"]
+
+        assert [(200, erp.get("currencies/$count").text)] * 10 == [(each["status"], each["body"]) for each in responses]
+
+    def test_of_what_is_said_to_read_only_are_no_writes(self, erp: Client, base, name):
+        """learn.microsoft.com/dynamics365/business-central/dev-itpro/webservices/data-access-intent"""
+        headers = {"Content-Type": "application/json", "Data-Access-Intent": "ReadOnly"}
+        (response,) = send(erp, create(base, name, headers=headers)).json()["responses"]
+
+        assert (400, []) == (response["status"], named(erp, name))
+
 
 class TestMultipart:
     """The multipart format, which the product takes beside JSON.
