@@ -89,6 +89,11 @@ class TestBusinessCentral:
         for path in ("subscriptions/$count", "subscriptions('1')/resource"):
             assert (404, "BadRequest_ResourceNotFound") == error_code(erp.get(f"{erp.root}/{path}"))
 
+    def test_is_listed_whole_and_not_as_if_an_option_were_followed(self, erp: Client, subscription):
+        assert 1 == len(erp.get(f"{erp.root}/subscriptions").json()["value"])
+        for option in ("$filter=clientState eq 'x'", "$top=0", "$select=resource"):
+            assert (400, "BadRequest") == error_code(erp.get(f"{erp.root}/subscriptions?{option}"))
+
     def test_hands_over_its_token_by_either_verb(self, erp: Client, control: Control, receiver: Receiver, subscription):
         """The documents do not say which: a receiver has to answer both."""
         control("POST", "switches", {"erp_handshake_verb": "GET"})

@@ -12,6 +12,7 @@ from drawbar.sandbox.erp.addresses import missing
 from drawbar.sandbox.erp.call import Call
 from drawbar.sandbox.erp.errors import error_reply
 from drawbar.sandbox.erp.model import ErpError, no_method, no_resource
+from drawbar.sandbox.erp.reading import must_be_known
 from drawbar.sandbox.erp.webhooks import SOURCE, ErpWebhooks
 from drawbar.sandbox.erp.writing import must_match
 from drawbar.sandbox.grants import Operation
@@ -34,6 +35,7 @@ class Subscriptions:
         """Awaitable where the address that is to be told must first be asked."""
         if len(segments) > 1:
             raise no_resource(segments[1].name)
+        must_be_known(call.options, ())
         key = segments[0].key
         operation = _OPERATIONS.get(call.request.method)
         if operation is not None:
