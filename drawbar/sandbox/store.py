@@ -228,6 +228,7 @@ class Store:
         self._changes: list[Change] = []
         self._undo: list[Callable[[], None]] = []
         self._facts_touched: dict[str, Any] = {}
+        self._fact_writes = 0
         self._depth = 0
         self._load()
         self._kept_version = self.version
@@ -258,8 +259,8 @@ class Store:
 
     @property
     def writes(self) -> int:
-        """Differs once any row of any table was written."""
-        return sum(table.writes for table in self._tables.values())
+        """Differs once any row of any table, or a fact, was written."""
+        return self._fact_writes + sum(table.writes for table in self._tables.values())
 
     def forget_shown(self) -> None:
         """What the API shows of a row is to be made anew."""
@@ -378,10 +379,10 @@ class Store:
 
     def set_fact(self, name: str, value: Any) -> None:
         """Part of the running transaction: taken back with it, or with what came after a savepoint."""
-        self._undo.append(partial(_put_back, self._facts, name, self._facts.get(name, _NOTHING)))
-        self._undo.append(partial(_put_back, self._facts_touched, name, self._facts_touched.get(name, _NOTHING)))
-        self._facts[name] = value
-        self._facts_touched[name] = value
+        for facts in (self._facts, self._facts_touched):
+            self._undo.append(partial(_put_back, facts, name, facts.get(name, _NOTHING)))
+            facts[name] = value
+        self._fact_writes += 1
 
     def skip_version(self) -> int:
         """Move the counter on without a write."""

@@ -201,6 +201,16 @@ class TestAutomation:
         companies = {each["id"]: each["displayName"] for each in erp.rows(f"{erp.root}/companies")}
         assert "Branch office" == companies[made["id"]]
 
+    def test_lists_on_the_next_page_what_a_company_is_called_now(self, erp: Client, address: str, made: dict):
+        """docs.oasis-open.org/odata/odata/v4.0/odata-v4.0-part1-protocol.html"""
+        query = f"{address}?$filter=id eq {made['id']} or id eq {erp.rows(address)[0]['id']}"
+        first = erp.get(query, prefer="odata.maxpagesize=1").json()
+        for row in erp.rows(address):
+            erp.patch(f"{address}({row['id']})", {"displayName": f"Now {row['id']}"}, tag="*")
+        (row,) = erp.get(first["@odata.nextLink"], prefer="odata.maxpagesize=1").json()["value"]
+
+        assert f"Now {row['id']}" == row["displayName"]
+
     def test_takes_a_company_as_it_was_read(self, erp: Client, address: str, made: dict):
         """Annotations are no properties, and an id that stays is none that changes.
 
