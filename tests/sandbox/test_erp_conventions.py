@@ -201,12 +201,15 @@ class TestAutomation:
         companies = {each["id"]: each["displayName"] for each in erp.rows(f"{erp.root}/companies")}
         assert "Branch office" == companies[made["id"]]
 
-    def test_lists_on_the_next_page_what_a_company_is_called_now(self, erp: Client, address: str, made: dict):
+    def test_lists_on_the_next_page_what_a_company_is_called_now(
+        self, info: Info, erp: Client, address: str, made: dict
+    ):
         """docs.oasis-open.org/odata/odata/v4.0/odata-v4.0-part1-protocol.html"""
-        query = f"{address}?$filter=id eq {made['id']} or id eq {erp.rows(address)[0]['id']}"
+        two = (info["erp"]["company_id"], made["id"])
+        query = f"{address}?$filter=id eq {two[0]} or id eq {two[1]}"
         first = erp.get(query, prefer="odata.maxpagesize=1").json()
-        for row in erp.rows(address):
-            erp.patch(f"{address}({row['id']})", {"displayName": f"Now {row['id']}"}, tag="*")
+        for each in two:
+            erp.patch(f"{address}({each})", {"displayName": f"Now {each}"}, tag="*")
         (row,) = erp.get(first["@odata.nextLink"], prefer="odata.maxpagesize=1").json()["value"]
 
         assert f"Now {row['id']}" == row["displayName"]
