@@ -100,6 +100,15 @@ class TestResponses:
 
         assert [(200, erp.get("currencies/$count").text)] * 10 == [(each["status"], each["body"]) for each in responses]
 
+    def test_are_of_requests_that_say_what_is_asked_and_where(self, erp: Client, base, name):
+        """docs.oasis-open.org/odata/odata-json-format/v4.01/odata-json-format-v4.01.html"""
+        read = {"method": "GET", "url": f"{base}/currencies/$count"}
+        for wrong in (3, {"method": "GET"}, {"url": read["url"]}, {**read, "method": None}):
+            reply = erp.post(f"{erp.root}/$batch", {"requests": [create(base, name), wrong]})
+            assert (400, "BadRequest") == error_code(reply)
+
+        assert [] == named(erp, name)
+
     def test_of_what_is_said_to_read_only_are_no_writes(self, erp: Client, base, name):
         """learn.microsoft.com/dynamics365/business-central/dev-itpro/webservices/data-access-intent"""
         headers = {"Content-Type": "application/json", "Data-Access-Intent": "ReadOnly"}
