@@ -275,11 +275,16 @@ class Control:
             if rule.times is not None and self._runs[index] >= rule.times:
                 continue
             self._runs[index] += 1
-            edit = EditCall(system=rule.system, set=set_name, id=change.id, app=rule.by_app, values=rule.values)
-            asyncio.get_running_loop().call_later(rule.delay_ms / 1000, self._automatic, edit)
+            company = change.table.partition("/")[0] if system == "erp" else None
+            edit = EditCall(
+                system=rule.system, set=set_name, id=change.id, app=rule.by_app, values=rule.values, company=company
+            )
+            asyncio.get_running_loop().call_later(rule.delay_ms / 1000, self._automatic, edit, change.table)
 
-    def _automatic(self, edit: EditCall) -> None:
-        """The record may be gone by now."""
+    def _automatic(self, edit: EditCall, table: str) -> None:
+        """The record may be gone by now, and is not made again."""
+        if edit.id not in self._store(edit).table(table).rows:
+            return
         try:
             self._one_edit(edit)
         except (ErpError, CrmError):

@@ -16,6 +16,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from drawbar.sandbox.clock import Clock
 
 Values = dict[str, Any]
 Columns = str | tuple[str, ...]
+_NOTHING = object()  # what stands for no value
 Reader = Callable[[Values, Any], Any]  # what an index keeps of a row; None: nothing
 
 
@@ -133,6 +135,13 @@ def _value(values: Values, column: Any) -> Any:
     return values.get(column)
 
 
+def _put_back(facts: dict[str, Any], name: str, before: Any) -> None:
+    if before is _NOTHING:
+        facts.pop(name, None)
+    else:
+        facts[name] = before
+
+
 class DatabaseError(Exception):
     """The file cannot keep the rows of a sandbox."""
 
@@ -219,6 +228,7 @@ class Store:
         self._changes: list[Change] = []
         self._undo: list[Callable[[], None]] = []
         self._facts_touched: dict[str, Any] = {}
+        self._fact_writes = 0
         self._depth = 0
         self._load()
         self._kept_version = self.version
@@ -249,8 +259,8 @@ class Store:
 
     @property
     def writes(self) -> int:
-        """Differs once any row of any table was written."""
-        return sum(table.writes for table in self._tables.values())
+        """Differs once any row of any table, or a fact, was written."""
+        return self._fact_writes + sum(table.writes for table in self._tables.values())
 
     def forget_shown(self) -> None:
         """What the API shows of a row is to be made anew."""
@@ -368,9 +378,11 @@ class Store:
         return self._facts.get(name, default)
 
     def set_fact(self, name: str, value: Any) -> None:
-        """Part of the running transaction as far as SQLite goes; not taken back when it fails (number series)."""
-        self._facts[name] = value
-        self._facts_touched[name] = value
+        """Part of the running transaction: taken back with it, or with what came after a savepoint."""
+        for facts in (self._facts, self._facts_touched):
+            self._undo.append(partial(_put_back, facts, name, facts.get(name, _NOTHING)))
+            facts[name] = value
+        self._fact_writes += 1
 
     def skip_version(self) -> int:
         """Move the counter on without a write."""

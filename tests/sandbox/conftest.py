@@ -93,6 +93,7 @@ class Receiver:
         self.status = 200
         self.handshakes = 0
         self.verbs: list[str] = []  # of the handshakes
+        self.together = threading.Barrier(1)  # how many handshakes wait for each other
         receiver = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -105,6 +106,7 @@ class Receiver:
                 if token:
                     receiver.handshakes += 1
                     receiver.verbs.append(self.command)
+                    receiver.together.wait(10)
                     self._answer(200, token.encode())
                     return
                 headers = {name.lower(): value for name, value in self.headers.items()}

@@ -368,6 +368,11 @@ class TestBatch:
 class TestMetadata:
     """Source: https://learn.microsoft.com/dynamics365/business-central/dev-itpro/developer/devenv-connect-apps-tips"""
 
+    def test_is_only_read(self, erp: Client):
+        for path in ("", "$metadata", "companies", "entityDefinitions"):
+            assert 405 == erp.post(f"{erp.root}/{path}", {}).status_code
+        assert 404 == erp.get(f"{erp.root}/$metadata/customers").status_code
+
     def test_names_every_set(self, erp: Client):
         text = erp.get(f"{erp.root}/$metadata").text
 

@@ -339,6 +339,34 @@ class TestEditsAndTruth:
         assert eventually(lambda: crm.get(path).json()["telephone1"] == "+1")
         control("DELETE", "automations")
 
+    def test_an_automation_answers_where_the_write_was(self, info: Info, control: Control, erp: Client):
+        """In the company of the record, not in another that has none of its id."""
+        second = control("POST", "companies", {"name": "Answered"})["id"]
+        apps = {"after_app": info["erp"]["client_id"], "by_app": info["erp"]["other_app"]["client_id"]}
+        values = {"displayName": "Answer", "phoneNumber": "1"}
+        control(
+            "POST", "automations", [{"system": "erp", "set": "customers", "field": "email", "values": values, **apps}]
+        )
+        there = f"{erp.root}/companies({second})/customers"
+        made = erp.post(there, {"displayName": "Asked", "email": "a@answer.example"}).json()
+
+        assert eventually(lambda: erp.get(f"{there}({made['id']})").json()["phoneNumber"] == "1")
+        control("DELETE", "automations")
+        assert 404 == erp.get(f"customers({made['id']})").status_code
+        erp.delete(f"{there}({made['id']})")
+
+    def test_an_automation_brings_no_record_back(self, info: Info, control: Control, erp: Client):
+        apps = {"after_app": info["erp"]["client_id"], "by_app": info["erp"]["other_app"]["client_id"]}
+        rule = {"system": "erp", "set": "customers", "field": "email", "values": {"displayName": "Back"}, **apps}
+        control("POST", "automations", [{**rule, "delay_ms": 200}])
+        gone = erp.post("customers", {"displayName": "Gone", "email": "a@gone.example"}).json()["id"]
+        erp.delete(f"customers({gone})")
+        stays = erp.post("customers", {"displayName": "Stays", "email": "a@stays.example"}).json()["id"]
+
+        assert eventually(lambda: erp.get(f"customers({stays})").json()["displayName"] == "Back")
+        control("DELETE", "automations")
+        assert 404 == erp.get(f"customers({gone})").status_code
+
     def test_truth_is_every_row_as_stored(self, control: Control, erp: Client, crm: Client):
         assert len(control("GET", "truth/erp/customers")) == int(erp.get("customers/$count").text)
         assert len(control("GET", "truth/crm/accounts")) == int(crm.get("accounts/$count").text)

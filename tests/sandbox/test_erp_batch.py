@@ -87,6 +87,35 @@ class TestResponses:
         assert (400, "BadRequest") == (response["status"], response["body"]["error"]["code"])
         assert [] == named(erp, name)
 
+    def test_are_the_same_by_whatever_address_the_service_has(self, info: Info, erp: Client, base):
+        """With and without the tenant, whole or not, percent-encoded or not.
+
+        learn.microsoft.com/dynamics365/business-central/dev-itpro/webservices/api-endpoint-structure
+        """
+        short = erp.root.replace(f"/{info['sign_in']['tenant_id']}", "")
+        encoded = base.replace("(", "%28").replace(")", "%29")
+        roots = ("", "/", f"{erp.root}/", f"{short}/", "/v2.0" + short.partition("/v2.0")[2] + "/")
+        reads = [{"method": "GET", "url": f"{root}{at}/currencies/$count"} for root in roots for at in (base, encoded)]
+        responses = send(erp, *reads).json()["responses"]
+
+        assert [(200, erp.get("currencies/$count").text)] * 10 == [(each["status"], each["body"]) for each in responses]
+
+    def test_are_of_requests_that_say_what_is_asked_and_where(self, erp: Client, base, name):
+        """docs.oasis-open.org/odata/odata-json-format/v4.01/odata-json-format-v4.01.html"""
+        read = {"method": "GET", "url": f"{base}/currencies/$count"}
+        for wrong in (3, {"method": "GET"}, {"url": read["url"]}, {**read, "method": None}):
+            reply = erp.post(f"{erp.root}/$batch", {"requests": [create(base, name), wrong]})
+            assert (400, "BadRequest") == error_code(reply)
+
+        assert [] == named(erp, name)
+
+    def test_of_what_is_said_to_read_only_are_no_writes(self, erp: Client, base, name):
+        """learn.microsoft.com/dynamics365/business-central/dev-itpro/webservices/data-access-intent"""
+        headers = {"Content-Type": "application/json", "Data-Access-Intent": "ReadOnly"}
+        (response,) = send(erp, create(base, name, headers=headers)).json()["responses"]
+
+        assert (400, []) == (response["status"], named(erp, name))
+
 
 class TestMultipart:
     """The multipart format, which the product takes beside JSON.
@@ -188,6 +217,32 @@ class TestSnapshot:
         reply = send(erp, create(base, ""), create(base, name), headers={"Isolation": "snapshot"})
 
         assert [400] == [response["status"] for response in reply.json()["responses"]]
+
+    def test_takes_back_the_numbers_that_it_drew(self, erp: Client, base, name):
+        """A series has no gaps unless it is said to.
+
+        learn.microsoft.com/dynamics365/business-central/ui-create-number-series
+        """
+        before = erp.post("customers", {"displayName": name}).json()["number"]
+        send(erp, create(base, name), create(base, ""), headers={"Isolation": "snapshot"})
+        after = erp.post("customers", {"displayName": name}).json()["number"]
+
+        assert int(before.lstrip("C")) + 1 == int(after.lstrip("C"))
+
+    def test_takes_back_a_company_that_it_made(self, info: Info, erp: Client, name):
+        """learn.microsoft.com/dynamics365/business-central/dev-itpro/webservices/use-odata-batch"""
+        automation = erp.root.replace("/api/v2.0", "/api/microsoft/automation/v2.0")
+        path = f"companies({info['erp']['company_id']})/automationCompanies"
+        headers = {"Content-Type": "application/json"}
+        made, refused = (
+            {"method": "POST", "url": path, "headers": headers, "body": {"displayName": text}}
+            for text in ("Taken back", "")
+        )
+        body = {"requests": [made, refused]}
+        reply = erp.post(f"{automation}/$batch", body, headers={"Isolation": "snapshot"})
+
+        assert [201, 400] == [response["status"] for response in reply.json()["responses"]]
+        assert "Taken back" not in [row["name"] for row in erp.get(f"{erp.root}/companies").json()["value"]]
 
 
 class TestLimit:

@@ -201,6 +201,31 @@ class TestAutomation:
         companies = {each["id"]: each["displayName"] for each in erp.rows(f"{erp.root}/companies")}
         assert "Branch office" == companies[made["id"]]
 
+    def test_lists_on_the_next_page_what_a_company_is_called_now(
+        self, info: Info, erp: Client, address: str, made: dict
+    ):
+        """docs.oasis-open.org/odata/odata/v4.0/odata-v4.0-part1-protocol.html"""
+        two = (info["erp"]["company_id"], made["id"])
+        query = f"{address}?$filter=id eq {two[0]} or id eq {two[1]}"
+        first = erp.get(query, prefer="odata.maxpagesize=1").json()
+        for each in two:
+            erp.patch(f"{address}({each})", {"displayName": f"Now {each}"}, tag="*")
+        (row,) = erp.get(first["@odata.nextLink"], prefer="odata.maxpagesize=1").json()["value"]
+
+        assert f"Now {row['id']}" == row["displayName"]
+
+    def test_takes_a_company_as_it_was_read(self, erp: Client, address: str, made: dict):
+        """Annotations are no properties, and an id that stays is none that changes.
+
+        docs.oasis-open.org/odata/odata-json-format/v4.01/odata-json-format-v4.01.html
+        """
+        tag = {"@odata.etag": made["@odata.etag"]}
+        body = {**tag, "id": made["id"], "displayName": "Branch as read"}
+        reply = erp.patch(f"{address}({made['id']})", body, tag=made["@odata.etag"])
+
+        assert (200, "Branch as read") == (reply.status_code, reply.json()["displayName"])
+        assert 201 == erp.post(address, {**tag, "displayName": f"Twin {uuid.uuid4().hex[:8]}"}).status_code
+
     def test_takes_a_company_away_with_all_that_is_in_it(self, erp: Client, address: str, made: dict):
         assert 204 == erp.delete(f"{address}({made['id']})").status_code
         assert 404 == erp.get(f"{erp.root}/companies({made['id']})/customers").status_code

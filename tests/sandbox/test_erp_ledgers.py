@@ -280,6 +280,13 @@ class TestPayment:
         assert ("CASHRCPT", "10100") == (found["templateDisplayName"], found["balancingAccountNumber"])
         assert {"GENERAL"} == {row["templateDisplayName"] for row in erp.rows("journals")}
 
+    def test_journal_is_not_deleted_as_a_general_one(self, erp: Client, journal):
+        """The public source of the page (APIV2 - Journals)."""
+        reply = erp.delete(f"journals({journal['id']})")
+
+        assert (400, "Application_DialogException") == error_code(reply)
+        assert 200 == erp.get(f"customerPaymentJournals({journal['id']})").status_code
+
 
 class TestJournalLine:
     """learn.microsoft.com/dynamics365/business-central/dev-itpro/api-reference/v2.0/resources/dynamics_journalline"""

@@ -318,6 +318,18 @@ class TestDefaultDimensions:
         assert (400, "Internal_EntityWithSameKeyExists") == error_code(second)
         assert (400, "Application_DialogException") == error_code(other)
 
+    def test_in_the_body_of_their_parent_need_the_right_to_them(self, info: Info, erp: Client, control, values):
+        """learn.microsoft.com/dynamics365/business-central/dev-itpro/developer/devenv-permissionset-object"""
+        body = {"dimensionId": values["EUROPE"]["dimensionId"], "dimensionValueId": values["EUROPE"]["id"]}
+        name = f"Rights {uuid.uuid4()}"
+        rule = {"system": "erp", "app": info["erp"]["client_id"], "entity": "defaultDimensions", "operation": "create"}
+        control("POST", "grants", {**rule, "allowed": False})
+        reply = erp.post("customers", {"displayName": name, "defaultDimensions": [body]})
+        control("POST", "grants", {**rule, "allowed": True})
+
+        assert (403, "Authorization_RequestDenied") == error_code(reply)
+        assert [] == erp.rows(f"customers?$filter=displayName eq '{name}'")
+
     def test_need_a_parent(self, erp: Client, values):
         reply = erp.post("defaultDimensions", {"dimensionId": values["EUROPE"]["dimensionId"]})
 

@@ -24,6 +24,7 @@ class TestStore:
         store = Store("erp", Database(None), Clock(), random_seed=1)
         with store.transaction():
             store.put("t", "a", {"n": 1, "code": "A"})
+            store.set_fact("known", 1)
         store.table("t").index("code")
 
         def fails() -> None:
@@ -31,6 +32,8 @@ class TestStore:
                 store.put("t", "a", {"n": 2, "code": "B"})
                 store.remove("t", "a")
                 store.put("t", "b", {"n": 3, "code": "C"})
+                store.set_fact("known", 2)
+                store.set_fact("new", 2)
                 raise RuntimeError
 
         with pytest.raises(RuntimeError):
@@ -38,6 +41,7 @@ class TestStore:
 
         assert {"a": {"n": 1, "code": "A"}} == {key: row.values for key, row in store.table("t").rows.items()}
         assert {"A": "a"} == store.table("t").index("code")
+        assert (1, None) == (store.fact("known"), store.fact("new"))
 
     def test_a_version_that_was_taken_back_is_not_given_out_again(self, tmp_path: Path):
         """Not after a restart either: a delta link that bears it would miss what is written under it."""

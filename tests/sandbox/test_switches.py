@@ -399,14 +399,23 @@ def a_delete_without_if_match(both: Both) -> Any:
 @shows("erp_batch_counts", [200, 200], [200, 429])
 def a_batch_of_four_where_five_are_allowed(both: Both) -> Any:
     part = {"method": "GET", "url": f"companies({both.info['erp']['company_id']})/currencies?$top=1"}
-    both.control("POST", "limits", {"system": "erp", "on": True, "scale": 5 / 6000})
-    replies = [both.batch(part, part, part, part), both.batch(part)]
-    if replies[1].status_code == 200:
-        replies[1] = both.erp.get("currencies?$top=1")
-    else:
-        both.erp.get("currencies?$top=1")
+    lines = ["--b", "Content-Type: application/http", "", f"GET {part['url']} HTTP/1.1", "", ""] * 4
+    multipart = {
+        "data": "\r\n".join([*lines, "--b--", ""]),
+        "headers": {"Content-Type": "multipart/mixed; boundary=b"},
+    }
+
+    def asked(**batch: Any) -> list[int]:
+        """The batch, and what is asked after it and another one."""
+        both.control("POST", "limits", {"system": "erp", "on": True, "scale": 5 / 6000})
+        first = both.erp.send("POST", f"{both.erp.root}/$batch", **batch)
+        both.batch(part)
+        return [first.status_code, both.erp.get("currencies?$top=1").status_code]
+
+    statuses = asked(json={"requests": [part] * 4})
+    assert statuses == asked(**multipart)
     both.control("POST", "limits", {"system": "erp", "on": False, "scale": 1})
-    return [reply.status_code for reply in replies]
+    return statuses
 
 
 @shows("erp_batch_stops_at_failure", [404], [404, 200])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -52,6 +54,45 @@ class TestBusinessCentral:
 
         assert (200, 2) == (reply.status_code, receiver.handshakes)
         assert (400, "BadRequest_InvalidToken") == error_code(erp.patch(path, {}))
+
+    def test_is_changed_under_its_own_version_alone(self, erp: Client, receiver: Receiver, subscription):
+        path, stale = f"{erp.root}/subscriptions('{subscription['subscriptionId']}')", subscription["@odata.etag"]
+        erp.patch(path, {}, tag=stale)
+
+        for change in (lambda tag: erp.patch(path, {}, tag=tag), lambda tag: erp.delete(path, tag=tag)):
+            assert (409, "Request_EntityChanged") == error_code(change(stale))
+            assert (400, "BadRequest_InvalidToken") == error_code(change('"no tag"'))
+
+    def test_is_renewed_once_by_those_who_renew_one_version_at_a_time(self, erp: Client, receiver, subscription):
+        path, tag = f"{erp.root}/subscriptions('{subscription['subscriptionId']}')", subscription["@odata.etag"]
+        receiver.together = threading.Barrier(2)
+
+        with ThreadPoolExecutor() as pool:
+            replies = list(pool.map(lambda _: erp.patch(path, {}, tag=tag).status_code, range(2)))
+        receiver.together = threading.Barrier(1)
+
+        assert [200, 409] == sorted(replies)
+
+    def test_is_made_once_by_those_who_ask_at_the_same_time(self, info: Info, erp: Client, receiver: Receiver):
+        resource = f"api/v2.0/companies({info['erp']['company_id']})/items"
+        body = {"notificationUrl": receiver.url, "resource": resource}
+        receiver.together = threading.Barrier(2)
+
+        with ThreadPoolExecutor() as pool:
+            replies = list(pool.map(lambda _: erp.post(f"{erp.root}/subscriptions", body), range(2)))
+
+        made, refused = sorted(replies, key=lambda reply: reply.status_code)
+        erp.delete(f"{erp.root}/subscriptions('{made.json()['subscriptionId']}')")
+        assert [201, (400, "BadRequest")] == [made.status_code, error_code(refused)]
+
+    def test_has_nothing_below_it(self, erp: Client):
+        for path in ("subscriptions/$count", "subscriptions('1')/resource"):
+            assert (404, "BadRequest_ResourceNotFound") == error_code(erp.get(f"{erp.root}/{path}"))
+
+    def test_is_listed_whole_and_not_as_if_an_option_were_followed(self, erp: Client, subscription):
+        assert 1 == len(erp.get(f"{erp.root}/subscriptions").json()["value"])
+        for option in ("$filter=clientState eq 'x'", "$top=0", "$select=resource"):
+            assert (400, "BadRequest") == error_code(erp.get(f"{erp.root}/subscriptions?{option}"))
 
     def test_hands_over_its_token_by_either_verb(self, erp: Client, control: Control, receiver: Receiver, subscription):
         """The documents do not say which: a receiver has to answer both."""

@@ -7,7 +7,7 @@ from drawbar.sandbox.erp.call import Api, Call
 from drawbar.sandbox.erp.companies import COMPANIES, listed
 from drawbar.sandbox.erp.definitions import asked, definitions
 from drawbar.sandbox.erp.metadata import csdl
-from drawbar.sandbox.erp.model import ErpError, not_allowed
+from drawbar.sandbox.erp.model import no_method, not_allowed
 from drawbar.sandbox.erp.posting import ACTIONS
 from drawbar.sandbox.erp.records import ErpRecords
 from drawbar.sandbox.odata import Segment
@@ -19,17 +19,22 @@ _COUNT = [Segment("$count", None)]
 
 def tell(records: ErpRecords, call: Call, segments: list[Segment]) -> Reply | None:
     """None where an address is about something else."""
+    is_read = call.request.method == "GET"
     if not segments:
+        if not is_read:
+            raise no_method(call.request.method, "here")
         return _service_document(call.api)
     first, rest = segments[0], segments[1:]
     if first == Segment("entityDefinitions", None) and not rest:
-        if call.request.method != "GET":
+        if not is_read:
             raise not_allowed(call.request.method)
         defined = definitions((COMPANIES, *call.api.sets.values()), _actions(call.api))
         return ok(
             {"@odata.context": f"{call.api.url}/$metadata#entityDefinitions", "value": asked(defined, call.options)}
         )
-    if first.name == "$metadata":
+    if first == Segment("$metadata", None) and not rest:
+        if not is_read:
+            raise no_method(call.request.method, "here")
         return xml(csdl(COMPANIES, call.api.sets, _actions(call.api)))
     if first.name == "companies" and rest in ([], _COUNT):
         return _companies(records, call, first.key, counted=bool(rest))
@@ -53,7 +58,7 @@ def _service_document(api: Api) -> Reply:
 
 def _companies(records: ErpRecords, call: Call, key: str | None, *, counted: bool) -> Reply:
     if call.request.method != "GET":
-        raise ErpError(405, "BadRequest_MethodNotAllowed", "Entity does not support this method.")
+        raise not_allowed(call.request.method)
     context = f"{call.api.url}/$metadata#companies"
     if key is not None:
         (company,), _ = listed([company_by_key(records, key)], {"$select": call.options.get("$select", "")})

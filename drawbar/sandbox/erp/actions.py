@@ -24,7 +24,7 @@ def act(records: ErpRecords, call: Call, entity_set: EntitySet, row_id: str, nam
     if call.request.method != "POST":
         raise no_method(call.request.method, "on an action")
     call.caller.demand(entity_set, "write")
-    must_match(call.request, row_of(records, call.company, entity_set, row_id), entity_set, optional=True)
+    must_match(call.request, row_of(records, call.company, entity_set, row_id), entity_set.source, optional=True)
     made = action(records, call.company, row_id, call.caller.app)
     reply = nothing()
     if made is not None and switches["erp_action_location_header"]:

@@ -66,6 +66,8 @@ def _written(records: ErpRecords, company: Values, given: Values) -> Stored:
 def _checked(entity_set: EntitySet, body: Values) -> Values:
     given: Values = {}
     for name, value in body.items():
+        if "@odata." in name:
+            continue
         column = entity_set.columns.get(name)
         if column is None:
             raise no_property(name, entity_set)

@@ -60,15 +60,18 @@ def _of_json(request: Request) -> list[list[BatchRequest]]:
     requests = body.get("requests") if isinstance(body, dict) else None
     if not isinstance(requests, list):
         raise ErpError(400, "BadRequest", "The batch has no list of requests.")
-    return [[_operation(part if isinstance(part, dict) else {})] for part in requests]
+    return [[_operation(part)] for part in requests]
 
 
-def _operation(given: Values) -> BatchRequest:
+def _operation(given: Any) -> BatchRequest:
+    """Raises ErpError for what says no method or no address."""
+    if not isinstance(given, dict) or not all(isinstance(given.get(name), str) for name in ("method", "url")):
+        raise ErpError(400, "BadRequest", "A request of the batch lacks 'method' or 'url'.")
     own = given.get("headers")
     return BatchRequest(
         id=given.get("id"),
-        method=str(given.get("method", "GET")).upper(),
-        url=str(given.get("url", "")),
+        method=given["method"].upper(),
+        url=given["url"],
         headers={str(name).lower(): str(value) for name, value in (own if isinstance(own, dict) else {}).items()},
         body=to_json(given["body"]) if "body" in given else b"",
         is_grouped=bool({"atomicityGroup", "dependsOn"} & set(given)),

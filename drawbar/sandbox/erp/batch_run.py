@@ -6,6 +6,7 @@ How a batch is written is in `batch`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from urllib.parse import unquote
 
 from drawbar.sandbox.erp.batch import BatchRequest, answer, operations
 from drawbar.sandbox.erp.call import Api
@@ -80,7 +81,9 @@ class BatchRun:
         return True
 
     def _operation(self, operation: BatchRequest) -> Reply:
-        path, _, query = operation.url.removeprefix(self._api.url).removeprefix(self._api.path).partition("?")
+        address, _, query = operation.url.removeprefix(self._api.origin).partition("?")
+        path = self._api.below(unquote(address))
+        path = unquote(address) if path is None else path
         headers = dict(operation.headers)
         if "company" in self._request.headers:
             headers.setdefault("company", self._request.headers["company"])

@@ -1,6 +1,6 @@
 """A Business Central: API v2.0 over the rows of a store. The way of a request, from the server to what answers it.
 
-A request is one transaction. Who asks and what is an `call`, by what address in `addresses`; it leads to what
+A request is one transaction. Who asks and what is a `call`, by what address in `addresses`; it leads to what
 the service tells of itself (`about`), lists (`lists`), an entity (`entities`, `writing`), its actions
 (`actions`), what hangs on it (`part_requests`), `subscriptions` or a batch (`batch_run`). How rows are
 written is in `records`, what the application does for single sets in `rules`, what there is in `model`.
@@ -15,6 +15,7 @@ from drawbar.sandbox.erp.about import tell
 from drawbar.sandbox.erp.access import Caller
 from drawbar.sandbox.erp.actions import NAMESPACE, act
 from drawbar.sandbox.erp.addresses import company_asked, company_by_key, row_id_of, row_of
+from drawbar.sandbox.erp.batch import operations
 from drawbar.sandbox.erp.batch_run import BatchRun
 from drawbar.sandbox.erp.call import Api, Call
 from drawbar.sandbox.erp.companies import add_company
@@ -47,7 +48,7 @@ from drawbar.sandbox.odata import QueryError, Segment, parse_options, parse_path
 from drawbar.sandbox.sign_in import SignIn
 from drawbar.sandbox.store import Store, Stored, Values
 from drawbar.sandbox.switches import Switches
-from drawbar.sandbox.wire import Reply, Request, from_json
+from drawbar.sandbox.wire import Reply, Request
 
 AUDIENCE = "https://api.businesscentral.dynamics.com"
 LONGEST_BODY = 350 * 1024 * 1024  # bytes
@@ -80,7 +81,7 @@ class BusinessCentral:
                 route=route,
                 path=f"/v2.0/{sign_in.tenant_id}/{environment}/api/{route}",
                 short_path=f"/v2.0/{environment}/api/{route}",
-                url=f"{origin}/v2.0/{sign_in.tenant_id}/{environment}/api/{route}",
+                origin=origin,
                 sets={name: entity_set for name, entity_set in self._sets.items() if entity_set.route == route},
             )
             for route in (STANDARD, CUSTOM, RUNTIME, AUTOMATION)
@@ -136,8 +137,8 @@ class BusinessCentral:
         if self._switches["erp_batch_counts"] == "once" or self.target(request) != "$batch":
             return 1
         try:
-            return max(1, len(from_json(request.body)["requests"]))
-        except (ValueError, TypeError, KeyError):
+            return max(1, sum(map(len, operations(request, too_long_status=500))))
+        except ErpError:
             return 1
 
     def serves(self, path: str) -> bool:
@@ -156,15 +157,11 @@ class BusinessCentral:
         api, below = self._found(request.path)
         if api is None:
             raise ErpError(404, "BadRequest_ResourceNotFound", "Resource not found for the given address.")
-        if request.method == "PUT":
-            raise ErpError(405, "BadRequest_MethodNotAllowed", "Method not allowed.")
-        intent = request.headers.get("data-access-intent", "ReadWrite")
-        if request.method != "GET" and intent.lower() != "readwrite":
-            raise ErpError(400, "BadRequest", f"The data access intent '{intent}' is not valid for this method.")
+        _must_be_taken(request)
         segments = parse_path(below)
         call = Call(request, api, Caller(app, self._grants, self._sets), parse_options(request.query))
         if segments and segments[0].name == "subscriptions":
-            return self._subscriptions.answer(call, segments[0].key)
+            return self._subscriptions.answer(call, segments)
         self.records.begin()
         if segments == [Segment("$batch", None)]:
             return self._batch(call)
@@ -173,6 +170,7 @@ class BusinessCentral:
 
     def _batch(self, outer: Call) -> Reply:
         def carry_out(request: Request, path: str) -> Reply:
+            _must_be_taken(request)
             call = Call(request, outer.api, outer.caller, parse_options(request.query))
             return self._route(call, parse_path(path))
 
@@ -323,6 +321,15 @@ class BusinessCentral:
             stored_rows = self.records.candidates(company_id, entity_set)
             rows.extend(self._reader.shown(company_id, entity_set, stored) for stored in stored_rows)
         return rows
+
+
+def _must_be_taken(request: Request) -> None:
+    """Raises ErpError for a verb that no address takes, or that writes though it is said to read."""
+    if request.method == "PUT":
+        raise ErpError(405, "BadRequest_MethodNotAllowed", "Method not allowed.")
+    intent = request.headers.get("data-access-intent", "ReadWrite")
+    if request.method != "GET" and intent.lower() != "readwrite":
+        raise ErpError(400, "BadRequest", f"The data access intent '{intent}' is not valid for this method.")
 
 
 def _column(entity_set: EntitySet, name: str) -> Column:

@@ -18,8 +18,12 @@ class Api:
     route: str
     path: str
     short_path: str  # without the tenant
-    url: str
+    origin: str
     sets: Mapping[str, EntitySet]
+
+    @property
+    def url(self) -> str:
+        return self.origin + self.path
 
     def below(self, path: str) -> str | None:
         """What of a path comes after the address; None where it is another's."""

@@ -16,7 +16,7 @@ from drawbar.sandbox.erp.model import (
     refusal,
     shown_time,
 )
-from drawbar.sandbox.erp.reading import whole
+from drawbar.sandbox.erp.reading import must_be_known, whole
 from drawbar.sandbox.erp.records import ErpRecords
 from drawbar.sandbox.odata import Order, QueryError, compile_filter, parse_filter, parse_order, sort_rows, split_list
 from drawbar.sandbox.store import Values
@@ -79,9 +79,7 @@ COMPANIES = EntitySet(
 
 def listed(companies: list[Values], options: Mapping[str, str]) -> tuple[list[Values], int]:
     """What a query asks for of the companies, and how many there are before they are cut to pages."""
-    for option in options:
-        if option.startswith("$") and option not in _OPTIONS:
-            raise ErpError(400, "BadRequest", f"The query parameter '{option}' is not supported.")
+    must_be_known(options, _OPTIONS)
     schema = ErpSchema(COMPANIES, "")
     rows = [{**company, **{name: parse_time(company[name]) for name in _TIMES}} for company in companies]
     if "$filter" in options:

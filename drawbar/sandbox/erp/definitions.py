@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from drawbar.sandbox.erp.model import Column, EntitySet, ErpError, ErpSchema, unescape
+from drawbar.sandbox.erp.reading import must_be_known
 from drawbar.sandbox.odata import compile_filter, parse_filter, split_list
 from drawbar.sandbox.store import Values
 
@@ -97,9 +98,7 @@ def _labels(text: str) -> list[Values]:
 
 def asked(defined: list[Values], options: Mapping[str, str]) -> list[Values]:
     """Those that a query selects; it may filter by `entityName` alone."""
-    for option in options:
-        if option.startswith("$") and option not in _OPTIONS:
-            raise ErpError(400, "BadRequest", f"The query parameter '{option}' is not supported.")
+    must_be_known(options, _OPTIONS)
     if "$filter" in options:
         keep = compile_filter(parse_filter(options["$filter"]), ErpSchema(_SCHEMA, ""))
         defined = [each for each in defined if keep(each)]

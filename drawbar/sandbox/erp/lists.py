@@ -1,4 +1,4 @@
-"""Entities of a set of Business Central as they are answered: pages of a list, and counts."""
+"""Sets of Business Central as they are answered: pages of their entities, and counts."""
 
 from __future__ import annotations
 

@@ -98,6 +98,15 @@ def not_allowed(verb: str) -> ErpError:
     return ErpError(405, "BadRequest_MethodNotAllowed", f"Entity does not support {verb}.")
 
 
+def entity_changed(source: str) -> ErpError:
+    """`source`: the table's name in the product."""
+    return ErpError(
+        409,
+        "Request_EntityChanged",
+        f"Another user has already changed the record. The changes to the {source} record cannot be saved.",
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
     name: str

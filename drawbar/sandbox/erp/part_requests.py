@@ -38,7 +38,7 @@ class PartRequests:
         part = self._named(call, owner, stored, part_set, rules, key)
         if method != "GET":
             optional = method == "DELETE" and self._records.switches["erp_delete_without_if_match"]
-            must_match(call.request, part, part_set, optional=optional)
+            must_match(call.request, part, part_set.source, optional=optional)
         match len(rest), method:
             case 1, "GET":
                 return self._entities.shown(call, part_set, part, 200)
@@ -68,7 +68,7 @@ class PartRequests:
         stored = row_of(self._records, call.company, entity_set, row_id)
         if method == "GET":
             return octets(decoded(stored.values, column.name))
-        must_match(call.request, stored, entity_set, optional=False)
+        must_match(call.request, stored, entity_set.source, optional=False)
         _must_be_binary(call.request)
         content = encoded(call.request.body)
         self._records.fill(call.company, entity_set.name, row_id, column.name, content, app=call.caller.app)

@@ -24,10 +24,12 @@ _STEP = 10_000  # between the numbers of two lines
 
 class JournalRules(SetRules):
     def settle(self, records: ErpRecords, company: str, row: Values, before: Values | None) -> None:  # noqa: ARG002
-        if row["templateDisplayName"] != _GENERAL:
-            raise refusal(f"The journal template {row['templateDisplayName']} is not one of general journals.")
+        _must_be_general(row)
 
     def after(self, records: ErpRecords, company: str, before: Values | None, after: Values | None, app: str) -> None:
+        """One of payments, which is found here by its id, is not deleted here either."""
+        if before is not None and after is None:
+            _must_be_general(before)
         _remove_lines(records, company, "journalLines", before, after, app)
 
     def implied_by(self, records: ErpRecords, company: str, entity_set: EntitySet, row_id: str) -> Stored | None:
@@ -36,6 +38,11 @@ class JournalRules(SetRules):
         if stored is None:
             return None
         return Stored({**entity_set.blank(), **stored.values, "templateDisplayName": _RECEIPTS}, stored.version)
+
+
+def _must_be_general(journal: Values) -> None:
+    if journal["templateDisplayName"] != _GENERAL:
+        raise refusal(f"The journal template {journal['templateDisplayName']} is not one of general journals.")
 
 
 class PaymentJournalRules(SetRules):

@@ -6,7 +6,7 @@ Who may read what is asked of `allow`, which raises where a navigation leads to 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -82,9 +82,7 @@ class ErpReader:
     def selected(
         self, company: str, entity_set: EntitySet, options: Mapping[str, str], within: Within | None
     ) -> list[Stored]:
-        for option in options:
-            if option.startswith("$") and option not in _OPTIONS:
-                raise ErpError(400, "BadRequest", f"The query parameter '{option}' is not supported.")
+        must_be_known(options, _OPTIONS)
         text = options.get("$filter")
         version = options.get("$schemaversion", _VERSIONS[0])
         if version not in _VERSIONS:
@@ -219,6 +217,13 @@ class ErpReader:
             return [shape(row) for row in rows[:top]]
 
         return many
+
+
+def must_be_known(options: Mapping[str, str], known: Collection[str]) -> None:
+    """Raises ErpError for an option of OData that is not answered here."""
+    for option in options:
+        if option.startswith("$") and option not in known:
+            raise ErpError(400, "BadRequest", f"The query parameter '{option}' is not supported.")
 
 
 def _refuse_options(options: Mapping[str, str]) -> None:

@@ -285,7 +285,7 @@ class ErpRecords:
         """
         entity_set = self.sets[set_name]
         if not entity_set.kept:
-            return self.rules_of(set_name).alter(self, entity_set, row_id, body)
+            return self.rules_of(set_name).alter(self, entity_set, row_id, _without_id(body, row_id))
         if entity_set.view_of is not None:
             return self._change_through(company, entity_set, row_id, body, app=app)
         name = f"{company}/{set_name}"

@@ -11,18 +11,18 @@ from collections.abc import Awaitable, Mapping
 from drawbar.sandbox.erp.addresses import missing
 from drawbar.sandbox.erp.call import Call
 from drawbar.sandbox.erp.errors import error_reply
-from drawbar.sandbox.erp.model import ErpError, is_etag_of, no_method
-from drawbar.sandbox.erp.webhooks import ErpWebhooks
-from drawbar.sandbox.erp.writing import no_tag
+from drawbar.sandbox.erp.model import ErpError, no_method, no_resource
+from drawbar.sandbox.erp.reading import must_be_known
+from drawbar.sandbox.erp.webhooks import SOURCE, ErpWebhooks
+from drawbar.sandbox.erp.writing import must_match
 from drawbar.sandbox.grants import Operation
-from drawbar.sandbox.odata import unquote_key
+from drawbar.sandbox.odata import Segment, unquote_key
 from drawbar.sandbox.odata_reply import nothing, ok
 from drawbar.sandbox.store import Store, Stored, Values
 from drawbar.sandbox.switches import Switches
 from drawbar.sandbox.wire import Reply
 
 _OPERATIONS: Mapping[str, Operation] = {"GET": "read", "POST": "create", "PATCH": "write", "DELETE": "delete"}
-_SOURCE = "API Webhook Subscription"  # the table's name in the product
 
 
 class Subscriptions:
@@ -31,11 +31,15 @@ class Subscriptions:
         self._webhooks = webhooks
         self._switches = switches
 
-    def answer(self, call: Call, key: str | None) -> Reply | Awaitable[Reply]:
+    def answer(self, call: Call, segments: list[Segment]) -> Reply | Awaitable[Reply]:
         """Awaitable where the address that is to be told must first be asked."""
+        if len(segments) > 1:
+            raise no_resource(segments[1].name)
+        must_be_known(call.options, ())
+        key = segments[0].key
         operation = _OPERATIONS.get(call.request.method)
         if operation is not None:
-            call.caller.demand_table("subscriptions", operation, source=_SOURCE)
+            call.caller.demand_table("subscriptions", operation, source=SOURCE)
         return self._on_set(call) if key is None else self._on_one(call, unquote_key(key))
 
     def _on_set(self, call: Call) -> Reply | Awaitable[Reply]:
@@ -51,18 +55,14 @@ class Subscriptions:
         method = call.request.method
         stored = self._table.rows.get(subscription_id)
         if stored is None:
-            raise missing(_SOURCE, f"Subscription Id='{subscription_id}'", self._switches)
+            raise missing(SOURCE, f"Subscription Id='{subscription_id}'", self._switches)
         if method == "GET":
             return ok({"@odata.context": f"{_context(call)}/$entity", **self._webhooks.shown(stored)})
-        tag = call.request.headers.get("if-match")
-        needs_tag = method == "PATCH" or (method == "DELETE" and not self._switches["erp_delete_without_if_match"])
-        if not tag and needs_tag:
-            raise no_tag()
-        if tag and tag.strip() != "*" and not is_etag_of(tag.strip(), stored.version):
-            raise ErpError(409, "Request_EntityChanged", "Another user has already changed the record.")
         if method == "PATCH":
+            must_match(call.request, stored, SOURCE, optional=False)
             return self._subscribe(call, {**stored.values, **call.body()}, stored)
         if method == "DELETE":
+            must_match(call.request, stored, SOURCE, optional=self._switches["erp_delete_without_if_match"])
             self._webhooks.drop([subscription_id])
             return nothing()
         raise no_method(method, "on an entity")

@@ -14,12 +14,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from drawbar.sandbox.erp.model import ErpError, entity_sets, etag, is_subscribable, shown_time, time_text
+from drawbar.sandbox.erp.model import (
+    ErpError,
+    entity_changed,
+    entity_sets,
+    etag,
+    is_subscribable,
+    shown_time,
+    time_text,
+)
 from drawbar.sandbox.notify import Notifier
 from drawbar.sandbox.store import Change, Store, Stored, Values
 from drawbar.sandbox.switches import Switches
 from drawbar.sandbox.wire import to_json
 
+SOURCE = "API Webhook Subscription"  # the table's name in the product
 DELAY_S = 30.0
 LEASE_S = 3 * 86_400.0
 HANDSHAKE_TIMEOUT_S = 5.0
@@ -93,16 +102,9 @@ class ErpWebhooks:
             raise ErpError(400, "BadRequest", f"The resource '{set_name}' is not one of this API.")
         if not is_subscribable(entity_set, self._switches["erp_webhook_sets"]):
             raise ErpError(400, "BadRequest", f"The resource '{set_name}' does not support webhooks.")
-        rows = self._store.table("subscriptions").rows
-        if stored is None:
-            if len(rows) >= MAX_SUBSCRIPTIONS:
-                raise ErpError(400, "BadRequest", f"The maximum of {MAX_SUBSCRIPTIONS} subscriptions is reached.")
-            for other in rows.values() if self._switches["erp_subscribe_twice"] == "refused" else ():
-                if (other.values["notificationUrl"], _subject(other.values["resource"])) == (url, subject):
-                    raise ErpError(400, "BadRequest", "The subscription already exists.")
+        self._must_have_room(url, subject, stored)
         await self._handshake(url)
-        if stored is not None and str(stored.values["subscriptionId"]) not in rows:
-            raise ErpError(404, "BadRequest_ResourceNotFound", "The subscription does not exist.")
+        self._must_have_room(url, subject, stored)  # others may have asked meanwhile
         now_ms = self._store.clock.now_ms()
         now = shown_time(time_text(now_ms))
         first = stored.values if stored else {}
@@ -123,6 +125,22 @@ class ErpWebhooks:
         }
         with self._store.transaction():
             return self._store.put("subscriptions", subscription_id, values)
+
+    def _must_have_room(self, url: str, subject: tuple[str, str, str], stored: Stored | None) -> None:
+        """Raises ErpError where the subscription to renew is gone or is another by now, or no new one is possible."""
+        rows = self._store.table("subscriptions").rows
+        if stored is not None:
+            now = rows.get(str(stored.values["subscriptionId"]))
+            if now is None:
+                raise ErpError(404, "BadRequest_ResourceNotFound", "The subscription does not exist.")
+            if now is not stored:
+                raise entity_changed(SOURCE)
+            return
+        if len(rows) >= MAX_SUBSCRIPTIONS:
+            raise ErpError(400, "BadRequest", f"The maximum of {MAX_SUBSCRIPTIONS} subscriptions is reached.")
+        for other in rows.values() if self._switches["erp_subscribe_twice"] == "refused" else ():
+            if (other.values["notificationUrl"], _subject(other.values["resource"])) == (url, subject):
+                raise ErpError(400, "BadRequest", "The subscription already exists.")
 
     async def _handshake(self, url: str) -> None:
         token = uuid.uuid4().hex

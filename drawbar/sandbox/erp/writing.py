@@ -5,7 +5,7 @@ from __future__ import annotations
 from drawbar.sandbox.erp.addresses import row_of
 from drawbar.sandbox.erp.call import Call
 from drawbar.sandbox.erp.entities import Entities
-from drawbar.sandbox.erp.model import EntitySet, ErpError, is_etag, is_etag_of
+from drawbar.sandbox.erp.model import EntitySet, ErpError, entity_changed, is_etag, is_etag_of
 from drawbar.sandbox.erp.records import ErpRecords
 from drawbar.sandbox.odata_reply import nothing
 from drawbar.sandbox.store import Stored, Values
@@ -22,6 +22,7 @@ class Writer:
         """`given`: what the address says of the new entity."""
         call.caller.demand(entity_set, "create")
         body = {**(given or {}), **call.body(), **(given or {})}
+        self._demand_nested(call, entity_set, body)
         stored = self._records.insert(call.company, entity_set.name, body, app=call.caller.app)
         if "return-no-content" in call.request.preferences() and self._switches["erp_return_no_content"]:
             made = self._entities.shown(call, entity_set, stored, 201).headers
@@ -32,38 +33,43 @@ class Writer:
             call.options.setdefault("$expand", ",".join(nested))
         return self._entities.shown(call, entity_set, stored, 201)
 
+    def _demand_nested(self, call: Call, entity_set: EntitySet, body: Values) -> None:
+        """Who makes entities in the body of another needs the right to make them; parts are their owner's."""
+        for name in entity_set.collections.keys() & body.keys():
+            children = self._records.sets[entity_set.collections[name][0]]
+            if children.part:
+                continue
+            call.caller.demand(children, "create")
+            for child in body[name] if isinstance(body[name], list) else ():
+                if isinstance(child, dict):
+                    self._demand_nested(call, children, child)
+
     def update(self, call: Call, entity_set: EntitySet, row_id: str) -> Reply:
         call.caller.demand(entity_set, "write")
         stored = row_of(self._records, call.company, entity_set, row_id)
-        must_match(call.request, stored, entity_set, optional=False)
+        must_match(call.request, stored, entity_set.source, optional=False)
         stored = self._records.change(call.company, entity_set.name, row_id, call.body(), app=call.caller.app)
         return self._entities.shown(call, entity_set, stored, 200)
 
     def delete(self, call: Call, entity_set: EntitySet, row_id: str) -> Reply:
         call.caller.demand(entity_set, "delete")
         stored = row_of(self._records, call.company, entity_set, row_id)
-        must_match(call.request, stored, entity_set, optional=self._switches["erp_delete_without_if_match"])
+        must_match(call.request, stored, entity_set.source, optional=self._switches["erp_delete_without_if_match"])
         self._records.remove(call.company, entity_set.name, row_id, app=call.caller.app)
         return nothing()
 
 
-def must_match(request: Request, stored: Stored, entity_set: EntitySet, *, optional: bool) -> None:
-    """Raises ErpError for a tag that is another version's, is none, or is missing though it is not `optional`."""
-    tag = request.headers.get("if-match")
+def must_match(request: Request, stored: Stored, source: str, *, optional: bool) -> None:
+    """Raises ErpError for a tag that is another version's, is none, or is missing though it is not `optional`.
+
+    `source`: the table's name in the product.
+    """
+    tag = request.headers.get("if-match", "").strip()
     if not tag and not optional:
-        raise no_tag()
-    if not tag or tag.strip() == "*":
+        raise ErpError(400, "BadRequest_InvalidToken", "The If-Match header is required for this request.")
+    if tag in ("", "*"):
         return
-    if not is_etag(tag.strip()):
+    if not is_etag(tag):
         raise ErpError(400, "BadRequest_InvalidToken", "The If-Match header is not a valid entity tag.")
-    if not is_etag_of(tag.strip(), stored.version):
-        raise ErpError(
-            409,
-            "Request_EntityChanged",
-            "Another user has already changed the record."
-            f" The changes to the {entity_set.source} record cannot be saved.",
-        )
-
-
-def no_tag() -> ErpError:
-    return ErpError(400, "BadRequest_InvalidToken", "The If-Match header is required for this request.")
+    if not is_etag_of(tag, stored.version):
+        raise entity_changed(source)
