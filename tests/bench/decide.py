@@ -14,7 +14,7 @@ from tests.bench.given import PARTITIONS, broker, coupled, phone_change, put, re
 from tests.bench.given import work_message as message_of
 from tests.bench.processes import Ends, Pace, median, pace_of, program
 
-EVENTS = 3_000
+EVENTS = 10_000  # seconds of work, of which the counts are looked at every 0.2
 ROUNDS = 3  # the median of each is taken
 CONTENDERS = ("loop", "faust", "faust-confirmed", "faust-work", "decide")  # the last one changes the rows
 
