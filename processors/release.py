@@ -168,12 +168,16 @@ class Waiting:
         A command waits its turn as long as commands of the same partition that were sent before it are being
         answered: it is overdue when a later one was answered, or when it is the oldest and its time is up.
         """
-        oldest: dict[tuple[System, int], datetime] = {}
         flights = [(key, standing.flight) for key, standing in self._standing.items() if standing.flight is not None]
+        edge = now - self._timeout
+        late = [(key, flight) for key, flight in flights if flight.sent_at <= edge]
+        if not late:  # as nearly always, while thousands may be under way
+            return
+        oldest: dict[tuple[System, int], datetime] = {}
         for _, flight in flights:
             place = (flight.system, flight.partition)
             oldest[place] = min(flight.sent_at, oldest.get(place, flight.sent_at))
-        for key, flight in flights:
+        for key, flight in late:
             place = (flight.system, flight.partition)
             if now - flight.sent_at < self._timeout * min(2 ** (flight.sends - 1), LONGEST_RESEND):
                 continue
