@@ -8,6 +8,7 @@ loses nothing, a machine that loses power may lose the last moments.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import random
 import sqlite3
@@ -18,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from drawbar.sandbox.clock import Clock
 
@@ -147,29 +148,34 @@ class DatabaseError(Exception):
 
 
 class Database:
-    """The SQLite file both systems share, or nothing at all. One sandbox at a time has it.
+    """The SQLite file both systems share, or nothing at all. One sandbox at a time has it; a copy can be made of it
+    meanwhile (SQLite's backup). Which one has it says a lock on a file beside it, which ends with the process.
 
     Raises DatabaseError when it cannot be opened, is another's or is in use.
     """
 
     def __init__(self, path: Path | None) -> None:
         self._connection: sqlite3.Connection | None = None
+        self._lock: IO[bytes] | None = None
         if path is not None:
             try:
                 self._open(path)
             except (OSError, sqlite3.Error) as error:
                 self.close()
-                reason = "another sandbox has it" if "database is locked" in str(error) else str(error)
+                reason = "another sandbox has it" if isinstance(error, BlockingIOError) else str(error)
                 raise DatabaseError(f"{path} cannot keep the data: {reason}") from error
 
     def _open(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection = sqlite3.connect(path, timeout=1, isolation_level=None, check_same_thread=False)
-        # What is in memory must stay what is in the file, so nobody else may write it. A killed process locks nothing.
-        self._connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+        # What is in memory must stay what is in the file. SQLite's own lock would keep those out who only copy it.
+        self._lock = path.with_name(f"{path.name}.lock").open("wb")
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._connection = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=NORMAL")
-        self._connection.execute("BEGIN EXCLUSIVE")  # takes the lock now, not at the first write
+        self._connection.execute("BEGIN IMMEDIATE")
         self._connection.execute(
             "CREATE TABLE IF NOT EXISTS rows (system TEXT, name TEXT, id TEXT, version INTEGER, body TEXT,"
             " PRIMARY KEY (system, name, id)) WITHOUT ROWID"
@@ -212,6 +218,9 @@ class Database:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
 
 class Store:

@@ -116,6 +116,20 @@ class TestFile:
         first.close()
         Database(path).close()
 
+    def test_can_be_copied_while_a_sandbox_has_it(self, tmp_path: Path):
+        """By SQLite's own backup, as anybody would take it."""
+        database = Database(tmp_path / "sandbox.sqlite")
+        store = Store("crm", database, Clock(), random_seed=1)
+        with store.transaction():
+            store.put("account", "1", {"name": "N"})
+        with sqlite3.connect(tmp_path / "sandbox.sqlite") as live, sqlite3.connect(tmp_path / "copy.sqlite") as copy:
+            live.backup(copy)
+        database.close()
+
+        assert {"1"} == set(
+            Store("crm", Database(tmp_path / "copy.sqlite"), Clock(), random_seed=1).table("account").rows
+        )
+
     def test_that_is_no_database_is_refused(self, tmp_path: Path):
         text, other = tmp_path / "notes.txt", tmp_path / "other.db"
         text.write_text("This is a text of some length. " * 100)
