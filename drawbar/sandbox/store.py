@@ -167,8 +167,6 @@ class Database:
 
     def _open(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError("it is a folder")
         # What is in memory must stay what is in the file. SQLite's own lock would keep those out who only copy it.
         self._lock = path.with_name(f"{path.name}.lock").open("wb")
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

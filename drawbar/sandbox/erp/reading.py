@@ -333,7 +333,7 @@ def _must_fit(subject: Node, values: Sequence[Node], entity_set: EntitySet) -> N
             fault = ""
             if column.max and len(text) > column.max:
                 fault = f"The filter value is longer than the {column.max} characters of '{column.name}'."
-            elif options and unescape(text).casefold() not in known:
+            elif options and text.strip() and unescape(text).casefold() not in known:  # a blank is no option's name
                 fault = f"'{text}' is not an option. The existing options are: {','.join(options)}"
             if fault:
                 raise ErpError(400, "Application_FilterErrorException", fault)
