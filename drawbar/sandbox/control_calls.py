@@ -45,12 +45,17 @@ class _OfSystems(_Call):
         return ("erp", "crm") if self.system is None else (self.system,)
 
 
-class FaultCall(_Call):
-    action: Action
+class _OfRequests(_Call):
+    """Which requests a rule is about."""
+
     system: Literal["erp", "crm", "sign_in"] | None = None
     method: str | None = None
     path: str | None = None
     app: str | None = None
+
+
+class FaultCall(_OfRequests):
+    action: Action
     after: Count = 0
     times: Count | None = 1
     seconds: Seconds = 0.0
@@ -60,14 +65,10 @@ class FaultCall(_Call):
     body: Any = ""
 
 
-class LatencyCall(_Call):
+class LatencyCall(_OfRequests):
     """What `ms` may be is the rule's own matter."""
 
     ms: float | dict[str, float]
-    system: Literal["erp", "crm", "sign_in"] | None = None
-    method: str | None = None
-    path: str | None = None
-    app: str | None = None
 
 
 class ExpireCall(_Call):

@@ -119,21 +119,17 @@ def _operation(headers: Mapping[str, str], content: bytes) -> BatchOperation:
 
 
 def format_batch(parts: Sequence[NamedReply | list[NamedReply]], *, status: int) -> Reply:
-    """The reply to a whole batch: each part is the one reply of an operation, or those of a change set.
-
-    A change set that failed as a whole has one reply without a name, which stands like that of an operation.
-    """
+    """The reply to a whole batch: each part is the one reply of an operation, or those of a change set."""
     boundary = f"batchresponse_{uuid.uuid4()}"
     lines: list[bytes] = []
     for part in parts:
-        replies = part if isinstance(part, list) else [part]
         lines.append(f"--{boundary}".encode())
-        if not isinstance(part, list) or (len(replies) == 1 and replies[0][0] is None):
-            lines += _reply_lines(*replies[0])
+        if not isinstance(part, list):
+            lines += _reply_lines(*part)
             continue
         inner = f"changesetresponse_{uuid.uuid4()}"
         lines += [f"Content-Type: multipart/mixed; boundary={inner}".encode(), b""]
-        for content_id, reply in replies:
+        for content_id, reply in part:
             lines += [f"--{inner}".encode(), *_reply_lines(content_id, reply)]
         lines += [f"--{inner}--".encode()]
     lines += [f"--{boundary}--".encode(), b""]

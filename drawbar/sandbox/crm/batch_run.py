@@ -15,7 +15,7 @@ from drawbar.sandbox.crm.model import CrmError, no_method
 from drawbar.sandbox.crm.records import PATH, VERSIONED
 from drawbar.sandbox.crm.reply import numbered
 from drawbar.sandbox.crm.security import with_batch_headers
-from drawbar.sandbox.multipart import BatchOperation, ChangeSet, format_batch, parse_batch
+from drawbar.sandbox.multipart import BatchOperation, ChangeSet, NamedReply, format_batch, parse_batch
 from drawbar.sandbox.odata import QueryError
 from drawbar.sandbox.store import Store
 from drawbar.sandbox.wire import Reply, Request, from_json, to_json
@@ -46,24 +46,24 @@ class BatchRun:
             raise no_method(self._request.method, "on a batch")
         items = parse_batch(self._request.headers.get("content-type", ""), self._request.body)
         go_on = self._request.preferences().get("odata.continue-on-error", "false") != "false"
-        parts: list[list[tuple[str | None, Reply]]] = []
+        parts: list[NamedReply | list[NamedReply]] = []
         for item in items:
-            parts.append(self._change_set(item) if isinstance(item, ChangeSet) else [(None, self._operation(item))])
-            failed = [reply.status for _, reply in parts[-1] if reply.status >= 400]
-            if failed and not go_on:
-                return format_batch(parts, status=failed[0])
+            part = self._change_set(item) if isinstance(item, ChangeSet) else (None, self._operation(item))
+            parts.append(part)
+            if isinstance(part, tuple) and part[1].status >= 400 and not go_on:
+                return format_batch(parts, status=part[1].status)
         return format_batch(parts, status=200)
 
-    def _change_set(self, change_set: ChangeSet) -> list[tuple[str | None, Reply]]:
-        """One failure takes everything back and is the only reply."""
+    def _change_set(self, change_set: ChangeSet) -> NamedReply | list[NamedReply]:
+        """One failure takes everything back and is the only reply, as if the change set were one operation."""
         undo, known = self._store.savepoint(), dict(self._addresses)
-        replies: list[tuple[str | None, Reply]] = []
+        replies: list[NamedReply] = []
         for operation in change_set.operations:
             reply = self._operation(operation)
             if reply.status >= 400:
                 undo()
                 self._addresses = known
-                return [(None, reply)]
+                return None, reply
             replies.append((operation.content_id, reply))
         return replies
 

@@ -132,16 +132,9 @@ class Entity:
     navigations: Mapping[str, tuple[Attribute, tuple[str, ...]]]  # name -> attribute, tables it may point to
     collections: Mapping[str, tuple[str, str]]  # name -> table and the lookup of it that points here
     associations: Mapping[str, Association]
+    many: Mapping[str, str]  # tables whose rows are shown below one of this, by the names of both kinds of navigations
     read_only: bool  # its rows are the platform's alone
     dates: tuple[str, ...]  # columns without a time of day
-
-    @property
-    def many(self) -> Mapping[str, str]:
-        """The tables whose rows are shown below one of this, by the names of the navigations."""
-        return {
-            **{name: table for name, (table, _) in self.collections.items()},
-            **{name: association.other for name, association in self.associations.items()},
-        }
 
     def navigation_of(self, attribute: Attribute, target: str) -> str:
         """The name by which a lookup that points to `target` is written."""
@@ -166,6 +159,8 @@ def entities() -> Mapping[str, Entity]:
                     navigations[f"{attribute.name}_{target}"] = (attribute, (target,))
             elif attribute.type in LOOKUPS:
                 navigations[attribute.navigation or attribute.name] = (attribute, attribute.targets)
+        collections = {name: (table, lookup) for name, (table, lookup) in given.get("collections", {}).items()}
+        joined = associations.get(logical, {})
         found[logical] = Entity(
             logical=logical,
             set=given["set"],
@@ -179,8 +174,12 @@ def entities() -> Mapping[str, Entity]:
             by_wire_name={attribute.wire_name: attribute for attribute in attributes.values()},
             navigations=navigations,
             dates=tuple(attribute.name for attribute in attributes.values() if attribute.date_only),
-            collections={name: (table, lookup) for name, (table, lookup) in given.get("collections", {}).items()},
-            associations=associations.get(logical, {}),
+            collections=collections,
+            associations=joined,
+            many={
+                **{name: table for name, (table, _) in collections.items()},
+                **{name: association.other for name, association in joined.items()},
+            },
             read_only=given.get("read_only", False),
         )
     return found
