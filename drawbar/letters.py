@@ -6,8 +6,9 @@ its bytes are. An open letter is written first, its index line after it, since t
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
+
+from msgspec.structs import replace
 
 from drawbar.ports import InMessage, OutMessage
 from schemas.codec import encode

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from msgspec import Struct
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
@@ -58,16 +60,14 @@ class Clock(Protocol):
     def sleep(self, seconds: float) -> None: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutMessage:
+class OutMessage(Struct, frozen=True, kw_only=True, gc=False):
     topic: str
     key: bytes
     value: bytes | None  # None: a tombstone
     headers: tuple[tuple[str, bytes], ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InMessage:
+class InMessage(Struct, frozen=True, kw_only=True, gc=False):
     topic: str
     partition: int
     offset: int

@@ -24,7 +24,7 @@ from typing_extensions import Self
 from drawbar.entities import Kind, entity_of
 from drawbar.metadata import FieldFacts, Form
 from drawbar.settings import RegistrySettings, secret_of
-from schemas.codec import avro_schema, to_datum
+from schemas.codec import avro_schema, parse, to_datum
 from schemas.errors import RegistryUnavailable, SchemaIncompatible, SchemaNotRegistered, Undecodable
 from schemas.records import ChangeEvent, Command, DeadLetter, JournalLine, System, Watermark, Work
 from schemas.topics import DEAD_LETTERS_INDEX, JOURNAL, PAIRS_WORK, WATERMARKS, changes_topic, commands_topic
@@ -274,14 +274,14 @@ class RegistryFraming:
         if cls not in self._plain:
             schema = avro_schema(cls)
             schema_id = self._registry.id_of(subject_of(TOPICS_OF[cls][0]), schema)
-            self._plain[cls] = _head(schema_id), _parsed(schema)
+            self._plain[cls] = _head(schema_id), parse(schema)
         return self._plain[cls]
 
     def _typed_of(self, system: System, entity: str) -> tuple[bytes, Any, Columns]:
         key = system, entity
         if key not in self._typed:
             schema_id, schema = self._registry.latest(subject_of(changes_topic(system.value, entity)))
-            self._typed[key] = _head(schema_id), _parsed(schema), columns_of(schema)
+            self._typed[key] = _head(schema_id), parse(schema), columns_of(schema)
         return self._typed[key]
 
     def unframe(self, cls: type, schema_id: int, body: io.BytesIO) -> Mapping[str, Any]:
@@ -295,7 +295,7 @@ class RegistryFraming:
             typed: Any = fastavro.schemaless_reader(body, written, None)
             return from_typed(typed, columns)
         if cls not in self._ours:
-            self._ours[cls] = _parsed(avro_schema(cls))
+            self._ours[cls] = parse(avro_schema(cls))
         return cast("Mapping[str, Any]", fastavro.schemaless_reader(body, written, self._ours[cls]))
 
     @staticmethod
@@ -304,14 +304,10 @@ class RegistryFraming:
             return None
         try:
             is_typed = schema["name"] == ChangeEvent.__name__ and schema["namespace"] != "drawbar"
-            return schema["name"], _parsed(schema), columns_of(schema) if is_typed else None
+            return schema["name"], parse(schema), columns_of(schema) if is_typed else None
         except (KeyError, TypeError, StopIteration, ValueError):
             return None
 
 
 def _head(schema_id: int) -> bytes:
     return struct.pack(">bI", 0, schema_id)
-
-
-def _parsed(schema: Mapping[str, Any]) -> Any:
-    return fastavro.parse_schema(json.loads(json.dumps(schema)), named_schemas={})

@@ -10,11 +10,12 @@ import difflib
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Protocol, TypeVar, Union
 
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from msgspec.structs import replace
 
 from drawbar.bus.clients import latest_by_key, make_consumer, make_producer, partition_for, read_to_end
 from drawbar.kafka_bus import KafkaBus

@@ -13,10 +13,11 @@ from decimal import Decimal
 from enum import Enum
 from functools import lru_cache
 
+from msgspec.structs import replace
+
 from processors.lines import lines_of
 from processors.mapping import EntityMapping, FieldMapping, source_of, target_of
 from processors.transfer import equal
-from schemas.compiled import replace
 from schemas.coupling import InFlight, Pair, Side
 from schemas.records import (
     ChangeEvent,

@@ -11,16 +11,17 @@ The rules in the order of reading: `decide` (which kind of pair is it), `_decide
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Union
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from processors.coupling import Fingerprints, agree, form, side_of
 from processors.lines import Line, lines_of
 from processors.mapping import DIRECTIONS, Direction, EntityMapping, FieldMapping, source_of, target_of
 from processors.transfer import Bad, Carried, Known, Leave, Missing, carry, equal, map_fields, passes
 from processors.view import ReferenceView
-from schemas.compiled import replace
 from schemas.coupling import RECORD, Hold, Matched, Pair, PairState, Side
 from schemas.errors import (
     AmbiguousMatch,
@@ -37,8 +38,7 @@ from schemas.records import CommandKind, MatchTest, RecordRef, System, Value
 TIE = timedelta(seconds=1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
+class Context(Struct, frozen=True, kw_only=True, gc=False):
     """What is true of this decision besides the row: who asks, and how."""
 
     prints: Fingerprints
@@ -47,8 +47,7 @@ class Context:
     use: str = ""  # a person's choice: erp, crm, restore, uncouple, propagate
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Issue:
+class Issue(Struct, frozen=True, kw_only=True, gc=False):
     """Write to the target."""
 
     direction: str
@@ -57,8 +56,7 @@ class Issue:
     tests: tuple[MatchTest, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Skip:
+class Skip(Struct, frozen=True, kw_only=True, gc=False):
     """Nothing is to be written, for this reason."""
 
     direction: str
@@ -66,15 +64,13 @@ class Skip:
     fields: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Park:
+class Park(Struct, frozen=True, kw_only=True, gc=False):
     """A command is under way; decided again when it is answered."""
 
     direction: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wait:
+class Wait(Struct, frozen=True, kw_only=True, gc=False):
     """Something it refers to is not coupled; decided again when it is."""
 
     direction: str
@@ -83,8 +79,7 @@ class Wait:
     fields: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reject:
+class Reject(Struct, frozen=True, kw_only=True, gc=False):
     """The record cannot go on until somebody acts."""
 
     direction: str
@@ -94,24 +89,21 @@ class Reject:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class Claim(Struct, frozen=True, kw_only=True, gc=False):
     """One counterpart was found that may be free: ask its home."""
 
     direction: str
     candidate: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settle:
+class Settle(Struct, frozen=True, kw_only=True, gc=False):
     """The pair comes apart: `uncouple` it, or `restore` the record that is gone."""
 
     direction: str
     how: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class Choice(Struct, frozen=True, kw_only=True, gc=False):
     """Both sides had a value for these fields, and one was chosen: for the journal."""
 
     direction: str
@@ -122,8 +114,7 @@ class Choice:
 Decision = Union[Issue, Skip, Park, Wait, Reject, Claim, Settle]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decided:
+class Decided(Struct, frozen=True, kw_only=True, gc=False):
     """The pair with what it now agrees on, and one decision per direction, in the order they are to be acted on."""
 
     pair: Pair
@@ -220,8 +211,7 @@ def _read_for_base(pair: Pair, context: Context) -> Decided:
 # --- two coupled records ------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class _Way:
+class _Way(Struct, gc=False):
     """What one direction comes to, while the lines are read."""
 
     values: dict[str, Value] = field(default_factory=dict)
@@ -231,8 +221,7 @@ class _Way:
     left: list[str] = field(default_factory=list)
 
 
-@dataclass(slots=True)
-class _Compared:
+class _Compared(Struct, gc=False):
     """One line with both values."""
 
     line: Line
@@ -364,8 +353,7 @@ def _compared(pair: Pair, mapping: EntityMapping, view: ReferenceView, prints: F
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Verdict:
+class _Verdict(Struct, frozen=True, gc=False):
     """Which way one line goes (a direction, `agree` or `conflict`), and why, where there was a choice."""
 
     way: str

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from msgspec.structs import replace
+
 from processors.coupling import (
     Absorbed,
     absorb_event,
@@ -31,7 +33,6 @@ from processors.mapping import Direction, source_of
 from processors.rebase import rebase, settle_differences
 from processors.remap import remap
 from processors.turn import Turn
-from schemas.compiled import replace
 from schemas.coupling import Hold, Home, Matched, Pair, PairState, Side
 from schemas.errors import AlreadyCoupled
 from schemas.records import (

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from msgspec.structs import replace
+
 from processors.coupling import (
     absorb_outcome,
     agree,
@@ -43,7 +45,6 @@ from processors.homes import (
 from processors.mapping import DIRECTIONS, target_of
 from processors.rebase import REBASE, take_read
 from processors.turn import Step, Turn, World
-from schemas.compiled import replace
 from schemas.coupling import Matched, Pair, PairState, Row
 from schemas.errors import CounterpartDeleted, Rejected, SinkError, by_code
 from schemas.records import (

@@ -7,11 +7,12 @@ for what it is. Where the sides then differ is remembered in the row, until a pe
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from processors.coupling import agree, side_from, side_of, with_side
 from processors.decide import Issue, differing, take_as_base
 from processors.mapping import Direction, target_of
 from processors.turn import Turn
-from schemas.compiled import replace
 from schemas.coupling import RECORD, InFlight, Pair, PairState, Side
 from schemas.records import CommandKind, Order, Outcome, OutcomeStatus, System
 

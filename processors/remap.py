@@ -8,8 +8,9 @@ records it writes: the brake against too many does not count these.
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from processors.turn import Turn
-from schemas.compiled import replace
 from schemas.coupling import PairState
 from schemas.records import Order
 

@@ -8,8 +8,9 @@ cut to the shorter length, blank is blank on both sides).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+
+from msgspec import Struct
 
 from processors.mapping import Condition, Direction, EntityMapping, FieldMapping, source_of, target_of
 from processors.transforms import TRANSFORMS, transformed
@@ -18,24 +19,21 @@ from schemas.errors import OptionNotCoupled, OwnerNotCoupled, RecordError, Refer
 from schemas.records import System, Value, Values
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(Struct, frozen=True, gc=False):
     """The target should hold this."""
 
     value: Value
     soft: tuple[str, ...] = ()  # went on without these, or relies on them; decided again when they appear or change
 
 
-@dataclass(frozen=True, slots=True)
-class Leave:
+class Leave(Struct, frozen=True, gc=False):
     """The target's value stays as it is."""
 
     reason: str
     soft: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Missing:
+class Missing(Struct, frozen=True, gc=False):
     """The value refers to something that is not coupled."""
 
     error: type[RecordError]
@@ -43,8 +41,7 @@ class Missing:
     soft: tuple[str, ...] = ()  # as in Known
 
 
-@dataclass(frozen=True, slots=True)
-class Bad:
+class Bad(Struct, frozen=True, gc=False):
     """The value cannot be carried."""
 
     error: type[RecordError]

@@ -7,8 +7,10 @@ and a journal line are made, and that the same cause makes the same ones.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from processors.brakes import Brakes
 from processors.coupling import (
@@ -21,7 +23,6 @@ from processors.decide import (
 from processors.lines import lines_of
 from processors.mapping import EntityMapping, source_of, target_of
 from processors.view import ReferenceView
-from schemas.compiled import replace
 from schemas.coupling import Emission, Hold, InFlight, KeptBack, Pair, Row, Side
 from schemas.errors import MassUpdate, by_code
 from schemas.records import (
@@ -41,8 +42,7 @@ from schemas.records import (
 from schemas.topics import PAIRS_WORK
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class World:
+class World(Struct, frozen=True, kw_only=True):
     """What all homes of a decide process share."""
 
     mappings: Mapping[str, EntityMapping]
@@ -52,8 +52,7 @@ class World:
     brakes: Brakes = field(default_factory=Brakes)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class Step(Struct, frozen=True, kw_only=True, gc=False):
     """What became of one message: the row to keep (None: forget it), then what to send, in this order."""
 
     row: Row | None
@@ -64,8 +63,7 @@ class Step:
     stopped: str = ""  # the direction in which this would have been one write too many: its brake is to be put on
 
 
-@dataclass(slots=True)
-class Turn:
+class Turn(Struct, gc=False):
     """One message at work on one row; what it leads to is collected and then frozen into a Step."""
 
     work: Work

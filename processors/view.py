@@ -11,13 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
+from msgspec import Struct
+
 from processors.mapping import EntityMapping, FieldMapping
 from schemas.coupling import Pair, PairState, Row
 from schemas.records import System, Value
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(Struct, frozen=True, gc=False):
     """What the view keeps of one row: per side the id and the business key, and whether both are coupled."""
 
     ids: Mapping[System, str]

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 
+from msgspec import Struct
+
 from drawbar.ports import InMessage, OutMessage
 from schemas.codec import decode, encode
 from schemas.errors import Undecodable
@@ -58,8 +60,7 @@ class Subject:
         return RecordRef(self.system, self.entity, record_id)
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(Struct, frozen=True, gc=False):
     """What was last published of one record. `version`: its stamp."""
 
     version: str

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from typing import Any, Protocol
 
 import structlog
+from msgspec import Struct
+from msgspec.structs import replace
 
 from drawbar.letters import index_message, letter_message
 from drawbar.ports import Clock, InMessage, OutMessage
@@ -97,8 +99,7 @@ class _Verdict:
     is_settled: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Look:
+class _Look(Struct, frozen=True, kw_only=True):
     """What a look at the source came to."""
 
     events: int

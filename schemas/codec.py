@@ -12,19 +12,20 @@ from __future__ import annotations
 import io
 import json
 import types
-from collections.abc import Mapping
-from dataclasses import MISSING, fields
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from decimal import Decimal
 from enum import Enum
 from functools import cache
 from importlib import resources
-from typing import Any, Protocol, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Protocol, TypeVar, Union, cast, get_args, get_origin
 
 import fastavro
 import fastavro.schema
+import fastavro.write
+import msgspec
 import orjson
 
-from schemas.compiled import decoder, encoder
 from schemas.coupling import Row
 from schemas.errors import RegistryUnavailable, Undecodable
 from schemas.records import (
@@ -33,7 +34,8 @@ from schemas.records import (
     DeadLetter,
     JournalLine,
     Outcome,
-    Value,
+    Record,
+    Values,
     Watermark,
     Work,
 )
@@ -123,27 +125,137 @@ def decode(cls: type[T], data: bytes | None) -> T:
 
 
 def to_json(record: object) -> bytes:
-    """`record` as JSON text in UTF-8, of the same shape as its Avro datum; times are ISO 8601, in UTC."""
-    return orjson.dumps(to_datum(record))
+    """`record` as JSON text in UTF-8, of the same shape as its Avro datum; times are ISO 8601, in UTC. A field that has
+    its default is left out, and a decimal number is a JSON number where that says that it is one.
+    """
+    for values in _all_values_in(record):
+        for value in values.values():
+            if type(value) is Decimal and not _shows_in_json(value):
+                return orjson.dumps(to_datum(record), default=_amount_datum)
+    return _JSON.encode(record)
 
 
 def from_json(cls: type[T], text: str | bytes) -> T:
     """Raises Undecodable when the text is not JSON of the shape of `cls`."""
     try:
-        return from_datum(cls, orjson.loads(text))
+        record: T = _json_decoder(cast("Any", cls)).decode(text)
+        return _with_amounts(record)
     except Exception as fault:
         raise Undecodable(f"broken {cls.__name__}: {type(fault).__name__}") from fault
 
 
 def to_datum(record: object) -> dict[str, Any]:
-    """Plain dicts, lists and scalars, as the Avro libraries take them."""
-    datum: dict[str, Any] = encoder(cast("Any", type(record)))(record)
+    """Plain dicts, lists and scalars, times and decimal numbers, without the fields that have their default."""
+    datum: dict[str, Any] = msgspec.to_builtins(record, builtin_types=(datetime, Decimal))
     return datum
 
 
 def from_datum(cls: type[T], datum: Mapping[str, Any]) -> T:
-    record: T = decoder(cast("Any", cls))(datum)
+    """The way back; a decimal number may be one, or the record that the schema has for it.
+
+    Raises whatever it runs into when the datum is not one of `cls`.
+    """
+    record: T = msgspec.convert(datum, cls)
+    return _with_amounts(record)
+
+
+_JSON = msgspec.json.Encoder(decimal_format="number")
+
+
+@cache
+def _json_decoder(cls: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(cls, float_hook=Decimal)
+
+
+# --- decimal numbers ----------------------------------------------------------------------------------------------
+
+AMOUNT = "amount"  # the one field of the record that stands for a decimal number, and its logical type
+Gather = Callable[[Any, list[dict[str, Any]]], None]
+
+
+def _shows_in_json(number: Decimal) -> bool:
+    """Whether a JSON number is read as the decimal that it was: 7 would be an integer, and infinity is no number."""
+    text = str(number)
+    return "." in text or "E" in text
+
+
+def _amount_datum(value: Any, *_: object) -> Any:
+    return {AMOUNT: str(value)} if isinstance(value, Decimal) else value
+
+
+def _with_amounts(record: T) -> T:
+    """`record` itself, just read, with the decimal numbers in its maps of values."""
+    for values in _all_values_in(record):
+        for name, value in values.items():
+            if type(value) is dict:
+                values[name] = Decimal(value[AMOUNT])
     return record
+
+
+def _all_values_in(record: object) -> list[dict[str, Any]]:
+    """Every map of values in a record, however deep."""
+    found: list[dict[str, Any]] = []
+    gather = _gatherer(cast("Any", type(record)))
+    if gather is not None:
+        gather(record, found)
+    return found
+
+
+@cache
+def _gatherer(hint: Any) -> Gather | None:
+    """What finds the maps of values in a value of this type; None when there can be none."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if hint == Values:
+        return lambda values, found: found.append(values)
+    if origin in (Union, types.UnionType):
+        return _gatherer(next(kind for kind in inner if kind is not type(None)))
+    if origin in (tuple, Mapping):
+        return _gatherer_of_each(_gatherer(inner[1] if origin is Mapping else inner[0]), of_map=origin is Mapping)
+    if isinstance(hint, type) and issubclass(hint, Record):
+        return _gatherer_of_members(hint)
+    return None
+
+
+def _gatherer_of_each(gather: Gather | None, *, of_map: bool) -> Gather | None:
+    if gather is None:
+        return None
+
+    def run(items: Any, found: list[dict[str, Any]]) -> None:
+        for item in items.values() if of_map else items:
+            gather(item, found)
+
+    return run
+
+
+def _gatherer_of_members(cls: type[Record]) -> Gather | None:
+    hints = [(member.name, _gatherer(member.type)) for member in msgspec.structs.fields(cls)]
+    members = [(name, gather) for name, gather in hints if gather is not None]
+
+    def run(record: Any, found: list[dict[str, Any]]) -> None:
+        for name, gather in members:
+            value = getattr(record, name)
+            if value:
+                gather(value, found)
+
+    return run if members else None
+
+
+# fastavro asks by the type and its logical type, which stands in no file and no fingerprint: it is our own matter.
+fastavro.write.LOGICAL_WRITERS[f"record-{AMOUNT}"] = _amount_datum
+
+
+def parse(schema: Mapping[str, Any]) -> Any:
+    """A schema as `encode` and `decode` need it. Raises what fastavro raises for one that is none."""
+    return fastavro.parse_schema(_marked(schema), named_schemas={})
+
+
+def _marked(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_marked(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    marked = {name: _marked(item) for name, item in node.items()}
+    return {**marked, "logicalType": AMOUNT} if node.get("name") == _AMOUNT["name"] else marked
 
 
 def avro_schema(cls: type) -> dict[str, Any]:
@@ -169,7 +281,7 @@ _AMOUNT = {
 
 
 def _schema_of(hint: Any, seen: set[str]) -> Any:
-    if hint == Value:
+    if hint is Any:
         return ["null", "boolean", "long", "string", _named("Amount", _AMOUNT, seen)]
     scalars = {str: "string", int: "long", bool: "boolean"}
     if hint in scalars:
@@ -198,25 +310,21 @@ def _record_schema(cls: type, seen: set[str]) -> Any:
     if cls.__name__ in seen:
         return f"drawbar.{cls.__name__}"
     seen.add(cls.__name__)
-    hints = get_type_hints(cls)
     members = []
-    for member in fields(cls):
-        entry: dict[str, Any] = {"name": member.name, "type": _schema_of(hints[member.name], seen)}
-        if member.default is None:
-            entry["default"] = None
-        elif member.default is not MISSING and not isinstance(member.default, Enum):
-            entry["default"] = list(member.default) if isinstance(member.default, tuple) else member.default
-        elif member.default is not MISSING:
-            entry["default"] = member.default.value
-        elif member.default_factory is not MISSING:
-            entry["default"] = (
-                {} if get_origin(hints[member.name]) in (Mapping, dict) else to_datum(member.default_factory())
-            )
+    for member in msgspec.structs.fields(cls):
+        entry: dict[str, Any] = {"name": member.name, "type": _schema_of(member.type, seen)}
+        if not member.required:
+            entry["default"] = _default_of(member)
         members.append(entry)
     doc = (cls.__doc__ or "").split("\n\n", maxsplit=1)[0].replace("\n    ", " ").strip()
-    if doc.startswith(f"{cls.__name__}("):
-        doc = ""  # what dataclass makes up where nobody wrote one
     return {"type": "record", "name": cls.__name__, "namespace": "drawbar", "doc": doc, "fields": members}
+
+
+def _default_of(member: msgspec.structs.FieldInfo) -> Any:
+    value = member.default_factory() if member.default is msgspec.NODEFAULT else member.default
+    if isinstance(value, Record):
+        return {other.name: _default_of(other) for other in msgspec.structs.fields(value)}
+    return list(value) if isinstance(value, tuple) else msgspec.to_builtins(value)
 
 
 def _named(name: str, schema: dict[str, Any], seen: set[str]) -> Any:
@@ -232,7 +340,7 @@ def _writer(cls: Any) -> tuple[Any, bytes]:
     raw = json.loads(schema_text(name))
     canonical = fastavro.schema.to_parsing_canonical_form(raw)
     fingerprint = fastavro.schema.fingerprint(canonical, "CRC-64-AVRO")
-    return fastavro.parse_schema(raw), MARKER + bytes.fromhex(fingerprint)
+    return parse(raw), MARKER + bytes.fromhex(fingerprint)
 
 
 def write_schema_files() -> None:

@@ -8,11 +8,12 @@ id, and the *home* of the CRM record with this id, which says to which pair that
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 
-from schemas.records import Command, CommandKind, DeadLetter, JournalLine, Order, Values, Work
+from msgspec import field
+
+from schemas.records import Command, CommandKind, DeadLetter, JournalLine, Order, Record, Values, Work
 
 RECORD = "(record)"  # in `Pair.differs`: the record itself was gone from a system that was restored
 
@@ -24,8 +25,7 @@ class PairState(str, Enum):
     UNCOUPLED = "uncoupled"  # by hand: stays so until an order says otherwise
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Side:
+class Side(Record, frozen=True, kw_only=True):
     """One record of the pair as last seen, and what it held when both last agreed."""
 
     id: str
@@ -40,8 +40,7 @@ class Side:
     forms: Mapping[str, str] = field(default_factory=dict)  # field -> "written>held": how the system rewrote our value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InFlight:
+class InFlight(Record, frozen=True, kw_only=True):
     """The one command under way, whole, and what the source held when it was decided."""
 
     command: Command
@@ -52,8 +51,7 @@ class InFlight:
     sends: int = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hold:
+class Hold(Record, frozen=True, kw_only=True):
     """Why one direction of the pair does not go on."""
 
     code: str
@@ -66,8 +64,7 @@ class Hold:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Matched:
+class Matched(Record, frozen=True, kw_only=True):
     """What the last look-up of matches found."""
 
     test: str  # fingerprint of the values that were looked for
@@ -77,8 +74,7 @@ class Matched:
     at: datetime | None = None  # when it was answered
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeptBack:
+class KeptBack(Record, frozen=True, kw_only=True):
     """A write that is due in one direction, and that a brake keeps back. What it would write is decided anew then."""
 
     since: datetime
@@ -86,8 +82,7 @@ class KeptBack:
     fields: tuple[str, ...] = ()  # of the target
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pair:
+class Pair(Record, frozen=True, kw_only=True):
     """The pair of one ERP record; the record itself may not exist yet."""
 
     state: PairState = PairState.SINGLE
@@ -117,8 +112,7 @@ class Pair:
     again: tuple[str, ...] = ()  # CRM fields whose lines were changed: looked at as at the first agreement
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Home:
+class Home(Record, frozen=True, kw_only=True):
     """To which pair the CRM record with this id belongs."""
 
     belongs_to: str  # id of an ERP home; blank: to none, and the record is `evicted`
@@ -127,8 +121,7 @@ class Home:
     evicted: Side | None = None  # uncoupled by hand, while the ERP record of the same id has another partner
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Emission:
+class Emission(Record, frozen=True, kw_only=True):
     """What the last message made this row send. The message may come again before all of it was confirmed: then just
     this is sent again, and a command in flight with it.
     """
@@ -140,14 +133,13 @@ class Emission:
     with_command: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Row(Record, frozen=True, kw_only=True):
     mapping: str
     id: str
     pair: Pair | None = None
     home: Home | None = None
     deferred: tuple[Order, ...] = ()  # orders that wait until the command in flight is answered
-    last: Emission = field(default_factory=Emission)
+    last: Emission = Emission()
 
     @property
     def is_empty(self) -> bool:

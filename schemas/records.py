@@ -10,14 +10,19 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import Decimal
 from enum import Enum
 from hashlib import sha1
-from typing import Union
+from typing import TYPE_CHECKING, Any
 
-Value = Union[None, bool, int, str, Decimal]
+from msgspec import Struct, field
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    Value = None | bool | int | str | Decimal
+else:
+    Value = Any  # msgspec takes no union of text and Decimal: `schemas/codec.py` tells them apart
 Values = Mapping[str, Value]
 
 NAMESPACE = uuid.UUID("6f1dcb0e-4c3e-5a57-9d3c-0d1a3b5f7e21")  # of all ids that Drawbar derives
@@ -32,6 +37,12 @@ def derived_id(*parts: object) -> str:
     return f"{digits[:8]}-{digits[8:12]}-5{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:32]}"
 
 
+class Record(Struct, frozen=True, omit_defaults=True, gc=False):
+    """What all record types are: frozen trees without cycles. A field that has its default is not written into a
+    datum or a text; whoever reads it finds the default again.
+    """
+
+
 class System(str, Enum):
     ERP = "erp"
     CRM = "crm"
@@ -44,8 +55,7 @@ class System(str, Enum):
         return self.value
 
 
-@dataclass(frozen=True, slots=True)
-class RecordRef:
+class RecordRef(Record, frozen=True):
     """One row of one table, written `erp:customer:<id>`."""
 
     system: System
@@ -73,8 +83,7 @@ class Operation(str, Enum):
     DELETE = "delete"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChangeEvent:
+class ChangeEvent(Record, frozen=True, kw_only=True):
     """One observed state of one record; the value of every `*.changes` topic."""
 
     event_id: str  # UUIDv5 of ref and version: a change captured twice is one event
@@ -89,8 +98,7 @@ class ChangeEvent:
     skew_ms: int = 0  # the source's clock minus ours, by its Date headers
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MatchTest:
+class MatchTest(Record, frozen=True, kw_only=True):
     """One group of criteria: a target record matches when every field equals its value, letter case ignored but for
     the fields named `exact`.
     """
@@ -125,8 +133,7 @@ class CommandKind(str, Enum):
     MATCH = "match"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
+class Command(Record, frozen=True, kw_only=True):
     """The write we want in the target."""
 
     command_id: str  # derived from its cause: the same decision makes the same command
@@ -145,8 +152,7 @@ class Command:
     issued_at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Observed:
+class Observed(Record, frozen=True, kw_only=True):
     """A record of the target as a sink found it."""
 
     id: str
@@ -170,8 +176,7 @@ class OutcomeStatus(str, Enum):
     REJECTED = "rejected"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(Record, frozen=True, kw_only=True):
     """What became of a command."""
 
     command_id: str
@@ -210,8 +215,7 @@ class OrderKind(str, Enum):
     FIRST = "first"  # to the ERP record's home: `crm_id` was made in the CRM, and refers to this pair's CRM record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class Order(Record, frozen=True, kw_only=True):
     """Something asked of a home, by a person or by another home."""
 
     order_id: str
@@ -233,8 +237,7 @@ class Order:
     letter_id: str = ""  # CLOSE, RETRY
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
+class Work(Record, frozen=True, kw_only=True):
     """One message on `pairs.work`: exactly one of change, outcome, order."""
 
     message_id: str
@@ -261,8 +264,7 @@ class LetterState(str, Enum):
     DISCARDED = "discarded"  # by a person
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeadLetter:
+class DeadLetter(Record, frozen=True, kw_only=True):
     """One line of `dead-letters.index`: what could not go on, why, and what would clear it."""
 
     letter_id: str
@@ -286,8 +288,7 @@ class DeadLetter:
     next_step: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JournalLine:
+class JournalLine(Record, frozen=True, kw_only=True):
     """One decision or outcome, explained."""
 
     line_id: str
@@ -305,8 +306,7 @@ class JournalLine:
     latency_ms: int = -1  # source modification to reply of the write; -1 where it means nothing
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Watermark:
+class Watermark(Record, frozen=True, kw_only=True):
     """How far capture has come for one entity; `position` is the source's own."""
 
     system: System

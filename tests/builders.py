@@ -7,10 +7,11 @@ The pair that everything starts from: customer `C` and account `A`, coupled, in 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
+
+from msgspec.structs import replace
 
 from processors.coupling import Fingerprints, agree
 from processors.decide import Context, Decided, decide

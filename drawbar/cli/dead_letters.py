@@ -10,11 +10,12 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
+from msgspec.structs import replace
 
 from drawbar.cli.orders import order_message
 from drawbar.cli.pair_description import missing_label

@@ -7,9 +7,11 @@ Pure: the rows, the mappings and the time go in. What is shown is made by the fu
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+
+from msgspec.structs import replace
 
 from consumers import requests
 from drawbar.business_central import BusinessCentral

@@ -6,12 +6,13 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from functools import cache
 from typing import Any
 
 import typer
+from msgspec.structs import replace
 from typer.testing import CliRunner
 
 from drawbar.cli.running import Running

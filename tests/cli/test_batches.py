@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from drawbar.cli.couplings import app
 from schemas.coupling import PairState, Row

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from drawbar.cli.couplings import UncoupleJudge, app, pair_lines
 from drawbar.rows import Gone, Named, find, find_one, holder_of, parse_named

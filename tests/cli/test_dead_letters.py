@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any, ClassVar
 
 import pytest
+from msgspec.structs import replace
 
 from drawbar.cli.dead_letters import app, closing, code_named, fitting, grouped, next_step, one_letter
 from drawbar.cli.running import age, parse_when

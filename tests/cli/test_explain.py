@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from drawbar.cli.explain import explain
 from schemas.coupling import Hold, Home, InFlight, KeptBack, Matched, PairState, Row

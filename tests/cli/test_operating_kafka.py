@@ -8,10 +8,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime, timezone
 
 import pytest
+from msgspec.structs import replace
 
 from drawbar.bus.apache import ApacheKafka
 from drawbar.bus.clients import make_admin, make_consumer, read_to_end

@@ -8,11 +8,11 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import datetime, timezone
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
+from msgspec.structs import replace
 
 from drawbar.bus.apache import ApacheKafka
 from drawbar.bus.clients import make_admin, make_consumer, make_producer, read_to_end

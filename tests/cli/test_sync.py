@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from drawbar.cli.sync import app
 from drawbar.ports import InMessage
@@ -111,7 +113,7 @@ class TestPlan:
         )
         work = Work(message_id="m", mapping=CUSTOMERS, home="x", outcome=outcome)
         message = InMessage(topic=PAIRS_WORK, partition=0, offset=0, key=b"x", value=encode(work))
-        rows = replace(a_load(), published=[message] * 20)
+        rows = dataclasses.replace(a_load(), published=[message] * 20)
 
         (plan,) = run(app, "plan", "--json", rows=rows, mappings=MAPPINGS).json
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import replace
 from itertools import product
 
 import pytest
+from msgspec.structs import replace
 
 from drawbar.ports import Reply
 from schemas.errors import KeyTaken, Rejected, WriteForbidden

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from consumers.worker import FORBIDDEN_IN_ROW, Calls, InlineCalls, SinkWorker, call
 from drawbar.ports import InMessage, NoReply, OutMessage, Reply

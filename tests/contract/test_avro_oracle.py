@@ -6,6 +6,8 @@ import io
 import json
 import warnings
 from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+from enum import Enum
 from functools import cache
 from typing import Any
 
@@ -13,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.codec import FILES, encode, from_datum, schema_text, to_datum
+from schemas.codec import FILES, encode, from_datum, schema_text
+from schemas.records import Record
 from tests.contract.strategies import WITHOUT_SHRINKING, any_of
 from tests.contract.test_codec import EXAMPLES
 
@@ -29,6 +32,19 @@ EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 @cache
 def parsed(name: str) -> Any:
     return avro.schema.parse(schema_text(name))
+
+
+def whole(part: Any) -> Any:
+    """A record with every field that it has, as the schemas describe it; nothing of our codec has a hand in it."""
+    if isinstance(part, Record):
+        return {name: whole(getattr(part, name)) for name in part.__struct_fields__}
+    if isinstance(part, dict):
+        return {name: whole(value) for name, value in part.items()}
+    if isinstance(part, tuple):
+        return [whole(item) for item in part]
+    if isinstance(part, Decimal):
+        return {"amount": str(part)}
+    return part.value if isinstance(part, Enum) else part
 
 
 def plain(datum: Any) -> Any:
@@ -73,7 +89,7 @@ class TestOracle:
 
     @pytest.mark.parametrize("name", FILES)
     def test_accepts_and_reads_the_examples(self, name: str):
-        datum = to_datum(EXAMPLES[name])
+        datum = whole(EXAMPLES[name])
 
         assert avro.io.Validate(parsed(name), plain(datum))
         assert plain(datum) == read(name, encode(EXAMPLES[name]))
@@ -84,7 +100,7 @@ class TestOracle:
         """The bytes of any record mean the same record to both libraries."""
         name = data.draw(st.sampled_from(sorted(FILES)))
         record = data.draw(any_of(FILES[name]))
-        datum = to_datum(record)
+        datum = whole(record)
 
         assert avro.io.Validate(parsed(name), plain(datum))
         assert record == from_datum(FILES[name], timely(read(name, encode(record)), datum))
@@ -92,7 +108,7 @@ class TestOracle:
     @pytest.mark.parametrize("name", FILES)
     def test_refuses_a_datum_without_a_field(self, name: str):
         """The oracle does look: it is not a yes-man."""
-        datum = plain(to_datum(EXAMPLES[name]))
+        datum = plain(whole(EXAMPLES[name]))
         datum.pop(next(iter(datum)))
 
         assert not avro.io.Validate(parsed(name), datum)

@@ -7,9 +7,9 @@ killed, everything since the last commit, in order.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from processors.react import react
 from schemas.coupling import Emission, Row

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from processors.decide import Issue, Skip, Wait
 from processors.release import Standing, Waiting, is_there

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from processors.coupling import Absorbed, Fingerprints, absorb_event, absorb_outcome, agree, forget_agreement, form
 from schemas.coupling import InFlight, Pair, Side

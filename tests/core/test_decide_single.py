@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from processors.decide import Claim, Issue, Reject, Settle, Skip, Wait, match_tests
 from processors.decide import test_print as print_of

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
 
 import pytest
+from msgspec.structs import replace
 
 from processors.mapping import EntityMapping, FieldMapping, MatchField
 from processors.planning import (
@@ -247,7 +248,9 @@ class TestEndOf:
         assert [How.OPEN, How.OPEN, How.AS_PLANNED] == [end_of(MATCHED, found).how for found in (flying, waiting, row)]
 
     def test_tells_with_whom_a_record_was_coupled_instead(self):
-        assert End(how=How.OTHERWISE, why="coupled with A") == end_of(replace(MATCHED, crm_id="B"), coupled())
+        assert End(how=How.OTHERWISE, why="coupled with A") == end_of(
+            dataclasses.replace(MATCHED, crm_id="B"), coupled()
+        )
 
     def test_tells_the_letter_that_is_open(self):
         row = erp()
@@ -266,7 +269,7 @@ class TestEndOf:
         """The account belongs to a pair by now."""
         taken = Row(mapping=SMALL.name, id="A", home=Home(belongs_to="C"))
 
-        assert How.AS_PLANNED is end_of(replace(MADE, home="A", erp_id="", crm_id="A"), taken).how
+        assert How.AS_PLANNED is end_of(dataclasses.replace(MADE, home="A", erp_id="", crm_id="A"), taken).how
 
     def test_tells_of_a_record_that_is_gone(self):
         assert End(how=How.OTHERWISE, why="the record is gone") == end_of(MADE, None)
@@ -277,7 +280,7 @@ class TestEndOf:
         assert row.pair is not None
         hold = Hold(code=AmbiguousMatch.code, slug=AmbiguousMatch.slug, order=10, since=NOON, letter_id="L")
         held = replace(row, pair=replace(row.pair, holds={"to_crm": hold}))
-        left = replace(MADE, fate=Fate.AMBIGUOUS)
+        left = dataclasses.replace(MADE, fate=Fate.AMBIGUOUS)
 
         assert [How.AS_PLANNED] * 2 == [end_of(left, found).how for found in (row, held)]
 

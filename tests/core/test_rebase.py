@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
 
 import pytest
+from msgspec.structs import replace
 
 from processors.coupling import Fingerprints
 from schemas.coupling import RECORD, PairState
@@ -131,7 +132,7 @@ class TestRestoredWorld:
         listed = 0
         for seed in range(60):
             world = TwoWorlds(seed, Odds(automation=0.0, rewrites=False, fills_in=False)).run()
-            before = {key: replace(record) for key, record in world.sides[system].records.items()}
+            before = {key: dataclasses.replace(record) for key, record in world.sides[system].records.items()}
             counter = world.sides[system].counter
             for _ in range(6):
                 world._random_edit()

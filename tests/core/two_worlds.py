@@ -11,8 +11,11 @@ from __future__ import annotations
 import random
 from collections import defaultdict, deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from processors.brakes import Brakes, Limits, let_through
 from processors.coupling import Fingerprints
@@ -68,8 +71,7 @@ class Record:
     deleted: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class Odds:
+class Odds(Struct, frozen=True, kw_only=True):
     """What can go wrong, and how often."""
 
     again: float = 0.15  # a message is delivered again

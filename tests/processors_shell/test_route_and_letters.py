@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from drawbar.letters import bytes_letter, index_message, letter_message
 from drawbar.ports import InMessage
