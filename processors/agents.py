@@ -26,7 +26,7 @@ from processors.homes import RELEASE
 from processors.react import Step, World, react
 from processors.release import Releaser, Waiting, standing_of
 from processors.route import Routes, to_works
-from processors.tables import CouplingTable, LetterPositions, Outbox
+from processors.tables import CouplingTable, Kept, LetterPositions, Outbox
 from schemas.codec import decode, encode
 from schemas.coupling import Row
 from schemas.errors import MappingUnknown, RecordError, Undecodable
@@ -39,6 +39,18 @@ Acknowledge = Callable[[Mapping[Position, int]], Awaitable[bool]]
 
 class Handler(Protocol):
     async def __call__(self, batch: Sequence[InMessage]) -> None: ...
+
+
+class ViewOfOurs(Protocol):
+    """The view of all rows takes those that this process writes from itself."""
+
+    def wrote(self, rows: Sequence[Kept]) -> None:
+        """They are durable."""
+        ...
+
+    def passed(self, rows: Sequence[Kept]) -> None:
+        """What led to them was acknowledged, so these partitions were still ours when they were written."""
+        ...
 
 
 class Revoked(Exception):
@@ -205,6 +217,7 @@ class Decide:
         waiting: Waiting,
         releaser: Releaser,
         letters: LetterPositions,
+        view: ViewOfOurs,
         acknowledge: Acknowledge,
         pulse: Pulse,
         clock: Callable[[], datetime],
@@ -220,6 +233,7 @@ class Decide:
         self._waiting = waiting
         self._releaser = releaser
         self._letters = letters
+        self._view = view
         self._acknowledge = acknowledge
         self._pulse = pulse
         self._clock = clock
@@ -337,7 +351,8 @@ class Decide:
         for key, (row, partition) in turn.rows.items():
             if row is None or row is not self._table.row(key):  # the same row: its message came again
                 self._table.store(key, row, partition=partition)
-        await self._table.stored()
+        stored = await self._table.stored()
+        self._view.wrote(stored)
         out = [message for step, _, key, span in turn.steps for message in _sent_by(step, key, span)]
         letters = turn.letters + [(letter, message) for step, message, _, _ in turn.steps for letter in step.letters]
         await self._outbox.send(out)
@@ -351,6 +366,7 @@ class Decide:
                 self._releaser.look_at(key, standing)
         if not await self._acknowledge(_positions(turn.seen)):
             raise Revoked
+        self._view.passed(stored)
         end_all(span for _, _, _, span in turn.steps)
         self.messages += len(turn.seen)
 

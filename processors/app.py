@@ -21,7 +21,8 @@ from mode.services import WaitResults
 from yarl import URL
 
 from drawbar.settings import Settings
-from processors.tables import CouplingTable, ViewFeed
+from processors.feed import ViewFeed
+from processors.tables import CouplingTable
 from schemas.errors import SettingsError
 from schemas.topics import COUPLINGS, PAIRS_WORK
 

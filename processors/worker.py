@@ -30,11 +30,12 @@ from processors.agents import Decide, Intake, Position, Pulse, Route, to_in_mess
 from processors.app import Processors, end_stuck_recovery, make_app
 from processors.brakes import Brakes, Limits
 from processors.coupling import Fingerprints
+from processors.feed import Seen, ViewFeed
 from processors.mapping import EntityMapping
 from processors.react import World
 from processors.release import Releaser, Waiting, may_wait, standing_of
 from processors.route import changes_topics, routes_of
-from processors.tables import LetterPositions, Outbox, Seen, ViewFeed
+from processors.tables import LetterPositions, Outbox
 from processors.view import ReferenceView
 from schemas.brakes import told
 from schemas.codec import from_json
@@ -149,6 +150,7 @@ class _Worker:
             clock=_now,
         )
         self._pulse = Pulse(limit_s=settings.decide.session_timeout_s * 0.8)
+        self._feed = ViewFeed(settings.bus, client_id=f"{self._client_id}-view", on_seen=self._see)
         self._route = Route(routes, self._outbox, self._acknowledge, _now, self._traces)
         self._decide = Decide(
             world,
@@ -157,6 +159,7 @@ class _Worker:
             self._waiting,
             self._releaser,
             self._letters,
+            self._feed,
             self._acknowledge,
             self._pulse,
             _now,
@@ -168,9 +171,6 @@ class _Worker:
             "changes": Intake(self._route, batch_size=batch),
             "work": Intake(self._decide, batch_size=batch),
         }
-        self._feed = ViewFeed(
-            settings.bus, client_id=f"{self._client_id}-view", known=self._table.same_row, on_seen=self._see
-        )
         self._state = "starting"
         self._partitions: Sequence[int] = ()
         self._rebalances = 0
@@ -279,6 +279,7 @@ class _Worker:
         self._owned = False
         self._releaser.clear()
         await asyncio.gather(*(intake.shut() for intake in self._intakes.values()))
+        self._feed.follow()
 
     async def _assigned(self, _app: Any, assigned: Any, **_: Any) -> None:
         self._partitions = sorted(tp.partition for tp in assigned if tp.topic == self._processors.work.get_topic_name())
@@ -326,6 +327,7 @@ class _Worker:
         if self._stop.is_set() or rebalances != self._rebalances:
             return
         self._owned = True
+        self._feed.leave(ends)
         self._releaser.look_around()
         for intake in self._intakes.values():
             intake.open()

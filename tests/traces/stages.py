@@ -14,7 +14,7 @@ from processors.mapping import EntityMapping, FieldMapping
 from processors.react import World
 from processors.release import Releaser, Waiting
 from processors.route import routes_of
-from processors.tables import LetterPositions, Receipt
+from processors.tables import Kept, LetterPositions, Receipt
 from processors.view import ReferenceView
 from schemas.coupling import Row
 from schemas.records import System
@@ -66,7 +66,22 @@ class Rows:
     def store(self, key: bytes, row: Row | None, *, partition: int) -> None:
         self.rows = {**self.rows, key: row} if row is not None else {k: v for k, v in self.rows.items() if k != key}
 
-    async def stored(self) -> None: ...
+    async def stored(self) -> Sequence[Kept]:
+        return [Kept(key, row, b"", 0, Receipt()) for key, row in self.rows.items()]
+
+
+class View:
+    """Stands for `ViewFeed`: the rows of this process go straight into the view."""
+
+    def __init__(self, view: ReferenceView) -> None:
+        self._view = view
+
+    def wrote(self, rows: Sequence[Kept]) -> None:
+        for kept in rows:
+            if kept.row is not None:
+                self._view.apply(kept.row)
+
+    def passed(self, rows: Sequence[Kept]) -> None: ...
 
 
 class Stages:
@@ -90,6 +105,7 @@ class Stages:
             waiting,
             Releaser(waiting, self.sent, self.view, MAPPINGS, per_s=1, brakes=Brakes(), clock=lambda: NOON),
             LetterPositions(),
+            View(self.view),
             _taken,
             Pulse(limit_s=3600),
             lambda: NOON,
@@ -112,11 +128,7 @@ class Stages:
 
     def decided_only(self, work: InMessage) -> list[OutMessage]:
         """Everything that it sends; the view has the row by then."""
-        sent = self._sent_by(self.decide, work)
-        row = self.rows.row(work.key)
-        if row is not None:
-            list(self.view.apply(row))
-        return sent
+        return self._sent_by(self.decide, work)
 
     def written(self, command: InMessage) -> InMessage:
         self.sink.bus._waiting.append(command)
