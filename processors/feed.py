@@ -63,7 +63,8 @@ class ViewFeed:
         self._homes: dict[bytes, tuple[int, int]] = {}  # home key -> partition, checksum of its row's text
         self._positions: dict[tuple[str, int], int] = {}
         self._last: dict[int, int] = {}
-        self._left: frozenset[int] = frozenset()  # partitions of `couplings` that are not read here
+        self._left: frozenset[int] = frozenset()  # partitions of `couplings` that are not to be read here
+        self.left: frozenset[int] = frozenset()  # those that are not fetched by now
 
     @property
     def rows(self) -> int:
@@ -163,9 +164,8 @@ class ViewFeed:
             consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for topic, partition in places])
             unread = set(places)
             self._positions = dict.fromkeys((place for place in places if place[0] == COUPLINGS), 0)
-            left: frozenset[int] = frozenset()
             while not self._stop.is_set():
-                left = self._assign(consumer, left)
+                self._assign(consumer)
                 first = consumer.poll(0.2)
                 messages = [first, *consumer.consume(500, 0)] if first is not None else []
                 seen, ended = self._parse(messages)
@@ -179,15 +179,15 @@ class ViewFeed:
         finally:
             consumer.close()
 
-    def _assign(self, consumer: Any, before: frozenset[int]) -> frozenset[int]:
-        """Read what is wanted by now. `before`: what was left so far."""
-        left = self._left
+    def _assign(self, consumer: Any) -> None:
+        """Read what is wanted by now."""
+        before, left = self.left, self._left
         if gone := left - before:
             consumer.incremental_unassign([TopicPartition(COUPLINGS, partition) for partition in gone])
         if back := before - left:
             places = [TopicPartition(COUPLINGS, partition, self.position(partition)) for partition in back]
             consumer.incremental_assign(places)
-        return left
+        self.left = left
 
     def _lag(self, consumer: Any) -> int:
         lag = 0

@@ -41,6 +41,10 @@ class Watching:
         producer.flush(10)
         return kept
 
+    async def leaves(self, partition: int) -> None:
+        self.feed.leave([partition])
+        await self.until(lambda: self.feed.left == {partition})
+
     async def until(self, condition: Callable[[], bool]) -> None:
         """Raises TimeoutError."""
 
@@ -70,7 +74,7 @@ class TestOwnRows:
         """The row of another partition comes through the topic; by then the own one would have, too."""
 
         async def course(watching: Watching) -> None:
-            watching.feed.leave([OURS])
+            await watching.leaves(OURS)
             watching.feed.wrote([watching.lies("ours", partition=OURS)])
             assert ["ours"] == watching.seen
             watching.lies("theirs", partition=THEIRS)
@@ -82,7 +86,7 @@ class TestOwnRows:
         """What was written after the last acknowledgement may have another owner's rows before it."""
 
         async def course(watching: Watching) -> None:
-            watching.feed.leave([OURS])
+            await watching.leaves(OURS)
             acknowledged = [watching.lies("first", partition=OURS)]
             watching.feed.wrote(acknowledged)
             watching.feed.passed(acknowledged)
@@ -97,7 +101,7 @@ class TestOwnRows:
         """Whoever takes partitions over compares its rows with those of the view, its own included."""
 
         async def course(watching: Watching) -> None:
-            watching.feed.leave([OURS])
+            await watching.leaves(OURS)
             kept = watching.lies("ours", partition=OURS)
             watching.feed.wrote([kept])
             watching.feed.passed([kept])
