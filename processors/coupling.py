@@ -136,11 +136,12 @@ def _touch(fresh: Side, before: Side | None, at: datetime, prints: Fingerprints)
     nothing was agreed have no such time.
     """
     touched: dict[str, datetime] = {}
+    known, before_touched = (before.state, before.touched) if before is not None else ({}, {})
     for name, value in fresh.state.items():
         if name not in fresh.base or fresh.base[name] == prints.of(value):
             continue
-        unmoved = before is not None and name in before.touched and before.state.get(name) == value
-        touched[name] = before.touched[name] if before is not None and unmoved else at
+        unmoved = name in before_touched and known.get(name) == value
+        touched[name] = before_touched[name] if unmoved else at
     return replace(fresh, touched=touched)
 
 

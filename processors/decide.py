@@ -178,7 +178,7 @@ def differing(pair: Pair, mapping: EntityMapping, view: ReferenceView, prints: F
         return (RECORD,)
     return tuple(
         item.line.crm
-        for item in _compared(pair, mapping, view, prints)
+        for item in _compared(pair, mapping, view, prints, at_rest=True)
         if not item.is_moved
         and item.line.ways
         and not any(_holds_already(item, pair, way, view, prints) for way in item.line.ways)
@@ -229,11 +229,8 @@ class _Compared(Struct, gc=False):
     crm: Value
     erp_changed: bool
     crm_changed: bool
+    is_moved: bool  # one of them did
     first: bool  # the sides never agreed on this line as it is now
-
-    @property
-    def is_moved(self) -> bool:
-        return self.erp_changed or self.crm_changed
 
     def value(self, system: System) -> Value:
         return self.erp if system is System.ERP else self.crm
@@ -246,10 +243,11 @@ class _Compared(Struct, gc=False):
 
 
 def _decide_pair(pair: Pair, mapping: EntityMapping, view: ReferenceView, context: Context) -> Decided:
-    lines = _compared(pair, mapping, view, context.prints)
+    # whether a record conflicts as a whole depends on all of its lines
+    lines = _compared(pair, mapping, view, context.prints, at_rest=mapping.conflict == "record")
     news = {way: way in pair.news for way in DIRECTIONS}
     for item in lines:
-        if item.is_moved and not item.line.field.is_made:
+        if item.is_moved and not item.line.is_made:
             for way in item.line.ways:
                 news[way] = news[way] or item.changed(source_of(way))
     ways: dict[str, _Way] = {direction: _Way() for direction in DIRECTIONS}
@@ -260,8 +258,6 @@ def _decide_pair(pair: Pair, mapping: EntityMapping, view: ReferenceView, contex
     soft: list[str] = []
     whole = _whole_record_conflict(lines, pair, mapping, view)
     for item in lines:
-        if not (item.is_moved or item.line.refers):
-            continue  # as most: neither side of it changed, and it rests on nothing else
         verdict = _winner(item, pair, mapping, view, context, news, whole=whole)
         if verdict is None:
             _note_what_stands(ways, item)
@@ -278,13 +274,12 @@ def _decide_pair(pair: Pair, mapping: EntityMapping, view: ReferenceView, contex
         if verdict.reason:
             chosen.setdefault((verdict.way, verdict.reason), []).append(name)
         direction = _as_direction(verdict.way)
-        target = side_of(pair, target_of(direction))
+        system, line = target_of(direction), item.line.field
+        target, target_name = side_of(pair, system), item.name_in(system)
         assert target is not None
-        held = target.state.get(item.name_in(target_of(direction)))
-        source = item.value(source_of(direction))
-        line = item.line.field
-        carried = carry(line, source, direction, view, creating=False, held=held)
-        if _note(ways[direction], line, item.name_in(target_of(direction)), carried, target, soft, context.prints):
+        held = target.state.get(target_name)
+        carried = carry(line, item.value(system.other), direction, view, creating=False, held=held)
+        if _note(ways[direction], line, target_name, carried, target, soft, context.prints):
             settled.append(line)
             unsettled.discard(name)
     pair = _put_first(pair, ways["to_crm"], mapping, view, soft)
@@ -331,25 +326,33 @@ def _put_first(pair: Pair, way: _Way, mapping: EntityMapping, view: ReferenceVie
     return pair
 
 
-def _compared(pair: Pair, mapping: EntityMapping, view: ReferenceView, prints: Fingerprints) -> list[_Compared]:
-    """Every enabled line whose values are known on both sides: absent is not blank."""
+def _compared(
+    pair: Pair, mapping: EntityMapping, view: ReferenceView, prints: Fingerprints, *, at_rest: bool = False
+) -> list[_Compared]:
+    """The lines of which a side changed, and those that rest on other records; with `at_rest` all others as well. A
+    line counts when its values are known on both sides: absent is not blank.
+    """
     erp, crm = pair.erp, pair.crm
     assert erp is not None
     assert crm is not None
+    erp_state, crm_state, erp_base, crm_base, of = erp.state, crm.state, erp.base, crm.base, prints.of
     found = []
     for line in lines_of(mapping).compared:
-        if line.crm not in crm.state or (line.erp not in erp.state and not line.field.is_made):
+        if line.crm not in crm_state or (line.erp not in erp_state and not line.is_made):
             continue
-        erp_value: Value = view.company_crm_id if line.field.company else erp.state.get(line.erp)
-        crm_value = crm.state[line.crm]
-        erp_was, crm_was = erp.base.get(line.erp), crm.base.get(line.crm)
-        erp_changed = erp_was != prints.of(erp_value)
-        crm_changed = crm_was != prints.of(crm_value)
+        erp_value: Value = view.company_crm_id if line.field.company else erp_state.get(line.erp)
+        crm_value = crm_state[line.crm]
+        erp_was, crm_was = erp_base.get(line.erp), crm_base.get(line.crm)
+        erp_changed, crm_changed = erp_was != of(erp_value), crm_was != of(crm_value)
         # A line that came later may share a field with another, on which there is an agreement: it has none yet.
         first = erp_was is None or crm_was is None
         if line.crm in pair.again and not (erp_changed or crm_changed):
             first = True
-        found.append(_Compared(line, erp_value, crm_value, first or erp_changed, first or crm_changed, first))
+        is_moved = first or erp_changed or crm_changed
+        if is_moved or line.refers or at_rest:
+            found.append(
+                _Compared(line, erp_value, crm_value, first or erp_changed, first or crm_changed, is_moved, first)
+            )
     return found
 
 

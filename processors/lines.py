@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from processors.mapping import DIRECTIONS, Direction, EntityMapping, FieldMapping
-from schemas.records import System
+from schemas.records import System, Value
 
 KEPT = 64  # mappings whose lines are remembered: more than any installation has
 
@@ -23,6 +23,7 @@ class Line:
     crm: str
     ways: tuple[Direction, ...]  # in which values go: mapping and line both allow it
     refers: bool  # its value is looked up or made, and carried with every change of the record (R39, R54)
+    is_made: bool  # as `FieldMapping.is_made`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,8 @@ class Lines:
     names: Mapping[str, Mapping[str, str]]  # direction -> source field -> target field
     fields: Mapping[System, tuple[str, ...]]  # what a write may touch, and what its reply is compared by
     needs_company: bool  # a line stamps the company's CRM row
+    within: Mapping[System, Mapping[str, Value]]  # what every record of a side must hold: its exact conditions
+    stamps: Mapping[System, tuple[str, ...]]  # fields in which a side bears the company
 
 
 _known: dict[int, Lines] = {}
@@ -60,6 +63,7 @@ def _worked_out(mapping: EntityMapping) -> Lines:
             crm=line.name_in(System.CRM),
             ways=tuple(way for way in DIRECTIONS if mapping.flows(way) and line.goes(way)),
             refers=line.owner is not None or line.reference is not None or line.currency or line.rate or line.is_made,
+            is_made=line.is_made,
         )
         for line in mapping.fields
         if line.enabled
@@ -77,4 +81,14 @@ def _worked_out(mapping: EntityMapping) -> Lines:
         },
         fields={system: mapping.targets(system) for system in System},
         needs_company=any(line.field.company for line in every),
+        within={
+            system: {
+                condition.field: condition.equals for condition in mapping.conditions(system) if condition.is_exact
+            }
+            for system in System
+        },
+        stamps={
+            system: tuple(condition.field for condition in mapping.conditions(system) if condition.company)
+            for system in System
+        },
     )

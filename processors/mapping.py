@@ -24,7 +24,7 @@ def source_of(direction: str) -> System:
 
 
 def target_of(direction: str) -> System:
-    return source_of(direction).other
+    return System.CRM if direction == "to_crm" else System.ERP
 
 
 class _Model(BaseModel):

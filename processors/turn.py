@@ -171,7 +171,7 @@ class Turn(Struct, gc=False):
             if issue.kind is CommandKind.UPDATE
             else {},
             tests=issue.tests,
-            within=self.within(system),
+            within=lines_of(self.mapping).within[system],
             within_blank_or=self.within_company(system),
             cause_id=self.work.message_id,
             changed_at=self._changed_at(issue, source),
@@ -180,7 +180,7 @@ class Turn(Struct, gc=False):
         flight = InFlight(
             command=command,
             direction=direction,
-            source_fingerprints=self.source_prints(direction, source),
+            source_fingerprints=self._source_prints(issue, source),
             purpose=purpose,
             sent_at=self.now,
         )
@@ -255,21 +255,18 @@ class Turn(Struct, gc=False):
             return target.id
         return (pair.create_as if issue.direction == "to_crm" else "") or self.row.id
 
-    def within(self, system: System) -> dict[str, Value]:
-        return {
-            condition.field: condition.equals for condition in self.mapping.conditions(system) if condition.is_exact
-        }
-
     def within_company(self, system: System) -> dict[str, Value]:
-        ours = self.world.view.company_crm_id
-        return {condition.field: ours for condition in self.mapping.conditions(system) if condition.company}
+        return dict.fromkeys(lines_of(self.mapping).stamps[system], self.world.view.company_crm_id)
 
-    def source_prints(self, direction: str, source: Side | None) -> dict[str, str]:
+    def _source_prints(self, issue: Issue, source: Side | None) -> dict[str, str]:
+        """What the source holds in the lines that are written, for the agreement that follows from the reply."""
         prints: dict[str, str] = {}
-        of = self.world.prints.of
-        for line in lines_of(self.mapping).toward[direction]:
-            name = line.erp if direction == "to_crm" else line.crm
-            if line.field.is_made:
+        of, is_whole, to_crm = self.world.prints.of, issue.kind is CommandKind.CREATE, issue.direction == "to_crm"
+        for line in lines_of(self.mapping).toward[issue.direction]:
+            name, written = (line.erp, line.crm) if to_crm else (line.crm, line.erp)
+            if not is_whole and written not in issue.values:
+                continue
+            if line.is_made:
                 prints[name] = of(self.world.view.company_crm_id if line.field.company else None)
             elif source is not None and name in source.state:
                 prints[name] = of(source.state[name])

@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from processors.decide import Issue, Skip, Wait
+from processors.lines import lines_of
 from processors.release import Standing, Waiting, is_there
 from processors.transfer import Bad, Carried, Known, Missing, carry, passes
 from processors.turn import Turn
@@ -256,7 +257,7 @@ class TestContact:
         event = a_change("erp:contact:P", state=a_person())
         turn = Turn(work_of(event, mapping="contact"), a_row(mapping="contact"), CONTACT, a_world(CONTACT), NOON)
 
-        assert ({"type": "Person"}, {"statecode": 0}) == (turn.within(System.ERP), turn.within(System.CRM))
+        assert {System.ERP: {"type": "Person"}, System.CRM: {"statecode": 0}} == lines_of(CONTACT).within
         assert {"bcbi_companyid": COMPANY} == turn.within_company(System.CRM)
 
     def test_name_that_the_crm_divides_in_another_way_stands(self):

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 import processors.coupling
 import processors.decide
-from processors.mapping import EntityMapping, source_of, target_of
+from processors.mapping import EntityMapping, target_of
 from processors.react import Step, World, react
 from schemas.coupling import Row
 from schemas.records import System, Work
@@ -148,17 +148,8 @@ class TestEachRuleIsNeeded:
         """Rule 2: a reply counts as our echo only where it equals what the command was to leave behind."""
 
         def all_ours(flight: Any, status: Any, observed: Any, mapping: Any, prints: Any) -> Any:
-            return processors.coupling._Bases(
-                dict(flight.source_fingerprints),
-                {
-                    line.name_in(target_of(flight.direction)): prints.of(
-                        observed.state.get(line.name_in(target_of(flight.direction)))
-                    )
-                    for line in mapping.lines(flight.direction)
-                    if line.name_in(source_of(flight.direction)) in flight.source_fingerprints
-                },
-                {},
-            )
+            held = {name: prints.of(observed.state.get(name)) for name in mapping.targets(target_of(flight.direction))}
+            return processors.coupling._Bases(dict(flight.source_fingerprints), held, {})
 
         monkeypatch.setattr(processors.coupling, "_agreed", all_ours)
 
