@@ -159,7 +159,7 @@ class CaptureSettings(_Part):
 class DecideSettings(_Part):
     command_timeout_s: float = Field(60, gt=0, description="an unanswered command is sent again after this")
     release_per_s: float = Field(200, gt=0, description="waiting records that are released per second and process")
-    batch_size: int = Field(200, ge=1, description="messages decided in one go")
+    batch_size: int = Field(1000, ge=1, description="messages decided in one go")
     session_timeout_s: float = Field(6, ge=6, description="how long a killed worker blocks its partitions")
 
 

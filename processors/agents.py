@@ -33,6 +33,8 @@ from schemas.errors import MappingUnknown, RecordError, Undecodable
 from schemas.records import DeadLetter, LetterState, OrderKind, Work
 from schemas.topics import BRAKES, JOURNAL, PAIRS_WORK, commands_topic
 
+DECIDED_AT_ONCE = 100  # then others have their turn: a large batch takes as long as half a second
+
 Position = tuple[str, int]  # topic and partition
 Acknowledge = Callable[[Mapping[Position, int]], Awaitable[bool]]
 
@@ -260,7 +262,9 @@ class Decide:
 
     async def _take(self, batch: Sequence[InMessage]) -> None:
         turn = _Turn()
-        for message in batch:
+        for number, message in enumerate(batch, start=1):
+            if number % DECIDED_AT_ONCE == 0:
+                await asyncio.sleep(0)
             work = self._read(turn, message)
             if work is None:
                 continue

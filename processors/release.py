@@ -9,10 +9,13 @@ order too many does no harm: its home decides again on what it holds.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+import heapq
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+from msgspec import Struct
 
 from drawbar.ports import OutMessage
 from processors.brakes import Brakes
@@ -31,16 +34,15 @@ COMPANY_TIMEOUT_S = (
 )
 ASK_AGAIN_S = 60.0  # a row that was asked and did not move is not asked again before
 LONGEST_RESEND = 16  # an unanswered command is sent again after 1, 2, 4 … times the timeout, at most this many times it
+OUTDATED = 1000  # so many outdated entries the index of sendings may hold besides as many as are under way
 SLICE_S = 0.05  # released rows are sent in slices of this length
 
-# A row that holds each of these texts waits for nothing. The texts cannot stand inside a JSON string, where quotes are
-# escaped, so no value of a record looks like them.
-# What the text of a row names only where there is something: a row of an older version names all, and is read.
+# A row that holds none of these texts waits for nothing: a field that has its default is not named. The texts cannot
+# stand inside a JSON string, where quotes are escaped, so no value of a record looks like them.
 _MAY_WAIT = (b'"in_flight":', b'"holds":', b'"soft_missing":', b'"deferred":', b'"kept_back":', b'"state":"claiming"')
 
 
-@dataclass(frozen=True, slots=True)
-class Flight:
+class Flight(Struct, frozen=True, gc=False):
     """A command under way."""
 
     system: System
@@ -55,8 +57,7 @@ class Flight:
         return other is not None and other.command_id == self.command_id
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class Standing(Struct, frozen=True, kw_only=True, gc=False):
     """What one row waits for."""
 
     names: frozenset[str] = frozenset()
@@ -65,6 +66,16 @@ class Standing:
     kept_back: frozenset[str] = frozenset()  # directions in which a brake keeps a write back
     company: bool = False  # decided again when the company's row is known, and no letter says so yet
     claiming: bool = False
+
+    @property
+    def misses(self) -> bool:
+        """Whether it waits for another record, and does not merely rely on one."""
+        return not all(map(is_relied_on, self.names))
+
+    @property
+    def may_be_stuck(self) -> bool:
+        """Whether it waits for something that may not come by itself."""
+        return self.deferred or self.company or bool(self.kept_back)
 
 
 _AT_REST_STANDING = Standing()
@@ -124,6 +135,10 @@ class Waiting:
         self._since: dict[bytes, datetime] = {}  # when a row began to stand as it does, as far as this process saw it
         self._waiters: dict[str, set[bytes]] = defaultdict(set)
         self._answered: dict[tuple[System, int], datetime] = {}  # the latest sending that was answered
+        self._flights: dict[bytes, Flight] = {}  # of the rows that have one
+        self._by_age: list[tuple[datetime, bytes]] = []  # a heap of their sendings, with outdated entries in it
+        self._stuck: set[bytes] = set()  # rows that may be stuck
+        self._counts: Counter[str] = Counter()
 
     def clear(self) -> None:
         """Forget every row; what was answered on a partition may have been answered elsewhere since."""
@@ -131,6 +146,10 @@ class Waiting:
         self._since.clear()
         self._waiters.clear()
         self._answered.clear()
+        self._flights.clear()
+        self._by_age.clear()
+        self._stuck.clear()
+        self._counts.clear()
 
     def put(self, key: bytes, standing: Standing, *, now: datetime) -> None:
         before = self._standing.get(key, _AT_REST_STANDING)
@@ -143,6 +162,9 @@ class Waiting:
                 del self._waiters[name]
         for name in standing.names - before.names:
             self._waiters[name].add(key)
+        if standing == before:
+            return
+        self._index(key, before, standing)
         if standing == _AT_REST_STANDING:
             self._standing.pop(key, None)
             self._since.pop(key, None)
@@ -154,6 +176,36 @@ class Waiting:
         ) or key not in self._since:
             self._since[key] = now
         self._standing[key] = standing
+
+    def _index(self, key: bytes, before: Standing, standing: Standing) -> None:
+        for mark in _marks(before):
+            self._counts[mark] -= 1
+        for mark in _marks(standing):
+            self._counts[mark] += 1
+        flight = standing.flight
+        if flight is None:
+            self._flights.pop(key, None)
+        else:
+            self._flights[key] = flight
+            if before.flight is None or before.flight.sent_at != flight.sent_at:
+                heapq.heappush(self._by_age, (flight.sent_at, key))
+        if len(self._by_age) > 2 * len(self._flights) + OUTDATED:
+            self._by_age = [(known.sent_at, other) for other, known in self._flights.items()]
+            heapq.heapify(self._by_age)
+        if standing.may_be_stuck:
+            self._stuck.add(key)
+        else:
+            self._stuck.discard(key)
+
+    def _oldest(self) -> datetime | None:
+        """When the command was sent that is under way for longest."""
+        while self._by_age:
+            sent_at, key = self._by_age[0]
+            flight = self._flights.get(key)
+            if flight is not None and flight.sent_at == sent_at:
+                return sent_at
+            heapq.heappop(self._by_age)
+        return None
 
     def waiters(self, name: str) -> Iterable[bytes]:
         return tuple(self._waiters.get(name, ()))
@@ -167,13 +219,12 @@ class Waiting:
         A command waits its turn as long as commands of the same partition that were sent before it are being
         answered: it is overdue when a later one was answered, or when it is the oldest and its time is up.
         """
-        flights = [(key, standing.flight) for key, standing in self._standing.items() if standing.flight is not None]
-        edge = now - self._timeout
-        late = [(key, flight) for key, flight in flights if flight.sent_at <= edge]
-        if not late:  # as nearly always, while thousands may be under way
+        first, edge = self._oldest(), now - self._timeout
+        if first is None or first > edge:  # as nearly always, while thousands may be under way
             return
+        late = [(key, flight) for key, flight in self._flights.items() if flight.sent_at <= edge]
         oldest: dict[tuple[System, int], datetime] = {}
-        for _, flight in flights:
+        for flight in self._flights.values():
             place = (flight.system, flight.partition)
             oldest[place] = min(flight.sent_at, oldest.get(place, flight.sent_at))
         for key, flight in late:
@@ -186,7 +237,8 @@ class Waiting:
 
     def stuck(self, now: datetime, *, company_known: bool, brakes: Brakes) -> Iterator[tuple[bytes, str]]:
         """Rows that wait for something that will not come by itself, with the reason to name."""
-        for key, standing in self._standing.items():
+        for key in self._stuck:
+            standing = self._standing[key]
             waited_s = (now - self._since[key]).total_seconds()
             if standing.deferred and waited_s > DEFERRED_TIMEOUT_S:
                 yield key, "timeout"
@@ -198,19 +250,32 @@ class Waiting:
                     yield key, RELEASE
 
     def figures(self, now: datetime) -> Figures:
-        flights = [standing.flight for standing in self._standing.values() if standing.flight is not None]
-        oldest = min((flight.sent_at for flight in flights), default=now)
-        unanswered = [flight.issued_at for flight in flights if flight.sends > 1]
+        counts = self._counts
+        resent = [flight.issued_at for flight in self._flights.values() if flight.sends > 1] if counts["resent"] else []
         return Figures(
-            in_flight=len(flights),
-            claiming=sum(standing.claiming for standing in self._standing.values()),
-            deferred=sum(standing.deferred for standing in self._standing.values()),
-            waiting=sum(not all(map(is_relied_on, standing.names)) for standing in self._standing.values()),
-            kept_back=sum(bool(standing.kept_back) for standing in self._standing.values()),
-            oldest_in_flight_s=(now - oldest).total_seconds(),
-            unanswered=len(unanswered),
-            unanswered_since=min(unanswered, default=None),
+            in_flight=len(self._flights),
+            claiming=counts["claiming"],
+            deferred=counts["deferred"],
+            waiting=counts["waiting"],
+            kept_back=counts["kept_back"],
+            oldest_in_flight_s=(now - (self._oldest() or now)).total_seconds(),
+            unanswered=len(resent),
+            unanswered_since=min(resent, default=None),
         )
+
+
+def _marks(standing: Standing) -> Iterator[str]:
+    """What a row counts as in the figures."""
+    if standing.claiming:
+        yield "claiming"
+    if standing.deferred:
+        yield "deferred"
+    if standing.names and standing.misses:
+        yield "waiting"
+    if standing.kept_back:
+        yield "kept_back"
+    if standing.flight is not None and standing.flight.sends > 1:
+        yield "resent"
 
 
 def is_there(name: str, view: ReferenceView, mappings: Mapping[str, EntityMapping]) -> bool:

@@ -136,9 +136,11 @@ class ReferenceView:
         known = self._known.get(row.mapping)
         if known is None:
             return ()
-        before = known.rows.pop(row.id, _NOTHING)
+        before, now = known.rows.get(row.id, _NOTHING), _entry(known, row.pair)
+        if now == before and known.mapping.role == "pair" and _stands(known, now):
+            return ()  # as nearly always: what others know it by is what it was
+        known.rows.pop(row.id, None)
         _forget(known, before)
-        now = _entry(known, row.pair)
         if not now.ids:
             return (*_field_news(known.mapping, before, now), *self._rate_news(known.mapping))
         known.rows[row.id] = now
@@ -243,6 +245,17 @@ def _entry(known: _Known, pair: Pair | None) -> _Entry:
             rates[system] = Decimal(rate)
     coupled = pair is not None and pair.state is PairState.COUPLED and len(ids) == len(System)
     return _Entry(ids, keys, coupled=coupled, fields=fields, rates=rates)
+
+
+def _stands(known: _Known, entry: _Entry) -> bool:
+    """Whether all that a row said is known as it said it: no other row spoke of the same records or keys since."""
+    for system, record_id in entry.ids.items():
+        key = entry.keys.get(system, "")
+        if known.key_of[system].get(record_id) != key or (key and known.keys[system].get(key) != record_id):
+            return False
+        if entry.coupled and known.coupled[system].get(record_id) != (entry.ids[system.other],):
+            return False
+    return all(known.holders[name].get(value) == entry.ids[System.ERP] for name, value in entry.fields.items())
 
 
 def _forget(known: _Known, before: _Entry) -> None:

@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 from drawbar import lazy_log
 from tests.kafka_fixture import bootstrap, kafka, names, own_kafka  # noqa: F401
+
+settings.register_profile("drawbar", deadline=None)  # how long a test takes says more of the machine than of the code
+settings.load_profile("drawbar")
 
 INSTALLATIONS = "tests/pipeline/"
 _INSTALLATIONS = sorted(

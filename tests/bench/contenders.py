@@ -31,7 +31,7 @@ from tests.bench.given import FINGERPRINT_KEY, PARTITIONS
 from tests.builders import MAPPINGS, a_world
 
 OUTPUT = {"decide": commands_topic("crm"), "loop": "bench.loop"}  # the topic that each writes its commands to
-BATCH = 200  # as `decide.batch_size`
+BATCH = 1000  # as `decide.batch_size`
 
 
 def bare_faust(bootstrap: str, folder: Path, which: str, *, confirmed: bool) -> None:

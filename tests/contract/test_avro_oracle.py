@@ -94,7 +94,7 @@ class TestOracle:
         assert avro.io.Validate(parsed(name), plain(datum))
         assert plain(datum) == read(name, encode(EXAMPLES[name]))
 
-    @settings(max_examples=120, deadline=None, phases=WITHOUT_SHRINKING)
+    @settings(max_examples=120, phases=WITHOUT_SHRINKING)
     @given(st.data())
     def test_reads_whatever_we_write(self, data: st.DataObject):
         """The bytes of any record mean the same record to both libraries."""

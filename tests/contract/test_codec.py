@@ -64,7 +64,7 @@ class TestEncode:
         assert EXAMPLES[name] == decode(FILES[name], encode(EXAMPLES[name]))
         assert EXAMPLES[name] == from_json(FILES[name], to_json(EXAMPLES[name]))
 
-    @settings(max_examples=250, deadline=None, phases=WITHOUT_SHRINKING)
+    @settings(max_examples=250, phases=WITHOUT_SHRINKING)
     @given(RECORDS)
     def test_and_decode_are_the_identity(self, record: object):
         """There and back is the same record, for every record that can be built: no loss, no change of type."""
@@ -164,7 +164,7 @@ class TestDecode:
         with pytest.raises(Undecodable):
             decode(FILES[name], encode(EXAMPLES[name]) + b"\x00")
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(st.data())
     def test_of_damaged_bytes_gives_a_record_or_undecodable(self, data: st.DataObject):
         """No byte pattern raises anything else, hangs, or takes the process down."""
@@ -185,7 +185,7 @@ class TestDecode:
 
 
 class TestJson:
-    @settings(max_examples=100, deadline=None, phases=WITHOUT_SHRINKING)
+    @settings(max_examples=100, phases=WITHOUT_SHRINKING)
     @given(any_of(Row))
     def test_rows_come_back_as_they_were(self, row: Row):
         back = from_json(Row, to_json(row))
@@ -193,7 +193,7 @@ class TestJson:
         assert row == back
         assert repr(row) == repr(back)
 
-    @settings(max_examples=60, deadline=None, phases=WITHOUT_SHRINKING)
+    @settings(max_examples=60, phases=WITHOUT_SHRINKING)
     @given(any_of(Work))
     def test_text_has_the_shape_of_the_avro_datum(self, work: Work):
         """One description of a record serves both: what analysts see in a row is named as in the schema."""

@@ -710,7 +710,7 @@ THE_VIEW = a_view()
 
 
 class TestLaws:
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(PAIRS | FIRST_PAIRS, POLICIES)
     def test_deciding_twice_is_deciding_once(self, pair: Any, policy: str):
         """A decision is taken on the row as it stands, so it does not matter how often it is taken."""
@@ -721,7 +721,7 @@ class TestLaws:
         assert first.decisions == second.decisions or settled_only(first.decisions, second.decisions)
         assert second == decided(second.pair, mapping, view=THE_VIEW)
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(PAIRS | FIRST_PAIRS, POLICIES)
     def test_a_write_names_only_fields_that_differ(self, pair: Any, policy: str):
         """Minimal: what the target holds already is not sent."""
@@ -735,7 +735,7 @@ class TestLaws:
                 assert item.values
                 assert [] == [name for name, value in item.values.items() if equal(lines[name], value, held[name])]
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(PAIRS | FIRST_PAIRS, POLICIES)
     def test_no_field_goes_both_ways_at_once(self, pair: Any, policy: str):
         found = decided(pair, customer(conflict=policy), view=THE_VIEW).decisions
@@ -744,7 +744,7 @@ class TestLaws:
 
         assert set() == written.get("to_crm", set()) & to_the_crm
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(PAIRS | FIRST_PAIRS, POLICIES)
     def test_neither_side_s_state_is_changed_by_deciding(self, pair: Any, policy: str):
         after = decided(pair, customer(conflict=policy), view=THE_VIEW).pair

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from processors.brakes import Brakes
-from processors.release import Flight, Standing, Waiting, is_there, may_wait, standing_of
+from processors.release import Figures, Flight, Standing, Waiting, is_there, may_wait, standing_of
 from processors.view import ReferenceView
 from schemas.codec import to_json
 from schemas.coupling import Hold, Home, KeptBack, Pair, PairState, Row, Side
@@ -19,6 +22,26 @@ def after(seconds: float):
 
 def a_flight(sent_s: float, *, command_id: str = "c1", sends: int = 1, partition: int = 0) -> Standing:
     return Standing(flight=Flight(System.CRM, partition, after(sent_s), sends, command_id, after(0)))
+
+
+FLIGHTS = st.builds(
+    Flight,
+    system=st.sampled_from(System),
+    partition=st.integers(0, 1),
+    sent_at=st.integers(-5, 5).map(after),
+    sends=st.integers(1, 3),
+    command_id=st.sampled_from(["c1", "c2"]),
+    issued_at=st.integers(-5, 5).map(after),
+)
+STANDINGS = st.builds(
+    Standing,
+    names=st.frozensets(st.sampled_from(["company", "x", "~y"])),
+    flight=st.none() | FLIGHTS,
+    deferred=st.booleans(),
+    kept_back=st.frozensets(st.sampled_from(["to_crm", "to_erp"])),
+    company=st.booleans(),
+    claiming=st.booleans(),
+)
 
 
 def a_row(**members) -> Row:
@@ -104,6 +127,44 @@ class TestWaiting:
         assert ((), (b"a",)) == (waiting.waiters("x"), waiting.waiters("y"))
         waiting.put(b"a", Standing(), now=NOON)
         assert () == waiting.names()
+
+    @given(st.lists(st.tuples(st.sampled_from([b"a", b"b", b"c", b"d"]), STANDINGS, st.integers(0, 3)), max_size=40))
+    def test_figures_are_those_of_all_rows_whatever_the_way_there(self, steps: list[tuple[bytes, Standing, int]]):
+        """They are kept by each step, since thousands of commands may be under way; here all rows are counted."""
+        waiting, rows, now = Waiting(command_timeout_s=60), dict[bytes, Standing](), NOON
+        for key, standing, passed_s in steps:
+            now += timedelta(seconds=passed_s)
+            waiting.put(key, standing, now=now)
+            rows[key] = standing
+
+            flights = [row.flight for row in rows.values() if row.flight is not None]
+            resent = [flight.issued_at for flight in flights if flight.sends > 1]
+            oldest = min((flight.sent_at for flight in flights), default=now)
+            assert waiting.figures(now) == Figures(
+                in_flight=len(flights),
+                claiming=sum(row.claiming for row in rows.values()),
+                deferred=sum(row.deferred for row in rows.values()),
+                waiting=sum(any(not name.startswith("~") for name in row.names) for row in rows.values()),
+                kept_back=sum(bool(row.kept_back) for row in rows.values()),
+                oldest_in_flight_s=(now - oldest).total_seconds(),
+                unanswered=len(resent),
+                unanswered_since=min(resent, default=None),
+            )
+            later = now + timedelta(seconds=100)
+            assert {key for key, row in rows.items() if row.deferred or row.company or row.kept_back} == {
+                key for key, _ in waiting.stuck(later, company_known=False, brakes=Brakes())
+            }
+
+    def test_forgets_commands_that_were_answered(self):
+        """A command that nobody answers does not keep all that came and went since."""
+        waiting = Waiting(command_timeout_s=3600)
+        waiting.put(b"stays", a_flight(0), now=NOON)
+        for number in range(5000):
+            waiting.put(b"goes", a_flight(number), now=NOON)
+            waiting.put(b"goes", Standing(), now=NOON)
+
+        assert len(waiting._by_age) < 1100
+        assert 1 == waiting.figures(NOON).in_flight
 
     def test_the_quick_look_at_a_text_misses_no_row(self):
         """A row that waits is never taken for one at rest by its text alone."""

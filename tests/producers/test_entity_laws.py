@@ -101,7 +101,7 @@ def check(rig: Rig) -> None:
 
 @pytest.mark.parametrize("kind", [SimBusinessCentral, SimDataverse])
 class TestCapture:
-    @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=250, suppress_health_check=[HealthCheck.too_slow])
     @given(story=st.lists(steps, max_size=40), page=st.integers(1, 4))
     def test_publishes_every_final_state_and_no_state_after_a_newer_one(
         self, kind: type[World], story: list[tuple[Any, ...]], page: int

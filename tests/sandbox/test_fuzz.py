@@ -32,7 +32,6 @@ def examples(number: int) -> Any:
         max_examples=number * FACTOR,
         derandomize=FACTOR == 1,
         database=None,
-        deadline=None,
         suppress_health_check=[*SUPPRESSED, HealthCheck.filter_too_much, HealthCheck.large_base_example],
     )
 
