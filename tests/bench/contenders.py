@@ -9,6 +9,7 @@ in a plain loop of confluent-kafka, without rows that survive a restart, journal
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 from datetime import datetime, timezone
@@ -22,7 +23,7 @@ from pydantic import SecretStr
 from drawbar.bus.clients import latest_by_key, make_consumer, make_producer
 from drawbar.settings import Settings
 from processors.react import World, react
-from processors.worker import run_process
+from processors.worker import GC_THRESHOLDS, run_process
 from schemas.codec import decode, encode, from_json, to_json
 from schemas.coupling import Row
 from schemas.records import Work
@@ -129,6 +130,8 @@ def plain_loop(bootstrap: str) -> None:
 
 if __name__ == "__main__":
     contender, settings_text = sys.argv[1], sys.argv[2]
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)  # each has what the stage has
     given = Settings.model_validate_json(settings_text)
     if contender == "decide":
         # secrets are not in the text of settings
