@@ -10,7 +10,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import wait as wait_futures
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
 
@@ -39,6 +39,19 @@ class Seen:
     letters: Sequence[tuple[DeadLetter, Headers]]
     brakes: Sequence[tuple[str, Brake]]  # with the key of each
     brakes_position: int  # the offset of `brakes` that comes next; -1: nothing of it was read now
+
+
+@dataclass(slots=True)
+class _Found:
+    """What was fetched in one go, and how far it goes."""
+
+    rows: list[Row] = field(default_factory=list)
+    letters: list[tuple[DeadLetter, Headers]] = field(default_factory=list)
+    brakes: list[tuple[str, Brake]] = field(default_factory=list)
+    brakes_position: int = -1
+    ended: set[tuple[str, int]] = field(default_factory=set)  # places of which there is no more for now
+    positions: dict[tuple[str, int], int] = field(default_factory=dict)
+    last: dict[int, int] = field(default_factory=dict)
 
 
 class ViewFeed:
@@ -92,9 +105,15 @@ class ViewFeed:
         theirs = {key: check for key, (partition, check) in list(self._homes.items()) if partition in partitions}
         return sum(ours.get(key) != theirs.get(key) for key in ours.keys() | theirs.keys())
 
-    def leave(self, partitions: Iterable[int]) -> None:
-        """Read these partitions of `couplings` no more: this process owns them, and knows all of their rows."""
-        self._left = frozenset(partitions)
+    async def leave(self, partitions: Iterable[int]) -> None:
+        """Read these partitions of `couplings` no more: this process owns them, and knows all of their rows. Returns
+        when nothing of them is on its way any more (else an older row could come after one that `wrote` handed on), or
+        when `follow` was called meanwhile.
+        """
+        wanted = frozenset(partitions)
+        self._left = wanted
+        while self._left == wanted and self.left != wanted:  # noqa: ASYNC110 - it is set by another thread
+            await asyncio.sleep(0.01)
 
     def follow(self) -> None:
         """Read all partitions again."""
@@ -168,11 +187,13 @@ class ViewFeed:
                 self._assign(consumer)
                 first = consumer.poll(0.2)
                 messages = [first, *consumer.consume(500, 0)] if first is not None else []
-                seen, ended = self._parse(messages)
-                if seen.rows or seen.letters or seen.brakes_position >= 0:
-                    self._hand_on(seen)
+                found = self._parse(messages)
+                if found.rows or found.letters or found.brakes_position >= 0:
+                    self._hand_on(Seen(found.rows, found.letters, found.brakes, found.brakes_position))
+                self._positions |= found.positions  # only now: whoever waits for a position may ask the view
+                self._last |= found.last
                 if unread:
-                    unread -= ended
+                    unread -= found.ended
                     if not unread:
                         self._tell(self._caught_up, None)
                 self.lag = self._lag(consumer)
@@ -197,37 +218,31 @@ class ViewFeed:
                 lag += max(0, high - position) if high > 0 else 0
         return lag
 
-    def _parse(self, messages: Sequence[Message]) -> tuple[Seen, set[tuple[str, int]]]:
-        rows: list[Row] = []
-        letters: list[tuple[DeadLetter, Headers]] = []
-        brakes: list[tuple[str, Brake]] = []
-        brakes_position = -1
-        ended: set[tuple[str, int]] = set()
+    def _parse(self, messages: Sequence[Message]) -> _Found:
+        found = _Found()
         for message in messages:
             error = message.error()
             place = (str(message.topic()), _number(message.partition()))
             if error is not None:
                 if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its public name
-                    ended.add(place)
-                    if place in self._positions and place[1] not in self._left:
-                        self._positions[place] = _number(message.offset())
+                    found.ended.add(place)
+                    if place[0] == COUPLINGS:
+                        found.positions[place] = _number(message.offset())
                 elif error.fatal():
                     raise BusUnavailable(f"the view cannot be read: {error.name()}")
                 continue
             key, value = _bytes(message.key()), message.value()
-            if place[0] == COUPLINGS and place[1] in self._left:
-                continue  # fetched before it was left: known
             if place[0] == COUPLINGS:
-                rows += self._row(key, None if value is None else _bytes(value), place[1])
-                self._last[place[1]] = _number(message.offset())
-                self._positions[place] = _number(message.offset()) + 1
+                found.rows += self._row(key, None if value is None else _bytes(value), place[1])
+                found.last[place[1]] = _number(message.offset())
+                found.positions[place] = _number(message.offset()) + 1
             elif place[0] == BRAKES:
-                brakes_position = _number(message.offset()) + 1
+                found.brakes_position = _number(message.offset()) + 1
                 if value is not None:
-                    brakes.append((key.decode(errors="replace"), read_brake(_bytes(value))))
+                    found.brakes.append((key.decode(errors="replace"), read_brake(_bytes(value))))
             elif value is not None:
-                letters += [(letter, _headers(message)) for letter in self._letter(_bytes(value))]
-        return Seen(rows, letters, brakes, brakes_position), ended
+                found.letters += [(letter, _headers(message)) for letter in self._letter(_bytes(value))]
+        return found
 
     def _row(self, key: bytes, value: bytes | None, partition: int) -> Sequence[Row]:
         """Nothing for what cannot be read: what is missing in the view can only make a change wait."""

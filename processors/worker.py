@@ -307,27 +307,34 @@ class _Worker:
 
     async def _take_over(self) -> None:
         rebalances = self._rebalances
+
+        def is_over() -> bool:
+            """Whether the partitions are given back already; the feed reads them again then."""
+            return self._stop.is_set() or rebalances != self._rebalances
+
         # The view reads the same topic by another way: should the recovery have missed a row, this process ends
         # rather than decide on an old one.
         ends = {tp.partition: high + 1 for tp, high in self._app.tables.recovery.active_highwaters.items()}
         await self._feed.caught_up()
         await self._feed.reached(ends)
         differing = self._feed.differing(self._table.texts(), ends)
-        if rebalances != self._rebalances:
-            return  # the partitions are going already
+        if is_over():
+            return
         if differing:
             raise RuntimeError(f"{differing} recovered rows are not those of topic {COUPLINGS}")
+        await self._feed.leave(ends)
+        if is_over():
+            return
         self._waiting.clear()
         now = _now()
         for number, (key, text) in enumerate(self._table.texts()):
             if number % 1000 == 0:
                 await asyncio.sleep(0)
+                if is_over():
+                    return
             if may_wait(text):
                 self._waiting.put(key, standing_of(from_json(Row, text), self._table.partition_of(key)), now=now)
-        if self._stop.is_set() or rebalances != self._rebalances:
-            return
         self._owned = True
-        self._feed.leave(ends)
         self._releaser.look_around()
         for intake in self._intakes.values():
             intake.open()

@@ -41,10 +41,6 @@ class Watching:
         producer.flush(10)
         return kept
 
-    async def leaves(self, partition: int) -> None:
-        self.feed.leave([partition])
-        await self.until(lambda: self.feed.left == {partition})
-
     async def until(self, condition: Callable[[], bool]) -> None:
         """Raises TimeoutError."""
 
@@ -74,7 +70,7 @@ class TestOwnRows:
         """The row of another partition comes through the topic; by then the own one would have, too."""
 
         async def course(watching: Watching) -> None:
-            await watching.leaves(OURS)
+            await watching.feed.leave([OURS])
             watching.feed.wrote([watching.lies("ours", partition=OURS)])
             assert ["ours"] == watching.seen
             watching.lies("theirs", partition=THEIRS)
@@ -86,7 +82,7 @@ class TestOwnRows:
         """What was written after the last acknowledgement may have another owner's rows before it."""
 
         async def course(watching: Watching) -> None:
-            await watching.leaves(OURS)
+            await watching.feed.leave([OURS])
             acknowledged = [watching.lies("first", partition=OURS)]
             watching.feed.wrote(acknowledged)
             watching.feed.passed(acknowledged)
@@ -97,11 +93,24 @@ class TestOwnRows:
 
         assert ["first", "too-late", "of-the-next-owner", "too-late"] == watched(running, course).seen
 
+    def test_are_not_left_when_they_go_while_that_is_under_way(self, running: Running):
+        """Partitions may be taken away at any moment."""
+
+        async def course(watching: Watching) -> None:
+            leaving = asyncio.ensure_future(watching.feed.leave([OURS]))
+            await asyncio.sleep(0)
+            watching.feed.follow()
+            await asyncio.wait_for(leaving, 5)
+            watching.lies("theirs", partition=OURS)
+            await watching.until(lambda: "theirs" in watching.seen)
+
+        watched(running, course)
+
     def test_count_as_rows_that_are_known(self, running: Running):
         """Whoever takes partitions over compares its rows with those of the view, its own included."""
 
         async def course(watching: Watching) -> None:
-            await watching.leaves(OURS)
+            await watching.feed.leave([OURS])
             kept = watching.lies("ours", partition=OURS)
             watching.feed.wrote([kept])
             watching.feed.passed([kept])
