@@ -163,7 +163,7 @@ async def end_stuck_recovery(app: Any, feed: ViewFeed) -> None:
     """End a recovery that has every row but waits for more.
 
     Faust waits for the very last offset of each changelog partition. There may be no row at it: compaction removed a
-    tombstone, or a transaction ended there. The view, which read the same topic by another way, knows the last row.
+    tombstone, or a transaction ended there. The view, which has the rows by another way, knows the last one.
     """
     recovery = app.tables.recovery
     while True:

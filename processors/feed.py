@@ -1,7 +1,8 @@
 """What this process sees of all rows, of all letters and of the brakes.
 
-`ViewFeed` reads all partitions of `couplings` with a plain consumer in a thread, for the reference view, and with them
-the index of dead letters, so that a letter that is closed keeps the position of its bytes, and the brakes.
+`ViewFeed` reads `couplings` with a plain consumer in a thread, for the reference view, without the partitions whose
+rows this process writes itself; and the index of dead letters, so that a letter that is closed keeps the position of
+its bytes, and the brakes.
 """
 
 from __future__ import annotations
@@ -55,12 +56,11 @@ class _Found:
 
 
 class ViewFeed:
-    """Reads all of `couplings`, `dead-letters.index` and `brakes` in a thread; hands on, in the loop, what it read.
+    """Reads `couplings`, `dead-letters.index` and `brakes` in a thread; hands on, in the loop, what it read.
 
     Partitions of `couplings` whose rows this process writes itself are left out (`leave`): those rows are handed on as
     soon as they are durable (`wrote`), and need not be fetched and read to be known. When the partitions go to another
-    process, they are read again (`follow`), from behind the last row that was surely written before anybody else's
-    (`passed`).
+    process, they are read again (`follow`), from behind the last row up to which surely nobody else wrote (`passed`).
     """
 
     def __init__(self, settings: BusSettings, *, client_id: str, on_seen: Callable[[Seen], None]) -> None:
@@ -126,11 +126,13 @@ class ViewFeed:
         self._on_seen(Seen([kept.row or _forgotten(kept.key) for kept in rows], (), (), -1))
 
     def passed(self, rows: Sequence[Kept]) -> None:
-        """The messages that led to these rows were acknowledged: up to here nobody else wrote to their partitions."""
+        """The messages that led to these rows were acknowledged, so no later owner wrote before them. An earlier one
+        may have: it was cut off with a row under way. Its row is a gap between ours, and is read when we follow again.
+        """
         for kept in rows:
-            self._last[kept.partition] = max(self._last.get(kept.partition, -1), kept.receipt.offset)
-            place = (COUPLINGS, kept.partition)
-            self._positions[place] = max(self._positions.get(place, 0), kept.receipt.offset + 1)
+            place, offset = (COUPLINGS, kept.partition), kept.receipt.offset
+            if offset == self._positions.get(place, 0):
+                self._positions[place], self._last[kept.partition] = offset + 1, offset
 
     def start(self) -> None:
         self._thread.start()

@@ -1,8 +1,8 @@
 """The reference view: which records are coupled, by id and by business key, of every mapping.
 
-Pure: rows go in, answers come out. Each decide process keeps one, fed with *all* partitions of `couplings`. It lags;
-so "not coupled" may make a change wait, and whatever is coupled later is reported by `apply`, so that what waited for
-it can be decided again.
+Pure: rows go in, answers come out. Each decide process keeps one, fed with the rows of all processes. It lags; so
+"not coupled" may make a change wait, and whatever is coupled later is reported by `apply`, so that what waited for it
+can be decided again.
 """
 
 from __future__ import annotations

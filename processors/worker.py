@@ -106,6 +106,27 @@ class StandsStill:
         return now - self._since >= self._limit_s
 
 
+class Holding:
+    """By which assignment this process has its partitions. Pure.
+
+    Faust ends a recovery that was begun for partitions that have been given back since, and says so as for any other.
+    """
+
+    def __init__(self) -> None:
+        self._revoked = 0
+        self._assigned = -1
+
+    def revoked(self) -> None:
+        self._revoked += 1
+
+    def assigned(self) -> None:
+        self._assigned = self._revoked
+
+    def current(self) -> int | None:
+        """The number of the assignment in force; None: the partitions were given back since the last one."""
+        return self._assigned if self._assigned == self._revoked else None
+
+
 class _Worker:
     """Everything one process consists of. Made inside the running event loop."""
 
@@ -173,7 +194,7 @@ class _Worker:
         }
         self._state = "starting"
         self._partitions: Sequence[int] = ()
-        self._rebalances = 0
+        self._holding = Holding()
         self._owned = False  # the rows of our partitions are here, and the index of what they wait for
         self._stop = asyncio.Event()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -272,7 +293,7 @@ class _Worker:
 
     async def _revoked(self, _app: Any, _revoked: Any, **_: Any) -> None:
         """Finish what is under way, while the partitions are still ours to acknowledge."""
-        self._rebalances += 1
+        self._holding.revoked()
         await self._shut()
 
     async def _shut(self) -> None:
@@ -283,6 +304,7 @@ class _Worker:
 
     async def _assigned(self, _app: Any, assigned: Any, **_: Any) -> None:
         self._partitions = sorted(tp.partition for tp in assigned if tp.topic == self._processors.work.get_topic_name())
+        self._holding.assigned()
         self._state = "recovering"
         log.info("process.assigned", partitions=list(self._partitions))
 
@@ -306,14 +328,17 @@ class _Worker:
             self._fail(fault)
 
     async def _take_over(self) -> None:
-        rebalances = self._rebalances
+        holding = self._holding.current()
 
         def is_over() -> bool:
             """Whether the partitions are given back already; the feed reads them again then."""
-            return self._stop.is_set() or rebalances != self._rebalances
+            return self._stop.is_set() or holding is None or holding != self._holding.current()
 
-        # The view reads the same topic by another way: should the recovery have missed a row, this process ends
-        # rather than decide on an old one.
+        if is_over():
+            return
+
+        # The view has these rows by another way, from the topic or from this process when it wrote them: should the
+        # recovery have missed one, this process ends rather than decide on an old one.
         ends = {tp.partition: high + 1 for tp, high in self._app.tables.recovery.active_highwaters.items()}
         await self._feed.caught_up()
         await self._feed.reached(ends)
@@ -341,7 +366,12 @@ class _Worker:
         self._state = "running"
 
     async def _acknowledge(self, positions: Mapping[Position, int]) -> bool:
-        """Raises nothing by itself: a commit that fails for another reason than a new owner ends Faust's consumer."""
+        """False: they have another owner. Raises nothing by itself: a commit that fails for another reason ends Faust's
+        consumer. Faust leaves out what is not assigned any more, and calls that a success.
+        """
+        assigned = self._app.consumer.assignment()
+        if any(TP(topic, partition) not in assigned for topic, partition in positions):
+            return False
         offsets = {TP(topic, partition): offset for (topic, partition), offset in positions.items()}
         return bool(await self._app.consumer._commit(offsets))  # noqa: SLF001 - its public one knows Faust's acks only
 

@@ -125,8 +125,8 @@ def decode(cls: type[T], data: bytes | None) -> T:
 
 
 def to_json(record: object) -> bytes:
-    """`record` as JSON text in UTF-8, of the same shape as its Avro datum; times are ISO 8601, in UTC. A field that has
-    its default is left out, and a decimal number is a JSON number where that says that it is one.
+    """`record` as JSON text in UTF-8, of the same shape as its Avro datum; times are ISO 8601. A field that has its
+    default is left out, and decimal numbers are JSON numbers where that says of each that it is one.
     """
     for values in _all_values_in(record):
         for value in values.values():

@@ -41,7 +41,7 @@ class Side(Record, frozen=True, kw_only=True):
 
 
 class InFlight(Record, frozen=True, kw_only=True):
-    """The one command under way, whole, and what the source held when it was decided."""
+    """The one command under way, whole, and fingerprints of what the source held in the fields that it writes."""
 
     command: Command
     direction: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from decimal import Decimal
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
@@ -102,7 +103,7 @@ def describe_change(message: InMessage, entity: str, *, values: bool) -> dict[st
 
 def _number(value: Any) -> Any:
     """An amount as its digits; JSON's own numbers would round it."""
-    return value["amount"] if isinstance(value, dict) else value
+    return str(value) if isinstance(value, Decimal) else value
 
 
 def _print(line: dict[str, Any]) -> None:

@@ -93,6 +93,21 @@ class TestOwnRows:
 
         assert ["first", "too-late", "of-the-next-owner", "too-late"] == watched(running, course).seen
 
+    def test_with_a_row_of_somebody_else_between_are_read_again_from_there(self, running: Running):
+        """The owner before may have been cut off with a row under way, which the broker takes whenever it comes."""
+
+        async def course(watching: Watching) -> None:
+            await watching.feed.leave([OURS])
+            late = watching.lies("of-the-owner-before", partition=OURS)
+            acknowledged = [watching.lies("ours", partition=OURS)]
+            watching.feed.wrote(acknowledged)
+            watching.feed.passed(acknowledged)
+            assert late.receipt.offset < acknowledged[0].receipt.offset
+            watching.feed.follow()
+            await watching.until(lambda: watching.seen.count("ours") == 2)
+
+        assert ["ours", "of-the-owner-before", "ours"] == watched(running, course).seen
+
     def test_are_not_left_when_they_go_while_that_is_under_way(self, running: Running):
         """Partitions may be taken away at any moment."""
 
