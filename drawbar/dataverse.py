@@ -13,17 +13,18 @@ from decimal import Decimal
 from typing import Any
 
 from drawbar.entities import ZERO_GUID, Entity, Kind, Lookup, MatchQuery, amount, entity_of, identity_of, number_or_text
-from schemas.records import MatchTest, Observed, System, Value, Values
+from schemas.records import BETWEEN_PARTS, MatchTest, Observed, System, Value, Values, as_one
 
 MODIFIED = "modifiedon"
 ORDER = "versionnumber"
-BETWEEN_PARTS = "\t"  # in a field that several columns hold together
 STANDARD_HEADERS: Mapping[str, str] = {
     "Accept": "application/json",
     "OData-Version": "4.0",
     "OData-MaxVersion": "4.0",
     "If-None-Match": "null",  # defeats caching of expanded collections
 }
+
+MOST_WORDS = 5  # a longer name is looked for as it is divided: the ways to divide it would make too long a filter
 
 _ETAG = re.compile(r'W/"(\d+)"')
 _GUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -168,11 +169,35 @@ def _parts(entity: Entity, name: str, value: Value) -> Iterator[tuple[str, str |
 def _equals(entity: Entity, name: str, value: Value) -> str:
     lookup = entity.lookups.get(name)
     if name in entity.composites:
-        return " and ".join(f"{column} eq {_literal(Kind.TEXT, part)}" for column, part in _parts(entity, name, value))
+        return _divided_anyhow(entity, name, value)
     if lookup is None:
         return f"{name} eq {_literal(entity.kind(name), value)}"
     record_id = None if value is None else str(value).rpartition(":")[2]
     return f"_{name}_value eq {_literal(Kind.GUID, record_id)}"
+
+
+def _divided_anyhow(entity: Entity, name: str, value: Value) -> str:
+    """The columns hold the words of the value, in this order: people divide one name in more than one way."""
+    columns, words = entity.composites[name], as_one(str(value or "")).split()
+    as_given = tuple(part or "" for _, part in _parts(entity, name, value))
+    ways = [as_given] if len(words) > MOST_WORDS else _ways_to_divide(words, len(columns))
+    filters = [
+        " and ".join(
+            f"{column} eq {_literal(Kind.TEXT, part or None)}" for column, part in zip(columns, way, strict=True)
+        )
+        for way in dict.fromkeys(ways)
+    ]
+    return f"({' or '.join(f'({one})' for one in filters)})" if len(filters) > 1 else filters[0]
+
+
+def _ways_to_divide(words: Sequence[str], parts: int) -> Iterator[tuple[str, ...]]:
+    """Every way to lay words out in so many parts, some of which may be blank."""
+    if parts == 1:
+        yield (" ".join(words),)
+        return
+    for end in range(len(words) + 1):
+        for rest in _ways_to_divide(words[end:], parts - 1):
+            yield (" ".join(words[:end]), *rest)
 
 
 def _literal(kind: Kind, value: Value) -> str:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from schemas.records import Value
+from schemas.records import BETWEEN_PARTS, Value, as_one
 
 Text = Callable[[str], str]
 
@@ -66,7 +66,6 @@ _SUFFIXES = frozenset((
 ))
 # fmt: on
 _PART_LENGTH = 50  # what each of the CRM's three columns takes
-_BETWEEN_PARTS = "\t"
 
 
 def _name_in_parts(text: str) -> str:
@@ -84,11 +83,7 @@ def _name_in_parts(text: str) -> str:
     last = max(0, min(last, len(given) - 1))
     first = words[:begin] + (given[:1] if last else [])
     parts = (first, given[1:last], given[last:] + words[end:])
-    return _BETWEEN_PARTS.join(" ".join(part)[:_PART_LENGTH].rstrip() for part in parts)
-
-
-def _name_as_one(text: str) -> str:
-    return " ".join(word for part in text.split(_BETWEEN_PARTS) for word in part.split())
+    return BETWEEN_PARTS.join(" ".join(part)[:_PART_LENGTH].rstrip() for part in parts)
 
 
 _ALL = (
@@ -112,7 +107,7 @@ _ALL = (
     Transform(
         name="person-name",
         to_crm=_name_in_parts,
-        to_erp=_name_as_one,
+        to_erp=as_one,
         lossy=True,
         keeps=True,
         doc="One name in the ERP; first, middle and last name, with a tab between each two, in the CRM. One word is a "

@@ -25,6 +25,7 @@ else:
     Value = Any  # msgspec takes no union of text and Decimal: `schemas/codec.py` tells them apart
 Values = Mapping[str, Value]
 
+BETWEEN_PARTS = "\t"  # in a value that several columns hold together, such as a person's name
 NAMESPACE = uuid.UUID("6f1dcb0e-4c3e-5a57-9d3c-0d1a3b5f7e21")  # of all ids that Drawbar derives
 
 
@@ -111,14 +112,19 @@ class MatchTest(Record, frozen=True, kw_only=True):
 
     def key_of(self, state: Values) -> tuple[object, ...]:
         """What two records have in common that this test takes for equal: blank is blank, blanks at the end do not
-        count, numbers count by value.
+        count, numbers count by value, and a value that is divided into parts is the same however it is divided.
         """
         return tuple(_comparable(state.get(name), exact=name in self.exact) for name in sorted(self.equals))
 
 
+def as_one(text: str) -> str:
+    """A value that is divided into parts, without their borders."""
+    return " ".join(word for part in text.split(BETWEEN_PARTS) for word in part.split())
+
+
 def _comparable(value: Value, *, exact: bool) -> object:
     if isinstance(value, str):
-        text = value.rstrip()
+        text = as_one(value) if BETWEEN_PARTS in value else value.rstrip()
         return (text if exact else text.casefold()) or None
     return ("boolean", value) if isinstance(value, bool) else value
 

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from processors.decide import Issue, Skip, Wait
 from processors.lines import lines_of
+from processors.planning import Fate, make_plan
 from processors.release import Standing, Waiting, is_there
 from processors.transfer import Bad, Carried, Known, Missing, carry, passes
 from processors.turn import Turn
@@ -19,11 +20,13 @@ from schemas.errors import ReferenceNotCoupled, RequiredFieldBlank, ValueNotMapp
 from schemas.records import CommandKind, Observed, OrderKind, System, Value
 from tests.builders import (
     COMPANY,
+    COMPANY_ID,
     EURO,
     MAPPINGS,
     NOON,
     POUND,
     POUND_CRM,
+    PRINTS,
     TEAM,
     a_change,
     a_coupling,
@@ -40,6 +43,7 @@ from tests.builders import (
     decided,
     line_of,
     moved,
+    reference_rows,
     work_of,
 )
 from tests.core.played import Played
@@ -259,6 +263,18 @@ class TestContact:
 
         assert {System.ERP: {"type": "Person"}, System.CRM: {"statecode": 0}} == lines_of(CONTACT).within
         assert {"bcbi_companyid": COMPANY} == turn.within_company(System.CRM)
+
+    def test_is_matched_however_the_crm_divides_the_name(self):
+        """Else a first load makes the person a second time, on both sides."""
+        email = "femke@contoso.com"
+        person = a_side("P", state=a_person(displayName="Femke Van der Meer", email=email))
+        contact = a_side("Q", state=a_contact(fullname="Femke\t\tVan der Meer", emailaddress1=email))
+        rows = (coupled(), *(a_row(pair, mapping="contact") for pair in (Pair(erp=person), Pair(crm=contact))))
+
+        plan = make_plan((*reference_rows(), *rows), MAPPINGS, prints=PRINTS, company_id=COMPANY_ID)
+
+        (one,) = plan.of("contact")
+        assert (Fate.MATCH, "P", "Q") == (one.fate, one.erp_id, one.crm_id)
 
     def test_name_that_the_crm_divides_in_another_way_stands(self):
         """A person put the parts where they belong; only another name is divided anew."""

@@ -152,6 +152,27 @@ class TestContact:
 
         assert "firstname eq 'Jane' and middlename eq null and lastname eq 'O''Hara'" in query.filter
 
+    def test_a_name_is_looked_for_however_it_is_divided(self):
+        """People put `Van der Meer` into the last name, or `Van` into the middle one."""
+        tests = (MatchTest(equals={"fullname": "Femke\tVan\tder Meer"}),)
+        (query,) = CRM.match_queries(self.CONTACT, tests, within={"statecode": 0}, within_blank_or={})
+
+        for first, middle, last in (
+            ("'Femke'", "null", "'Van der Meer'"),
+            ("'Femke'", "'Van'", "'der Meer'"),
+            ("'Femke Van'", "'der'", "'Meer'"),
+            ("null", "null", "'Femke Van der Meer'"),
+        ):
+            assert f"(firstname eq {first} and middlename eq {middle} and lastname eq {last})" in query.filter
+        assert 15 == query.filter.count("lastname eq")
+
+    def test_a_very_long_name_is_looked_for_as_it_is_divided(self):
+        """The ways to divide it would make a filter longer than an address may be."""
+        tests = (MatchTest(equals={"fullname": "Ana\tMaria da Luz\tde Sousa e Silva"}),)
+        (query,) = CRM.match_queries(self.CONTACT, tests, within={}, within_blank_or={})
+
+        assert 1 == query.filter.count("lastname eq 'de Sousa e Silva'") == query.filter.count("lastname eq")
+
     @pytest.mark.parametrize(
         ("account", "contact", "expected"),
         [(GUID, None, f"account:{GUID}"), (None, GUID, f"contact:{GUID}"), (None, None, None)],
