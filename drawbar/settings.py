@@ -355,6 +355,8 @@ def from_connection(connection: Mapping[str, Any]) -> dict[str, Any]:
         values["ca_file"] = connection["ca_file"]
     if connection.get("partitions"):
         values["bus"]["partitions"] = connection["partitions"]
+    if connection.get("librdkafka"):
+        values["bus"]["librdkafka"] = dict(connection["librdkafka"])
     return values
 
 

@@ -202,6 +202,8 @@ class Turn(Struct, gc=False):
         first = lines_of(self.mapping).first
         if first is not None and set(issue.values) == {first.crm}:
             return False  # it goes with a record that was made, and overwrites nothing
+        if pair.again and self._crm_names(issue) <= set(pair.again):
+            return False  # other mapping files led to it; a person saw how many records they write
         return (
             pair.in_step
             and not self.is_let_through
@@ -210,6 +212,12 @@ class Turn(Struct, gc=False):
                 self.mapping.name, issue.direction, kept.since if kept is not None else None
             )
         )
+
+    def _crm_names(self, issue: Issue) -> set[str]:
+        """The lines that are written, by their CRM names."""
+        if issue.direction == "to_crm":
+            return set(issue.values)
+        return {crm for crm, erp in lines_of(self.mapping).names["to_erp"].items() if erp in issue.values}
 
     def _is_kept_back(self, pair: Pair, issue: Issue, *, counts: bool) -> bool:
         """Whether a brake keeps the write back; then it is noted, to be decided anew when the brake is off."""

@@ -2,7 +2,9 @@
 
 For a quick look, and for machines that cannot have Apache Kafka. What it does not do (seen on 0.6.0): nothing survives
 its process; readers of committed messages see those of an aborted transaction; DeleteRecords is not known; joining a
-group takes half the session timeout, which is 6 s in all our clients. What is promised is promised on Apache Kafka.
+group takes half the session timeout, which is 6 s in all our clients; and where a topic ends is told as one behind the
+*first* message of its last batch, so that a process that recovers its rows would miss the others. What is promised is
+promised on Apache Kafka.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import os
 from drawbar.bus.apache import HOST, Prepared, free_port
 from schemas.errors import BusStartFailed, BusUnavailable
 
+CLIENT_OPTIONS = {"batch.num.messages": "1"}  # for librdkafka: a batch that has one message ends where it is said to
 LIMITS = "kept in memory: nothing survives its end, and Drawbar's promises are made on Apache Kafka"
 
 

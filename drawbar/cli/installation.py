@@ -88,6 +88,7 @@ class Installation:
         self._entities: Collection[str] = ()
         self._beats: BeatReader | None = None
         self._keeps_nothing = False  # the bus forgets everything with its process
+        self._client_options: Mapping[str, str] = {}  # what clients of this bus are to be told
 
     def run(self) -> int:
         """Start everything, keep it running until SIGTERM or SIGINT, end it. The exit code.
@@ -124,6 +125,8 @@ class Installation:
         self._say("up", f"state and logs in {_short(plan.state_dir)}")
         bootstrap = self._settings.bus.bootstrap_servers or self._start_bus()
         bus: dict[str, Any] = {"bootstrap_servers": bootstrap}
+        if self._client_options:
+            bus["librdkafka"] = {**self._settings.bus.librdkafka, **self._client_options}
         info = self._start_sandbox(plan.sandbox) if plan.sandbox is not None else None
         self._await_broker(bootstrap)
         self._connection = {"bootstrap_servers": bootstrap}
@@ -137,6 +140,8 @@ class Installation:
         bus["partitions"] = self._with_bus(lambda: self._partitions(bootstrap))
         if self._settings.registry.url:
             self._connection["registry"] = _registry(self._settings.registry)
+        if self._client_options:
+            self._connection["librdkafka"] = dict(self._client_options)
         self._connection |= {"state_dir": str(plan.state_dir), "partitions": bus["partitions"]}
         self._settings = _with(self._settings, bus, self._connection if info is not None else None)
         self._sign_in()
@@ -165,6 +170,7 @@ class Installation:
 
     def _start_embedded(self) -> str:
         self._keeps_nothing = True
+        self._client_options = embedded.CLIENT_OPTIONS
         prepared = embedded.prepare()
         self._say("bus", f"embedded (Tansu), {embedded.LIMITS}")
         self._add(
@@ -570,6 +576,8 @@ def _to_environment(settings: Settings, *, with_systems: bool) -> dict[str, str]
         "DRAWBAR_STATE_DIR": str(settings.state_dir),
         "DRAWBAR_OBSERVE": "true" if settings.observe else "false",
     }
+    if settings.bus.librdkafka:
+        values["DRAWBAR_BUS__LIBRDKAFKA"] = json.dumps(settings.bus.librdkafka)
     if not with_systems:
         return values
     values |= {

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaException, Producer, TopicPartition
 
 from drawbar.bus import embedded
 from drawbar.bus.clients import make_admin, make_consumer, make_producer, read_to_end, wait_for_broker
@@ -101,6 +101,20 @@ class TestBroker:
 
         assert [b"1"] == read(broker, "capture.watermarks")
 
+    def test_ends_a_topic_where_its_options_make_it_end(self, broker):
+        """A process has all of its rows back when it has those up to the end of their topic."""
+
+        def end_after(count: int, *, partition: int, **extra: str) -> int:
+            producer = make_producer(broker, client_id="test", extra={"linger.ms": "50", **extra})
+            for number in range(count):
+                producer.produce("couplings", b"row", f"m:{number}".encode(), partition=partition)
+            assert 0 == producer.flush(10)
+            consumer = make_consumer(broker, client_id="test", group_id="ends", extra={})
+            return consumer.get_watermark_offsets(TopicPartition("couplings", partition), timeout=10)[1]
+
+        assert 20 == end_after(20, partition=1, **embedded.CLIENT_OPTIONS)
+        assert 20 > end_after(20, partition=2)  # else the options can go
+
     def test_shows_what_an_aborted_transaction_wrote(self, broker):
         """The limit that counts: on Apache Kafka nobody who reads committed messages sees it. If this fails, tell it
         in docs/operations.md and in `embedded.py`: the limit is gone.
@@ -148,6 +162,7 @@ class TestInstallation:
         assert said[0].endswith("cannot be downloaded: going on with the embedded bus")
         assert embedded.LIMITS in said[1]
         assert "of-one-start.sqlite" == installation._sandbox_db().name
+        assert embedded.CLIENT_OPTIONS == installation._client_options
 
     @pytest.mark.parametrize("left", ["kafka/data", "sandbox/sandbox.sqlite"])
     def test_nothing_that_was_kept_is_left_behind(self, cannot_download, tmp_path, left):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from processors.brakes import Brakes, Limits
 from processors.mapping import Condition, EntityMapping, FieldMapping, Filters
@@ -107,6 +108,21 @@ class TestAChangedLine:
         played = remapped(Played(PLAIN).coupled().account(order=60, telephone1="777"), AS_ADDRESS, "telephone1")
 
         assert [] == played.commands
+
+    def test_writes_both_ways_past_the_brake_against_too_many(self):
+        """A person saw how many records are written; the second write of a pair waits for the first one's reply."""
+        line_of_crm = FieldMapping(erp="website", crm="websiteurl", direction="to_erp")
+        both = WITH_CITY.model_copy(update={"fields": (*WITH_CITY.fields, line_of_crm)})
+        played = Played(BY_HAND).customer(city="Bonn", website=None)
+        played = played.account(address1_city=None, websiteurl="contoso.com").couple()
+        switched(played, both)
+        played.world = replace(played.world, brakes=Brakes(limits=Limits(share=0, at_least=0)))
+
+        played.order(OrderKind.REMAP, home="C", fields=("address1_city", "websiteurl"))
+        first = dict(played.command.values)
+        played.written()
+
+        assert [{"address1_city": "Bonn"}, {"website": "contoso.com"}] == [first, played.command.values]
 
     def test_gives_way_to_an_edit_that_only_the_sink_has_met(self):
         """A two-way line: what the CRM's user wrote a moment ago goes to the ERP, not the other way."""
