@@ -413,12 +413,20 @@ def _note_what_stands(ways: Mapping[str, _Way], item: _Compared) -> None:
         ways[only].left.append(f"{item.name_in(target_of(only))}:edit-of-the-target-stands")
 
 
-def one_way_back(mapping: EntityMapping, direction: str) -> tuple[FieldMapping, ...]:
-    """Plain lines that go only against `direction`: what a record made in that direction holds in them was said by
-    nobody, and overwrites nothing.
+def one_way_back(pair: Pair, mapping: EntityMapping, direction: str) -> tuple[FieldMapping, ...]:
+    """Plain lines that go only against `direction`, and in which the record that the other was made from holds
+    something: what the new record holds there was said by nobody, and overwrites nothing. A blank it fills: the number
+    that the ERP gives is wanted in the CRM.
     """
-    lines = lines_of(mapping).every
-    return tuple(line.field for line in lines if not line.field.goes(direction) and not line.refers)
+    source = side_of(pair, source_of(direction))
+    state = source.state if source is not None else {}
+    return tuple(
+        line.field
+        for line in lines_of(mapping).every
+        if not line.field.goes(direction)
+        and not line.refers
+        and state.get(line.field.name_in(source_of(direction))) is not None
+    )
 
 
 def _whole_record_conflict(lines: list[_Compared], pair: Pair, mapping: EntityMapping, view: ReferenceView) -> bool:

@@ -128,7 +128,7 @@ def take_outcome(turn: Turn, outcome: Outcome) -> None:
     elif command.kind is CommandKind.CREATE:
         pair = replace(pair, state=PairState.COUPLED, coupled_at=turn.now, matched=None, restoring=False)
         pair = replace(pair, to_be_made=False, batch="")
-        pair = agree(pair, one_way_back(turn.mapping, direction), turn.world.prints, company=None)
+        pair = agree(pair, one_way_back(pair, turn.mapping, direction), turn.world.prints, company=None)
         turn.line("coupled", str(outcome.target), direction, reason="created", command_id=command.command_id)
         if direction == "to_crm":
             tell_first(turn, command)

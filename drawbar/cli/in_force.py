@@ -76,7 +76,13 @@ def take_up(settings: Settings, stage: str) -> InForce:
 
     found = read_sets(settings.bus).of_stage(stage)
     if found is not None:
-        _warn_of_others(settings.mappings_dir, found)
+        if (next_step := put_in_force_by(settings.mappings_dir, found)) is not None:
+            log.warning(
+                "mappings.folder_differs",
+                folder=str(settings.mappings_dir),
+                in_force=found.version,
+                next_step=next_step,
+            )
         return InForce(version=found.version, mappings=loaded(found, settings))
     ours = of_folder(settings.mappings_dir, by=f"{stage} {os.getpid()} on {socket.gethostname()}")
     mappings = loaded(ours, settings)
@@ -85,21 +91,18 @@ def take_up(settings: Settings, stage: str) -> InForce:
     return InForce(version=ours.version, mappings=mappings)
 
 
-def _warn_of_others(folder: Path | None, found: MappingSet) -> None:
-    """An edited folder changes nothing by itself, and neither does one that is being edited right now."""
+def put_in_force_by(folder: Path | None, found: MappingSet) -> str | None:
+    """The commands that put the folder's files in force; None: they are, or no folder is named.
+
+    An edited folder changes nothing by itself, and neither does one that is being edited right now.
+    """
     from schemas.errors import MappingFileError
 
     try:
         is_same = folder is None or of_folder(folder, by="").version == found.version
     except MappingFileError:
         is_same = False
-    if not is_same:
-        log.warning(
-            "mappings.folder_differs",
-            folder=str(folder),
-            in_force=found.version,
-            next_step=f"drawbar mappings diff {folder}, then drawbar mappings apply {folder}",
-        )
+    return None if is_same else f"drawbar mappings diff {folder}, then drawbar mappings apply {folder}"
 
 
 def of_folder(folder: Path | None, *, by: str) -> MappingSet:

@@ -146,6 +146,7 @@ class Installation:
         self._settings = _with(self._settings, bus, self._connection if info is not None else None)
         self._sign_in()
         self._with_bus(self._apply_topics)
+        self._with_bus(self._tell_of_folder)
         self._entities = self._with_bus(lambda: plan.entities(self._settings))
         self._with_bus(self._apply_schemas)
         self._start_stages()
@@ -385,6 +386,15 @@ class Installation:
         for stage in self._supervisor.gave_up:
             self._say(stage, f"cannot start: {_last_words(self._logs[stage])}")
             raise _Stopped
+
+    def _tell_of_folder(self) -> None:
+        """The folder in the settings is read once, at the first start of a system: whoever edits it later is told."""
+        from drawbar.cli.in_force import put_in_force_by
+        from drawbar.mapping_sets import read_sets
+
+        folder, found = self._settings.mappings_dir, read_sets(self._settings.bus).in_force
+        if found is not None and (next_step := put_in_force_by(folder, found)) is not None:
+            self._say("mappings", f"{folder} is not what is in force, and changes nothing by itself: {next_step}")
 
     def _with_bus(self, work: Callable[[], T]) -> T:
         """What `work` returns, once the bus answers it: a broker that is away just now is waited for."""

@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from processors.brakes import Brakes
+from processors.mapping import FieldMapping
 from processors.react import react
 from schemas.codec import decode, encode, from_json, to_json
 from schemas.coupling import PairState, Row
@@ -21,6 +22,7 @@ from tests.builders import (
     NOON,
     POUND_CRM,
     SALESPEOPLE,
+    SMALL,
     TEAM,
     a_change,
     a_customer,
@@ -223,6 +225,15 @@ class TestCreate:
 
         assert {("X", "X")} == played.pairs()
         assert [] == [command for command in played.commands if "creditlimit" in command.values]
+
+    def test_of_a_customer_gives_the_account_the_number_that_the_erp_gave_it(self):
+        """A one-way line fills what is blank in the record that the new one was made from."""
+        number = FieldMapping(erp="number", crm="accountnumber", type="code", direction="to_crm")
+        played = Played(small(match=(), fields=(*SMALL.fields, number))).account("X", accountnumber=None)
+
+        played.written({"number": "C00001"})
+
+        assert {"accountnumber": "C00001"} == played.command.values
 
     def test_of_many_is_one_each(self):
         """CPL-014, REC-004."""
