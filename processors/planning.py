@@ -81,6 +81,7 @@ class Planned:
     writes: tuple[str, ...] = ()  # directions in which the pair will be written once it is coupled
     clashes: tuple[Clash, ...] = ()
     looks: int = 0  # look-ups in the target before it is made
+    waits: str = ""  # MATCH: the cause of the dead letter that the pair will have once it is coupled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,6 +300,7 @@ class _Planning:
             why=self._criterion(found.test, found.direction),
             writes=told.writes,
             clashes=told.clashes,
+            waits=told.why,
         )
         return True
 
@@ -532,6 +534,8 @@ def end_of(one: Planned, row: Row | None, *, answer: str = "") -> End:
         return End(how=How.OTHERWISE, why=f"coupled with {partner}")
     if pair is not None and pair.holds and one.fate not in _LETTER_IS_THE_PLAN:
         hold = next(iter(pair.holds.values()))
+        if one.waits == " ".join((hold.slug, *hold.missing[:1])):
+            return AS_PLANNED
         return End(how=How.LETTER, why=" ".join((hold.code, hold.slug, *hold.missing[:1])))
     if coupled or one.fate not in (Fate.MATCH, Fate.CREATE):
         return AS_PLANNED

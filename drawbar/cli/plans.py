@@ -133,6 +133,9 @@ def describe_plan(
         for direction in ("to_crm", "to_erp"):
             if writes[direction]:
                 yield f"  {'':>7}    {writes[direction]:,}  then written {WAYS[direction]}"
+        for cause, count in Counter(one.waits for one in found).most_common(None if every else SHOWN):
+            if cause:
+                yield f"  {'':>7}    {count:,}  then a dead letter: {cause}"
         yield from _clashes(found)
         if fate is Fate.AMBIGUOUS:
             groups = ambiguous_groups(made, mapping)

@@ -188,6 +188,16 @@ class TestMakePlan:
         assert (Fate.WAITING, f"owner-not-coupled erp:salesperson:{KIM}") == (waits.fate, waits.why)
         assert Fate.CREATE is goes_on.fate
 
+    def test_names_what_a_match_waits_for_once_it_is_coupled(self):
+        """It is coupled as planned, and ends as a dead letter as planned."""
+        state = a_customer(displayName="Contoso", salespersonCode="KL")
+        kims = a_row(Pair(erp=a_side("C", state=state)), mapping=CUSTOMER.name)
+        account = a_row(Pair(crm=a_side("A", state=an_account(name="Contoso"))), mapping=CUSTOMER.name, row_id="A")
+
+        (match,) = plan_of(kims, account, mapping=CUSTOMER).of(CUSTOMER.name, Fate.MATCH)
+
+        assert f"owner-not-coupled erp:salesperson:{KIM}" == match.waits
+
     def test_says_who_wins_where_both_hold_a_value(self):
         """At the first agreement the authority's value stands; a blank gives way."""
         plan = plan_of(erp(phoneNumber="1"), crm(telephone1="2"))
@@ -259,6 +269,15 @@ class TestEndOf:
         held = replace(row, pair=replace(row.pair, holds={"to_crm": hold}))
 
         assert End(how=How.LETTER, why=f"{Rejected.code} {Rejected.slug} x") == end_of(MADE, held)
+
+    def test_is_as_planned_with_the_letter_that_the_plan_told(self):
+        hold = Hold(code="DRW-3001", slug="owner-not-coupled", order=1, since=NOON, letter_id="L", missing=("x",))
+        row = coupled()
+        assert row.pair is not None
+        held = replace(row, pair=replace(row.pair, holds={"to_crm": hold}))
+        told, not_told = dataclasses.replace(MATCHED, waits="owner-not-coupled x"), MATCHED
+
+        assert [How.AS_PLANNED, How.LETTER] == [end_of(one, held).how for one in (told, not_told)]
 
     def test_waits_for_the_answer_of_the_home(self):
         """A record on its own, at rest: its order has not been read; a refusal says that it has."""
