@@ -23,6 +23,7 @@ from drawbar.entities import parse_time
 OLD_AFTER = timedelta(minutes=15)  # long after any poll; a system's clock may differ by minutes
 REMEMBERED = 20_000  # notifications: twenty of the largest batches that the ERP sends
 
+LONGEST_SHOWN = 4096  # bytes that one shown secret may take, name and all, each character escaped
 _CLIENT_STATE = re.compile(rb'"clientState"\s*:\s*("(?:[^"\\]|\\.)*")')
 _CRM_TIME = re.compile(r"/Date\((-?\d+)(?:[+-]\d{4})?\)/")
 
@@ -67,14 +68,32 @@ class Seen:
         return False
 
 
-def judge_erp(body: bytes, secret: str, seen: Seen, now: datetime, *, is_whole: bool = True) -> Verdict:
+class SecretSearch:
+    """Whether a body that is too large to be kept shows the secret anywhere; it is fed part by part."""
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret
+        self._tail = b""
+        self.found = False
+
+    def feed(self, part: bytes) -> None:
+        if self.found:
+            return
+        text = self._tail + part
+        self.found = any(is_secret(given, self._secret) for given in _client_states(text))
+        self._tail = text[-LONGEST_SHOWN:]
+
+
+def judge_erp(
+    body: bytes, secret: str, seen: Seen, now: datetime, *, is_whole: bool = True, shows_secret: bool = False
+) -> Verdict:
     """A call of the ERP. The secret is in each entry: one right entry makes the call a welcome one.
 
-    `is_whole` False: `body` is the beginning of something too large.
+    `is_whole` False: `body` is the beginning of something too large, which `shows_secret` somewhere, or does not.
     """
     entries = _entries(body) if is_whole else None
     if entries is None:
-        if any(is_secret(given, secret) for given in _client_states(body)):
+        if shows_secret or any(is_secret(given, secret) for given in _client_states(body)):
             return Verdict(is_known=True, look=True, results={Result.TOO_LARGE: 1})
         return Verdict(is_known=False, results={Result.REFUSED: 1})
     ours = [entry for entry in entries if is_secret(entry.get("clientState"), secret)]

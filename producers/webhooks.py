@@ -27,7 +27,7 @@ from drawbar.hints import Hint, HintKind
 from drawbar.odata import adapter_for
 from drawbar.ports import Clock, Http
 from drawbar.settings import CaptureSettings, Settings
-from producers.notifications import Result, Seen, Verdict, is_secret, judge_crm, judge_erp
+from producers.notifications import Result, SecretSearch, Seen, Verdict, is_secret, judge_crm, judge_erp
 from producers.registrations import CRM_PATH, ERP_PATH, SECRET_HEADER, ErpSubscriptions
 from schemas.errors import SettingsError
 from schemas.records import System
@@ -81,8 +81,11 @@ class Receiver:
         token = request.query_params.get("validationToken")
         if token is not None and len(token) <= MAX_TOKEN_CHARS:
             return PlainTextResponse(token, headers={"X-Content-Type-Options": "nosniff"})
-        body, is_whole = await _read(request)
-        verdict = judge_erp(body, self._secret, self._seen, self._clock.now(), is_whole=is_whole)
+        search = SecretSearch(self._secret)
+        body, is_whole = await _read(request, search.feed)
+        verdict = judge_erp(
+            body, self._secret, self._seen, self._clock.now(), is_whole=is_whole, shows_secret=search.found
+        )
         return self._answer((System.ERP, request.path_params["entity"]), verdict)
 
     async def _crm(self, request: Request) -> Response:
@@ -134,14 +137,15 @@ class _Gate:
             self.look(system, entity, sweep=sweep)
 
 
-async def _read(request: Request) -> tuple[bytes, bool]:
-    """The body, at most MAX_BODY_BYTES of it, and whether that is the whole."""
+async def _read(request: Request, see: Callable[[bytes], None] = lambda _part: None) -> tuple[bytes, bool]:
+    """The body, at most MAX_BODY_BYTES of it, and whether that is the whole. `see` is shown all of it that is read."""
     kept, read = bytearray(), 0
 
     async def take() -> None:
         nonlocal read
         async for part in request.stream():
             read += len(part)
+            see(part)
             kept.extend(part[: MAX_BODY_BYTES - len(kept)])
             if read > MAX_READ_BYTES:
                 return

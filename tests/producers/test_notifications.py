@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from producers.notifications import OLD_AFTER, Result, Seen, Verdict, is_secret, judge_crm, judge_erp
+from producers.notifications import OLD_AFTER, Result, SecretSearch, Seen, Verdict, is_secret, judge_crm, judge_erp
 from tests.producers.worlds import START
 
 SECRET = "s3cret"
@@ -107,6 +107,19 @@ class TestJudgeErp:
 
         assert (is_known, is_known) == (verdict.is_known, verdict.look)
         assert (is_known, is_known) == (erp(cut).is_known, erp(cut).look), "cut off on its way"
+
+
+class TestSecretSearch:
+    @pytest.mark.parametrize("size", [1, 7, 64, 1000])
+    @pytest.mark.parametrize(("secret", "found"), [(SECRET, True), ("wrong", False)])
+    def test_finds_the_secret_wherever_the_parts_end(self, size: int, secret: str, found: bool):
+        body = b'{"value":[{"x":"' + b"y" * 5000 + b'"},' + json.dumps(an_entry(clientState=secret)).encode() + b"]}"
+        search = SecretSearch(SECRET)
+
+        for start in range(0, len(body), size):
+            search.feed(body[start : start + size])
+
+        assert found is search.found
 
 
 class TestJudgeCrm:

@@ -121,17 +121,18 @@ class TestReceiver:
             client.post("/hooks/erp/customer", json=again),
             client.post("/hooks/erp/customer", json=old),
             client.post("/hooks/erp/customer", json=large),
+            client.post("/hooks/erp/customer", json={"value": [{"x": "y" * MAX_BODY_BYTES}, *again["value"]]}),
             client.post("/hooks/crm", headers={**FROM_CRM, ENTITY_HEADER: "lead"}),
             client.post("/hooks/crm", headers=FROM_CRM, data=b"x" * (MAX_BODY_BYTES + 1)),
         ]
-        assert [202] * 6 == [reply.status_code for reply in replies]
+        assert [202] * 7 == [reply.status_code for reply in replies]
         counts = {name: count for name, count in client.receiver.counts().items() if count}
         assert counts == {
             "erp.taken": 1,
             "erp.unknown": 1,
             "erp.repeated": 1,
             "erp.old": 1,
-            "erp.too_large": 1,
+            "erp.too_large": 2,
             "crm.unknown": 1,
             "crm.too_large": 1,
         }
