@@ -128,7 +128,11 @@ def absorb_event(side: Side | None, event: ChangeEvent, prints: Fingerprints) ->
         base=side.base if side else {},
         forms=side.forms if side else {},
     )
-    return _touch(fresh, side, event.modified_at - timedelta(milliseconds=event.skew_ms), prints), Absorbed.NEWS
+    if side is not None and event.version == side.version:
+        at = event.captured_at  # the record was not changed: what is derived was, and nobody said when
+    else:
+        at = event.modified_at - timedelta(milliseconds=event.skew_ms)
+    return _touch(fresh, side, at, prints), Absorbed.NEWS
 
 
 def _touch(fresh: Side, before: Side | None, at: datetime, prints: Fingerprints) -> Side:

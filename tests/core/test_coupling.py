@@ -133,6 +133,14 @@ class TestAbsorbEvent:
 
         assert {"phoneNumber": NOON + timedelta(seconds=6)} == side.touched
 
+    def test_of_what_is_derived_are_as_old_as_their_capture(self):
+        """A rate of today reaches a currency that was edited last year: the change did not take a year to cross."""
+        event = a_change(order=CUSTOMER_SIDE.order, state=a_small_customer(phoneNumber="1"))
+        event = replace(event, version=CUSTOMER_SIDE.version, captured_at=NOON + timedelta(days=365))
+        side, _ = absorb_event(CUSTOMER_SIDE, event, PRINTS)
+
+        assert {"phoneNumber": NOON + timedelta(days=365)} == side.touched
+
     def test_of_a_delete_keeps_the_last_state(self):
         """DEL-004: the coupling stays; what to do about it is decided."""
         side, what = absorb_event(CUSTOMER_SIDE, a_delete(), PRINTS)
