@@ -7,7 +7,6 @@ at once. A command that was killed is given again: it finds on the topic how far
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -20,8 +19,8 @@ from drawbar.cli.carrying_out import Carried, Task, carry_out, progress_bar
 from drawbar.cli.mappings import difference, findings_of, named_systems, print_difference
 from drawbar.cli.orders import order_message
 from drawbar.cli.running import Running, plural, running, who
-from drawbar.cli.shared import ConnectionFile, print_error, say
-from schemas.errors import MappingsNotTaken, UsageError
+from drawbar.cli.shared import ConnectionFile, ask, print_error, say
+from schemas.errors import MappingsNotTaken
 
 if TYPE_CHECKING:
     from processors.mapping import EntityMapping
@@ -71,7 +70,7 @@ def apply(
     else:
         print_difference(found)
         if not yes:
-            _ask()
+            ask("Put these files in force?")
     change = _Change(
         system=system,
         before=before,
@@ -99,12 +98,6 @@ def to_be_seen(meant: MappingSet, before: MappingSet, changes: Iterable[MappingC
         unseen={name: lines for name, lines in unseen.items() if name not in gone},
         added=tuple(name for name in dict.fromkeys(added) if name not in gone),
     )
-
-
-def _ask() -> None:
-    if not sys.stdin.isatty():
-        raise UsageError("nobody can be asked here", next_step="look at what would follow, then add --yes")
-    typer.confirm("Put these files in force?", abort=True, err=True)
 
 
 def _stop_at_faults(folder: Path, system: Running) -> None:

@@ -16,7 +16,7 @@ import typer
 from drawbar.cli.couplings import pair_mappings
 from drawbar.cli.orders import order_message
 from drawbar.cli.running import Running, plural, running, say_unreadable
-from drawbar.cli.shared import AsJson, ConnectionFile, MappingName, print_json_line, print_table, say
+from drawbar.cli.shared import AsJson, ConnectionFile, MappingName, ask, print_json_line, print_table, say
 from drawbar.cli.transfer import CHUNK, LOOK_EVERY_S, write_private
 from schemas.errors import UsageError
 
@@ -77,13 +77,18 @@ def settle(
         Literal["erp", "crm", "keep"], typer.Option("--use", help="Whose values stand; keep: they may differ.")
     ] = ...,  # type: ignore[assignment]
     mapping: MappingName = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     connection_file: ConnectionFile = None,
 ) -> None:
     """Say whose values stand in the fields that a new base left different. What is due is written then.
 
+    Without REF it is said of all of them, after asking. A pair of which a record is gone is settled by a replay of its
+    dead letter, not here.
+
     Example: drawbar sync settle --use erp erp:customer:number=C00010
     """
     from drawbar.rows import find_one, parse_named
+    from schemas.coupling import RECORD
     from schemas.records import OrderKind, home_key
 
     system = running(ctx, connection_file)
@@ -96,8 +101,14 @@ def settle(
         chosen = {key: row for key, row in chosen.items() if key in wanted}
     if not chosen:
         raise UsageError("nothing differs there since a new base was taken", next_step="see drawbar explain REF")
+    gone = [key for key, row in chosen.items() if row.pair is not None and RECORD in row.pair.differs]
+    if not records and not yes and use != "keep":
+        ask(f"{plural(len(chosen), 'pair')} differ, {len(gone)} of them by a record that is gone. Settle all: {use}?")
     _order_all(system, chosen, OrderKind.SETTLE, use=use)
-    say(f"{plural(len(chosen), 'pair')} settled: {use}")
+    say(f"{plural(len(chosen) - len(gone), 'pair')} settled: {use}")
+    if gone:
+        how = "drawbar dead-letters replay --use restore, or uncouple"
+        say(f"{plural(len(gone), 'pair')} of which a record is gone: {how}")
 
 
 def _order_all(system: Running, homes: Mapping[str, Row], kind: OrderKind, *, use: str) -> dict[str, str]:

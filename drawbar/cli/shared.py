@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 from typer.core import TyperGroup
 
-from schemas.errors import DrawbarError
+from schemas.errors import DrawbarError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -148,3 +148,10 @@ def _plain(value: Any) -> Any:
     from datetime import datetime
 
     return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def ask(question: str) -> None:
+    """Go on when the answer is yes. Raises UsageError where nobody can be asked, typer.Abort for a no."""
+    if not sys.stdin.isatty():
+        raise UsageError("nobody can be asked here", next_step="look at what would follow, then add --yes")
+    typer.confirm(question, abort=True, err=True)
