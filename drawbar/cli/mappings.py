@@ -510,7 +510,7 @@ def how(line: FieldMapping) -> str:
         "" if line.enabled else "switched off",
         "required" if line.required else "",
         line.type if line.type != "text" else "",
-        line.transform or "",
+        _transform(line.transform) if line.transform else "",
         f"owner by {line.owner}" if line.owner else "",
         f"{'option' if line.options is not None else 'reference'} by {line.reference}" if line.reference else "",
         f"of its {line.reference_by}" if line.refers_by_field else "",
@@ -519,10 +519,17 @@ def how(line: FieldMapping) -> str:
         "rate to the base currency" if line.rate else "",
         "once" if line.once else "",
         "this company" if line.company else "",
+        "the company's team" if line.team else "",
         f"conflict {line.conflict}" if line.conflict else "",
         f"length {' '.join(part for part in lengths if part)}" if any(lengths) else "",
     )
     return ", ".join(part for part in said if part)
+
+
+def _transform(name: str) -> str:
+    from processors.transforms import TRANSFORMS
+
+    return f"{name} (lossy)" if TRANSFORMS[name].lossy else name
 
 
 def _mappings(connection_file: Path | None) -> Mapping[str, EntityMapping]:
