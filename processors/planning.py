@@ -442,11 +442,14 @@ class _Planning:
         return ("to_crm",) if flows and any(crm.state.get(name) != ours for name in stamps) else ()
 
     def _criterion(self, test: MatchTest, direction: str) -> str:
-        """The group of criteria in words: `displayName = name`."""
-        names = set(test.equals)
+        """The group of criteria in words: `displayName = name`, and where letter case counts."""
+        asked = set(test.equals), set(test.exact)
         for group in self.mapping.match:
-            if names == {pair.crm if direction == "to_crm" else pair.erp for pair in group}:
-                return " and ".join(f"{pair.erp} = {pair.crm}" for pair in group)
+            named = {(pair.crm if direction == "to_crm" else pair.erp): pair.case_sensitive for pair in group}
+            if asked == (set(named), {name for name, counts in named.items() if counts}):
+                return " and ".join(
+                    f"{pair.erp} = {pair.crm}{', letter case too' if pair.case_sensitive else ''}" for pair in group
+                )
         return ""
 
 

@@ -115,9 +115,9 @@ def first_of(records: Sequence[Any], *, every: bool) -> Sequence[Any]:
 
 
 def describe_plan(
-    made: Plan, mapping: EntityMapping, *, every: bool, only: Iterable[str] | None = None
+    made: Plan, mapping: EntityMapping, *, every: bool, only: Iterable[str] | None = None, all_by: str = "--all"
 ) -> Iterator[str]:
-    """A plan in words: of each fate the number, the causes, and the first records."""
+    """A plan in words: of each fate the number, the causes, and the first records; `all_by` names the rest."""
     from processors.planning import Fate, ambiguous_groups, refs_of
 
     yield f"{mapping.name}: {plural(len(made.of(mapping.name)), 'record or pair', 'records and pairs')}"
@@ -150,7 +150,7 @@ def describe_plan(
         else:
             hidden = 0
         if hidden:
-            yield f"  {'':>7}    and {hidden:,} more: --all names them"
+            yield f"  {'':>7}    and {hidden:,} more: {all_by} names them"
 
 
 def _cause(one: Planned) -> str:

@@ -351,7 +351,8 @@ def _show_plan(system: Running, made: Made, *, every: bool, to_stderr: bool = Fa
 
     write: Callable[[str], None] = say if to_stderr else typer.echo
     for name in made.plan.order:
-        for line in describe_plan(made.plan, system.mappings[name], every=every):
+        all_by = "drawbar sync plan --all" if to_stderr else "--all"
+        for line in describe_plan(made.plan, system.mappings[name], every=every, all_by=all_by):
             write(line)
     cost = estimate(system, made.plan)
     write(

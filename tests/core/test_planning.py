@@ -134,6 +134,16 @@ class TestMakePlan:
 
         assert {"C+B": Fate.MATCH, "A": Fate.CREATE} == fates(plan_of(*rows, mapping=exact))
 
+    def test_tells_a_criterion_that_minds_letter_case_from_one_that_does_not(self):
+        groups = tuple((MatchField(erp="displayName", crm="name", case_sensitive=counts),) for counts in (True, False))
+        rows = (erp("C", displayName="One"), crm("A", name="One"), erp("D", displayName="Two"), crm("B", name="TWO"))
+
+        plan = plan_of(*rows, mapping=small(match=groups)).of(SMALL.name, Fate.MATCH)
+
+        assert {"C": "displayName = name, letter case too", "D": "displayName = name"} == {
+            one.erp_id: one.why for one in plan
+        }
+
     def test_goes_on_without_a_candidate_that_belongs_to_another(self):
         """R107: one that is coupled already is no match; the record gets a counterpart of its own."""
         assert Fate.CREATE is fates(plan_of(coupled(), erp("D")))["D"]
