@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
@@ -17,15 +18,17 @@ from drawbar.cli.couplings import pair_mappings
 from drawbar.cli.orders import order_message
 from drawbar.cli.running import Running, plural, running, say_unreadable
 from drawbar.cli.shared import AsJson, ConnectionFile, MappingName, ask, print_json_line, print_table, say
-from drawbar.cli.transfer import CHUNK, LOOK_EVERY_S, write_private
+from drawbar.cli.transfer import CHUNK, write_private
 from schemas.errors import UsageError
 
 if TYPE_CHECKING:
+    from drawbar.rows import Watch
     from processors.mapping import EntityMapping
     from schemas.coupling import Row
     from schemas.records import OrderKind
 
 SystemName = Literal["erp", "crm"]
+TELL_EVERY_S = 5.0
 
 
 def register(sync: typer.Typer) -> None:
@@ -55,8 +58,11 @@ def rebaseline(
     from schemas.records import OrderKind
 
     homes = {key: row for key, row in system.rows.rows().items() if row.mapping in known}
-    sent = _order_all(system, homes, OrderKind.REBASE, use=system_name or "")
-    left = _follow(system, sent, wait_s=wait_s)
+    watching: AbstractContextManager[Watch] = system.rows.watch(homes)
+    with watching as watch:
+        sent = _order_all(system, homes, OrderKind.REBASE, use=system_name or "")
+        read = {key: sent[key] for key, row in homes.items() if _is_coupled(row)}
+        left = _follow(watch, read, wait_s=wait_s)
     differences = differences_of(system.rows.rows(), known)
     if out is not None:
         write_private(out, differences)
@@ -131,27 +137,35 @@ def _order_all(system: Running, homes: Mapping[str, Row], kind: OrderKind, *, us
     return sent
 
 
-def _follow(system: Running, sent: Mapping[str, str], *, wait_s: float) -> int:
-    """Wait until every coupled pair was read; how many were not when nothing moved any more."""
-    keys = {key for key, row in system.rows.rows().items() if key in sent and _is_coupled(row)}
+def _follow(watch: Watch, sent: Mapping[str, str], *, wait_s: float) -> int:
+    """Wait until each of these homes has read its records; how many had not when nothing moved any more.
+
+    A row remembers the lines of its last message, and so says itself that it took its order.
+    """
+    from drawbar.rows import Gone
+    from schemas.coupling import Row
+    from schemas.records import home_key
+
+    taken: set[str] = set()
     done: set[str] = set()
-    moved_at = time.monotonic()
-    while len(done) < len(keys) and time.monotonic() - moved_at < wait_s:
-        lines = system.rows.lines(keys - done, last=20 * len(keys))
-        ours = {f"{line.mapping}:{line.home}": line for line in lines if line.event == "rebasing"}
-        rows = system.rows.rows(keys - done)
-        ended = {
-            key
-            for key, row in rows.items()
-            if key in ours and ours[key].cause_id == sent[key] and row.pair is not None and not row.pair.rebasing
-        }
-        if ended:
-            done |= ended
-            moved_at = time.monotonic()
-            say(f"rebaseline: {len(done)} of {len(keys)}")
-        else:
-            time.sleep(LOOK_EVERY_S)
-    return len(keys) - len(done)
+    moved_at = told_at = time.monotonic()
+    while len(done) < len(sent) and time.monotonic() - moved_at < wait_s:
+        before = len(done)
+        for news in watch.take(0.5):
+            if isinstance(news, Gone):
+                done |= {news.key} & sent.keys()
+            if not isinstance(news, Row) or (key := home_key(news.mapping, news.id)) not in sent:
+                continue
+            if any(line.event == "rebasing" and line.cause_id == sent[key] for line in news.last.lines):
+                taken.add(key)
+            if key in taken and (news.pair is None or not news.pair.rebasing):
+                done.add(key)
+        now = time.monotonic()
+        moved_at = now if len(done) > before else moved_at
+        if len(done) > before and (now - told_at >= TELL_EVERY_S or len(done) == len(sent)):
+            told_at = now
+            say(f"rebaseline: {len(done):,} of {len(sent):,} read")
+    return len(sent) - len(done)
 
 
 def _is_coupled(row: Row) -> bool:
