@@ -194,7 +194,7 @@ def _holds_already(item: _Compared, pair: Pair, way: Direction, view: ReferenceV
     if not isinstance(carried, Known):
         return False
     target = side_of(pair, target_of(way))
-    known_form = target.forms.get(item.name_in(target_of(way))) if target is not None else None
+    known_form = target.forms.get(item.line.name_in(target_of(way))) if target is not None else None
     return equal(item.line.field, carried.value, held) or known_form == form(prints, carried.value, held)
 
 
@@ -229,17 +229,17 @@ class _Compared(Struct, gc=False):
     crm: Value
     erp_changed: bool
     crm_changed: bool
-    is_moved: bool  # one of them did
     first: bool  # the sides never agreed on this line as it is now
+
+    @property
+    def is_moved(self) -> bool:
+        return self.erp_changed or self.crm_changed
 
     def value(self, system: System) -> Value:
         return self.erp if system is System.ERP else self.crm
 
     def changed(self, system: System) -> bool:
         return self.erp_changed if system is System.ERP else self.crm_changed
-
-    def name_in(self, system: System) -> str:
-        return self.line.erp if system is System.ERP else self.line.crm
 
 
 def _decide_pair(pair: Pair, mapping: EntityMapping, view: ReferenceView, context: Context) -> Decided:
@@ -275,7 +275,7 @@ def _decide_pair(pair: Pair, mapping: EntityMapping, view: ReferenceView, contex
             chosen.setdefault((verdict.way, verdict.reason), []).append(name)
         direction = _as_direction(verdict.way)
         system, line = target_of(direction), item.line.field
-        target, target_name = side_of(pair, system), item.name_in(system)
+        target, target_name = side_of(pair, system), item.line.name_in(system)
         assert target is not None
         held = target.state.get(target_name)
         carried = carry(line, item.value(system.other), direction, view, creating=False, held=held)
@@ -348,11 +348,8 @@ def _compared(
         first = erp_was is None or crm_was is None
         if line.crm in pair.again and not (erp_changed or crm_changed):
             first = True
-        is_moved = first or erp_changed or crm_changed
-        if is_moved or line.refers or at_rest:
-            found.append(
-                _Compared(line, erp_value, crm_value, first or erp_changed, first or crm_changed, is_moved, first)
-            )
+        if first or erp_changed or crm_changed or line.refers or at_rest:
+            found.append(_Compared(line, erp_value, crm_value, first or erp_changed, first or crm_changed, first))
     return found
 
 
@@ -410,7 +407,7 @@ def _note_what_stands(ways: Mapping[str, _Way], item: _Compared) -> None:
     """The target's own edit on a one-way line, for the journal."""
     if len(item.line.ways) == 1 and not item.line.refers and item.changed(target_of(item.line.ways[0])):
         only = item.line.ways[0]
-        ways[only].left.append(f"{item.name_in(target_of(only))}:edit-of-the-target-stands")
+        ways[only].left.append(f"{item.line.name_in(target_of(only))}:edit-of-the-target-stands")
 
 
 def one_way_back(pair: Pair, mapping: EntityMapping, direction: str) -> tuple[FieldMapping, ...]:
@@ -425,7 +422,7 @@ def one_way_back(pair: Pair, mapping: EntityMapping, direction: str) -> tuple[Fi
         for line in lines_of(mapping).every
         if not line.field.goes(direction)
         and not line.refers
-        and state.get(line.field.name_in(source_of(direction))) is not None
+        and state.get(line.name_in(source_of(direction))) is not None
     )
 
 

@@ -32,24 +32,21 @@ from schemas.topics import BRAKES, COUPLINGS, DEAD_LETTERS_INDEX
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Seen:
-    """What the feed read in one go."""
+    """What is handed on in one go."""
 
-    rows: Sequence[Row]
-    letters: Sequence[tuple[DeadLetter, Headers]]
-    brakes: Sequence[tuple[str, Brake]]  # with the key of each
-    brakes_position: int  # the offset of `brakes` that comes next; -1: nothing of it was read now
+    rows: list[Row] = field(default_factory=list)
+    letters: list[tuple[DeadLetter, Headers]] = field(default_factory=list)
+    brakes: list[tuple[str, Brake]] = field(default_factory=list)  # with the key of each
+    brakes_position: int = -1  # the offset of `brakes` that comes next; -1: nothing of it was read now
 
 
 @dataclass(slots=True)
 class _Found:
     """What was fetched in one go, and how far it goes."""
 
-    rows: list[Row] = field(default_factory=list)
-    letters: list[tuple[DeadLetter, Headers]] = field(default_factory=list)
-    brakes: list[tuple[str, Brake]] = field(default_factory=list)
-    brakes_position: int = -1
+    seen: Seen = field(default_factory=Seen)
     ended: set[tuple[str, int]] = field(default_factory=set)  # places of which there is no more for now
     positions: dict[tuple[str, int], int] = field(default_factory=dict)
     last: dict[int, int] = field(default_factory=dict)
@@ -76,7 +73,7 @@ class ViewFeed:
         self._homes: dict[bytes, tuple[int, int]] = {}  # home key -> partition, checksum of its row's text
         self._positions: dict[tuple[str, int], int] = {}
         self._last: dict[int, int] = {}
-        self._left: frozenset[int] = frozenset()  # partitions of `couplings` that are not to be read here
+        self._to_leave: frozenset[int] = frozenset()  # partitions of `couplings` that are not to be read here
         self.left: frozenset[int] = frozenset()  # those that are not fetched by now
 
     @property
@@ -111,19 +108,19 @@ class ViewFeed:
         when `follow` was called meanwhile.
         """
         wanted = frozenset(partitions)
-        self._left = wanted
-        while self._left == wanted and self.left != wanted:  # noqa: ASYNC110 - it is set by another thread
+        self._to_leave = wanted
+        while self._to_leave == wanted and self.left != wanted:  # noqa: ASYNC110 - it is set by another thread
             await asyncio.sleep(0.01)
 
     def follow(self) -> None:
         """Read all partitions again."""
-        self._left = frozenset()
+        self._to_leave = frozenset()
 
     def wrote(self, rows: Sequence[Kept]) -> None:
         """Hand on rows of partitions that were left; they are durable."""
         for kept in rows:
             self._keep(kept.key, kept.text, kept.partition)
-        self._on_seen(Seen([kept.row or _forgotten(kept.key) for kept in rows], (), (), -1))
+        self._on_seen(Seen([kept.row or _forgotten(kept.key) for kept in rows]))
 
     def passed(self, rows: Sequence[Kept]) -> None:
         """The messages that led to these rows were acknowledged, so no later owner wrote before them. An earlier one
@@ -190,8 +187,8 @@ class ViewFeed:
                 first = consumer.poll(0.2)
                 messages = [first, *consumer.consume(500, 0)] if first is not None else []
                 found = self._parse(messages)
-                if found.rows or found.letters or found.brakes_position >= 0:
-                    self._hand_on(Seen(found.rows, found.letters, found.brakes, found.brakes_position))
+                if found.seen.rows or found.seen.letters or found.seen.brakes_position >= 0:
+                    self._hand_on(found.seen)
                 self._positions |= found.positions  # only now: whoever waits for a position may ask the view
                 self._last |= found.last
                 if unread:
@@ -204,7 +201,7 @@ class ViewFeed:
 
     def _assign(self, consumer: Any) -> None:
         """Read what is wanted by now."""
-        before, left = self.left, self._left
+        before, left = self.left, self._to_leave
         if gone := left - before:
             consumer.incremental_unassign([TopicPartition(COUPLINGS, partition) for partition in gone])
         if back := before - left:
@@ -215,7 +212,7 @@ class ViewFeed:
     def _lag(self, consumer: Any) -> int:
         lag = 0
         for (topic, partition), position in self._positions.items():
-            if partition not in self._left:
+            if partition not in self._to_leave:
                 _low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
                 lag += max(0, high - position) if high > 0 else 0
         return lag
@@ -235,15 +232,15 @@ class ViewFeed:
                 continue
             key, value = _bytes(message.key()), message.value()
             if place[0] == COUPLINGS:
-                found.rows += self._row(key, None if value is None else _bytes(value), place[1])
+                found.seen.rows += self._row(key, None if value is None else _bytes(value), place[1])
                 found.last[place[1]] = _number(message.offset())
                 found.positions[place] = _number(message.offset()) + 1
             elif place[0] == BRAKES:
-                found.brakes_position = _number(message.offset()) + 1
+                found.seen.brakes_position = _number(message.offset()) + 1
                 if value is not None:
-                    found.brakes.append((key.decode(errors="replace"), read_brake(_bytes(value))))
+                    found.seen.brakes.append((key.decode(errors="replace"), read_brake(_bytes(value))))
             elif value is not None:
-                found.letters += [(letter, _headers(message)) for letter in self._letter(_bytes(value))]
+                found.seen.letters += [(letter, _headers(message)) for letter in self._letter(_bytes(value))]
         return found
 
     def _row(self, key: bytes, value: bytes | None, partition: int) -> Sequence[Row]:

@@ -25,6 +25,9 @@ class Line:
     refers: bool  # its value is looked up or made, and carried with every change of the record (R39, R54)
     is_made: bool  # as `FieldMapping.is_made`
 
+    def name_in(self, system: System) -> str:
+        return self.erp if system is System.ERP else self.crm
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lines:

@@ -270,7 +270,7 @@ def _marks(standing: Standing) -> Iterator[str]:
         yield "claiming"
     if standing.deferred:
         yield "deferred"
-    if standing.names and standing.misses:
+    if standing.misses:
         yield "waiting"
     if standing.kept_back:
         yield "kept_back"

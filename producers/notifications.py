@@ -11,7 +11,7 @@ import hmac
 import json
 import re
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from enum import Enum
@@ -80,7 +80,7 @@ class SecretSearch:
         if self.found:
             return
         text = self._tail + part
-        self.found = any(is_secret(given, self._secret) for given in _client_states(text))
+        self.found = _shows(text, self._secret)
         self._tail = text[-LONGEST_SHOWN:]
 
 
@@ -93,7 +93,7 @@ def judge_erp(
     """
     entries = _entries(body) if is_whole else None
     if entries is None:
-        if shows_secret or any(is_secret(given, secret) for given in _client_states(body)):
+        if shows_secret or _shows(body, secret):
             return Verdict(is_known=True, look=True, results={Result.TOO_LARGE: 1})
         return Verdict(is_known=False, results={Result.REFUSED: 1})
     ours = [entry for entry in entries if is_secret(entry.get("clientState"), secret)]
@@ -162,9 +162,9 @@ def _object(body: bytes) -> Mapping[str, Any] | None:
     return value if isinstance(value, Mapping) else None
 
 
-def _client_states(body: bytes) -> Iterator[str]:
-    """The secrets shown in something that is no JSON, or not the whole of it."""
-    return (_text(found[1]) for found in _CLIENT_STATE.finditer(body))
+def _shows(body: bytes, secret: str) -> bool:
+    """Whether the secret is shown in something that is no JSON, or not the whole of it."""
+    return any(is_secret(_text(found[1]), secret) for found in _CLIENT_STATE.finditer(body))
 
 
 def _text(quoted: bytes) -> str:

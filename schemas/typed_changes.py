@@ -71,9 +71,7 @@ def to_typed(datum: dict[str, Any], event: ChangeEvent, columns: Columns) -> dic
             value = rest.pop(name)
             row[name] = str(value) if kind == "amount" and value is not None else value
     row[UNKNOWN] = unknown
-    row[OTHERS] = {
-        name: {"amount": str(value)} if isinstance(value, Decimal) else value for name, value in rest.items()
-    }
+    row[OTHERS] = rest
     datum["after"] = row
     return datum
 
